@@ -1,0 +1,178 @@
+"""Encodings: how the features of a sample enter the circuit.
+
+`Amplitude` makes the features the start state; the others make them gate angles. Each is a frozen value with a name
+("amplitude", "angle", "basis", "iqp", "zz") and is accepted by name or as an object.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from .angle import Angle
+from .circuit import Circuit
+from .errors import SpecError, nearest
+
+__all__ = ["IQP", "ZZ", "Amplitude", "AngleEncoding", "Basis", "Encoding", "as_encoding"]
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """Base of the encodings."""
+
+    name: ClassVar[str] = ""
+    is_amplitude: ClassVar[bool] = False
+    differentiable: ClassVar[bool] = True  # with respect to the features
+
+    def n_features(self, n_qubits: int) -> int:
+        """Features per sample; for amplitude encoding the most it takes."""
+        return n_qubits
+
+    def append(self, circuit: Circuit, x: Sequence[Angle]) -> None:
+        """Append the encoding gates, with one slot per feature in `x`."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Amplitude(Encoding):
+    """Features, L2-normalised and zero-padded, are the amplitudes of the start state.
+
+    A row of zeros encodes to |0…0⟩ and has zero input gradient.
+
+    Source:
+        Schuld & Petruccione, Supervised Learning with Quantum Computers, section 5.2.
+    """
+
+    name: ClassVar[str] = "amplitude"
+    is_amplitude: ClassVar[bool] = True
+
+    def n_features(self, n_qubits: int) -> int:
+        """At most 2**n_qubits."""
+        return 1 << n_qubits
+
+    def append(self, circuit: Circuit, x: Sequence[Angle]) -> None:
+        """Nothing: the start state holds the features."""
+
+
+@dataclass(frozen=True)
+class AngleEncoding(Encoding):
+    """R_axis(x_i) on qubit i; features in radians.
+
+    Args:
+        axis: "x", "y" (default) or "z".
+    """
+
+    axis: str = "y"
+    name: ClassVar[str] = "angle"
+
+    def __post_init__(self) -> None:
+        """Check the axis."""
+        if self.axis not in ("x", "y", "z"):
+            raise SpecError(f'axis of angle encoding is "x", "y" or "z", received {self.axis!r}.', argument="axis")
+
+    def append(self, circuit: Circuit, x: Sequence[Angle]) -> None:
+        """One rotation per qubit."""
+        for qubit, slot in enumerate(x):
+            circuit.append(f"r{self.axis}", (qubit,), (slot,))
+
+
+@dataclass(frozen=True)
+class Basis(Encoding):
+    """Bits select the start state: RY(π x_i) on qubit i, with features exactly 0 or 1.
+
+    Bits have no derivative: gradients for the inputs are refused.
+    """
+
+    name: ClassVar[str] = "basis"
+    differentiable: ClassVar[bool] = False
+
+    def append(self, circuit: Circuit, x: Sequence[Angle]) -> None:
+        """RY(π) takes |0⟩ to |1⟩ without a phase."""
+        for qubit, slot in enumerate(x):
+            circuit.append("ry", (qubit,), (math.pi * slot,))
+
+
+@dataclass(frozen=True)
+class IQP(Encoding):
+    """Instantaneous quantum polynomial: H, RZ(x_i), then exp(-i x_i x_j ZZ/2) on every pair.
+
+    Args:
+        repeats: How often the block is applied.
+
+    Source:
+        Shepherd & Bremner, arXiv:0809.0847; Havlíček et al., arXiv:1804.11326.
+    """
+
+    repeats: int = 1
+    name: ClassVar[str] = "iqp"
+
+    def __post_init__(self) -> None:
+        """Check the number of repeats."""
+        _check_repeats(self.repeats)
+
+    def append(self, circuit: Circuit, x: Sequence[Angle]) -> None:
+        """`repeats` blocks."""
+        for _ in range(self.repeats):
+            for qubit, slot in enumerate(x):
+                circuit.append("h", (qubit,))
+                circuit.append("rz", (qubit,), (slot,))
+            for i in range(len(x)):
+                for j in range(i + 1, len(x)):
+                    circuit.append("rzz", (i, j), (x[i] * x[j],))
+
+
+@dataclass(frozen=True)
+class ZZ(Encoding):
+    """ZZ feature map: H, P(2 x_i), then CNOT · P(2 (π - x_i)(π - x_j)) · CNOT on every pair.
+
+    Args:
+        repeats: How often the block is applied.
+
+    Source:
+        Havlíček et al., arXiv:1804.11326, as in Qiskit's `ZZFeatureMap`.
+    """
+
+    repeats: int = 2
+    name: ClassVar[str] = "zz"
+
+    def __post_init__(self) -> None:
+        """Check the number of repeats."""
+        _check_repeats(self.repeats)
+
+    def append(self, circuit: Circuit, x: Sequence[Angle]) -> None:
+        """`repeats` blocks."""
+        for _ in range(self.repeats):
+            for qubit, slot in enumerate(x):
+                circuit.append("h", (qubit,))
+                circuit.append("p", (qubit,), (2 * slot,))
+            for i in range(len(x)):
+                for j in range(i + 1, len(x)):
+                    circuit.append("cnot", (i, j))
+                    circuit.append("p", (j,), (2 * (math.pi - x[i]) * (math.pi - x[j]),))
+                    circuit.append("cnot", (i, j))
+
+
+def _check_repeats(repeats: Any) -> None:
+    if isinstance(repeats, bool) or not isinstance(repeats, int) or repeats < 1:
+        raise SpecError(f"repeats is a whole number of at least 1, received {repeats!r}.", argument="repeats")
+
+
+_BY_NAME: dict[str, type[Encoding]] = {c.name: c for c in (Amplitude, AngleEncoding, Basis, IQP, ZZ)}
+
+
+def as_encoding(value: Any) -> Encoding:
+    """An encoding by name or as an object.
+
+    Example:
+        >>> as_encoding("angle")
+        AngleEncoding(axis='y')
+    """
+    if isinstance(value, Encoding):
+        return value
+    if isinstance(value, str) and value in _BY_NAME:
+        return _BY_NAME[value]()
+    raise SpecError(
+        f"no encoding {value!r}. Known: {', '.join(_BY_NAME)}.{nearest(str(value), _BY_NAME)}", argument="encoding"
+    )

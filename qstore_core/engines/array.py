@@ -1,0 +1,586 @@
+"""Interprets a Plan in any array namespace: the quantum part of the NumPy, PyTorch and TensorFlow engines.
+
+The state is an array (batch, 2**n). Rotations of a layer are grouped: the Kronecker product of up to four qubits'
+matrices is one small matrix product. A change of frame is one gather. All entanglers after the last rotation are
+folded into the measurement. A framework supplies `Ops`, a dozen array functions; nothing here knows which one it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..angle import Angle
+from ..plan import Diagonal, Frame, Plan, Rotation
+
+__all__ = ["ArrayProgram", "DiagonalLayer", "KronLayer", "Ops", "linear_index", "signs"]
+
+Array = Any
+Stacks = dict[tuple[bool, int], list[Array]]  # (per sample, group size) → partial Kronecker products
+
+
+class Ops(Protocol):
+    """Array functions that a framework supplies. `const` turns a NumPy constant into an array beside `like`."""
+
+    def const(self, value: np.ndarray, like: Array) -> Array: ...  # noqa: D102
+    def take(self, x: Array, index: np.ndarray, axis: int) -> Array: ...  # noqa: D102
+    def concat(self, arrays: Sequence[Array]) -> Array: ...  # noqa: D102 - along the last axis
+    def reshape(self, x: Array, shape: tuple[int, ...]) -> Array: ...  # noqa: D102
+    def matmul(self, a: Array, b: Array) -> Array: ...  # noqa: D102
+    def swap_last(self, x: Array) -> Array: ...  # noqa: D102 - exchanges the last two axes
+    def cos(self, x: Array) -> Array: ...  # noqa: D102
+    def sin(self, x: Array) -> Array: ...  # noqa: D102
+    def complex(self, real: Array, imag: Array | None) -> Array: ...  # noqa: D102
+    def conj(self, x: Array) -> Array: ...  # noqa: D102
+    def real(self, x: Array) -> Array: ...  # noqa: D102
+    def imag(self, x: Array) -> Array: ...  # noqa: D102
+    def sum(self, x: Array, axis: int) -> Array: ...  # noqa: D102
+    def zero_column(self, x: Array) -> Array: ...  # noqa: D102 - (rows of x, 1) of zeros
+
+
+def frozen(value: np.ndarray) -> np.ndarray:
+    """Read-only: the mark of a constant that lives as long as its program, so that `Ops.const` may keep a copy."""
+    value.setflags(write=False)
+    return value
+
+
+def linear_index(columns: Sequence[int], n_qubits: int) -> np.ndarray:
+    """Images of all indices under the linear map that sends bit q (most significant first) to `columns[q]`."""
+    index = np.zeros(1, dtype=np.int64)
+    for column in columns:
+        index = np.stack([index, index ^ column], axis=1).ravel()
+    return index
+
+
+def signs(masks: Sequence[int], n_qubits: int) -> np.ndarray:
+    """int8 (len(masks), 2**n): (-1)**parity(p & mask)."""
+    p = np.arange(1 << n_qubits, dtype=np.uint64)
+    rows = [1 - 2 * (np.bitwise_count(p & np.uint64(mask)) & 1).astype(np.int8) for mask in masks]
+    return np.array(rows, dtype=np.int8).reshape(len(rows), 1 << n_qubits)
+
+
+def _change_of_frame(old: Frame, new: Frame, n_qubits: int) -> np.ndarray:
+    """`state_new[l] = state_old[index[l]]`."""
+    columns = []
+    for v in new.v:  # physical image of the new basis vector, then its logical coordinates in the old frame
+        bits = [((v & u).bit_count() & 1) << (n_qubits - 1 - q) for q, u in enumerate(old.u)]
+        columns.append(sum(bits))
+    return frozen(linear_index(columns, n_qubits))
+
+
+_TABLE_LIMIT = 1 << 22  # entries
+_EYE = frozen(np.eye(2, dtype=complex))
+_EYE_ROW = frozen(np.eye(2, dtype=complex)[None])
+_ONE = frozen(np.ones(1))
+
+
+class Polynomials:
+    """Angles as arrays: evaluates many `Angle`s at once. Variables are `[theta, inputs, 1]`, or `[theta, 1]`."""
+
+    def __init__(self, angles: Sequence[Angle]) -> None:
+        """Tabulate monomials and coefficients."""
+        monomials = sorted({m for a in angles for m, _ in a.terms if m})
+        degree = max((len(m) for m in monomials), default=0)
+        self.uses_inputs = any(a.uses_inputs for a in angles)
+        self.needs_one = any(len(m) < degree for m in monomials)
+        used = sorted({slot for m in monomials for slot in m})
+        # Variables in use only, weights first, so that nothing is gathered twice.
+        self.weights = np.array([j for kind, j in used if kind == "w"], dtype=np.int64)
+        self.inputs = np.array([i for kind, i in used if kind == "x"], dtype=np.int64)
+        ordered = [("w", int(j)) for j in self.weights] + [("x", int(i)) for i in self.inputs]
+        place = {slot: k for k, slot in enumerate(ordered)}
+        one = len(ordered)
+        number = {m: k for k, m in enumerate(monomials)}
+        self.factors = [np.array([place[m[d]] if d < len(m) else one for m in monomials]) for d in range(degree)]
+        self.matrix = np.zeros((len(monomials), len(angles)))
+        for k, angle in enumerate(angles):
+            for m, c in angle.terms:
+                if m:
+                    self.matrix[number[m], k] += c
+        self.offset = np.array([a.constant for a in angles])
+        # The usual case, one slot per angle: a gather, no product.
+        rows = np.count_nonzero(self.matrix, axis=0)
+        self.gather = np.argmax(self.matrix != 0, axis=0) if len(monomials) and rows.max(initial=0) <= 1 else None
+        self.scale = self.matrix.max(axis=0, initial=0.0) + self.matrix.min(axis=0, initial=0.0)
+        if self.gather is not None:
+            self.factors = [f[self.gather] for f in self.factors]
+        self.factors = [frozen(f) for f in self.factors]
+        for value in (self.matrix, self.offset, self.scale, self.weights, self.inputs):
+            frozen(value)
+        self.plain = bool(np.all(self.scale == 1.0)) and not np.any(self.offset)
+
+    def variables(self, ops: Ops, theta: Array, x: Array) -> Array:
+        """The variables in use, (V,) or (B, V)."""
+        parts = []
+        if not self.uses_inputs:
+            if len(self.weights):
+                parts.append(ops.take(theta, self.weights, -1))
+            if self.needs_one:
+                parts.append(ops.const(_ONE, theta))
+        else:
+            zero = ops.zero_column(x)
+            if len(self.weights):
+                parts.append(zero + ops.take(theta, self.weights, -1))
+            parts.append(ops.take(x, self.inputs, -1))
+            if self.needs_one:
+                parts.append(zero + ops.const(_ONE, theta))
+        return parts[0] if len(parts) == 1 else ops.concat(parts)
+
+    def evaluate(self, ops: Ops, theta: Array, x: Array) -> Array:
+        """The angles, (A,) or (B, A)."""
+        if not self.factors:
+            return ops.const(self.offset, theta)
+        variables = self.variables(ops, theta, x)
+        values = ops.take(variables, self.factors[0], -1)
+        for factor in self.factors[1:]:
+            values = values * ops.take(variables, factor, -1)
+        if self.gather is not None:
+            return values if self.plain else values * ops.const(self.scale, theta) + ops.const(self.offset, theta)
+        if not self.uses_inputs:
+            values = ops.reshape(values, (1, len(self.matrix)))
+        angles = ops.matmul(values, ops.const(self.matrix, theta)) + ops.const(self.offset, theta)
+        return angles if self.uses_inputs else ops.reshape(angles, (len(self.offset),))
+
+
+_PAULI_I = np.stack([-1j * np.array(m, dtype=complex) for m in ([[0, 1], [1, 0]], [[0, -1j], [1j, 0]], [[1, 0], [0, -1]])])
+
+
+class Turns:
+    """The 2x2 matrices of many fused rotations, (R, 2, 2) or (B, R, 2, 2)."""
+
+    def __init__(self, rotations: Sequence[Rotation]) -> None:
+        """Pad the factor lists to one length with turns by zero."""
+        self.count = len(rotations)
+        self.length = max((len(r.factors) for r in rotations), default=0)
+        padding = ((0.0, 0.0, 1.0), Angle())
+        table = [[r.factors[k] if k < len(r.factors) else padding for r in rotations] for k in range(self.length)]
+        self.polynomials = Polynomials([angle for row in table for _, angle in row])
+        self.generators = frozen(np.array([[np.tensordot(axis, _PAULI_I, 1) for axis, _ in row] for row in table]))
+
+    def factor_matrices(self, ops: Ops, theta: Array, x: Array) -> tuple[Array, Array]:
+        """Matrices cos(a/2) - i sin(a/2) axis·σ, (…, K, R, 2, 2), and their derivatives by a/2."""
+        half = self.polynomials.evaluate(ops, theta, x) * 0.5
+        lead = (-1,) if self.polynomials.uses_inputs else ()
+        half = ops.reshape(half, (*lead, self.length, self.count, 1, 1))
+        cos, sin = ops.complex(ops.cos(half), None), ops.complex(ops.sin(half), None)
+        eye, generators = ops.const(_EYE, cos), ops.const(self.generators, cos)
+        return cos * eye + sin * generators, cos * generators - sin * eye
+
+    def matrices(self, ops: Ops, theta: Array, x: Array) -> Array:
+        """The product of the factors."""
+        factors, _ = self.factor_matrices(ops, theta, x)
+        out = factors[..., 0, :, :, :]
+        for k in range(1, self.length):
+            out = ops.matmul(factors[..., k, :, :, :], out)
+        return out
+
+
+@dataclass(frozen=True)
+class Group:
+    """Neighbouring qubits whose matrices are multiplied out: `rows` are rotation numbers, -1 for identity."""
+
+    first: int
+    size: int
+    rows: tuple[int, ...]
+    per_sample: bool
+    key: tuple[bool, int]  # which stack of Kronecker products, and
+    number: int  # which of it
+
+
+@dataclass(frozen=True)
+class KronLayer:
+    """A gather (None where the frame stays), then matrices on groups of qubits."""
+
+    gather: np.ndarray | None
+    groups: tuple[Group, ...]
+
+
+@dataclass(frozen=True)
+class DiagonalLayer:
+    """Phases exp(-i/2 angles @ signs)."""
+
+    shared: tuple[int, ...]  # masks whose angles depend on weights only
+    sampled: tuple[int, ...]
+    shared_angles: Polynomials
+    sampled_angles: Polynomials
+    tables: dict[tuple[int, ...], np.ndarray]  # sign tables, where they are small enough to be kept
+
+    def parts(self) -> list[tuple[tuple[int, ...], Polynomials]]:
+        """(masks, angles) of the shared and of the per-sample terms, where there are any."""
+        pairs = ((self.shared, self.shared_angles), (self.sampled, self.sampled_angles))
+        return [(masks, angles) for masks, angles in pairs if masks]
+
+    def slices(self, masks: tuple[int, ...], n_qubits: int) -> Iterator[tuple[int, int, np.ndarray]]:
+        """(start, stop, -1/2 · sign table) over slices of the masks: a table of 2**20 amplitudes must stay small."""
+        if masks in self.tables:
+            yield 0, len(masks), self.tables[masks]
+            return
+        width = max(1, _TABLE_LIMIT >> n_qubits)
+        for start in range(0, len(masks), width):
+            part = masks[start : start + width]
+            yield start, start + len(part), signs(part, n_qubits) * np.float32(-0.5)
+
+
+def group_sizes(n_qubits: int) -> list[int]:
+    """Sizes of the groups: one up to five qubits, else as even as possible and at most four."""
+    if n_qubits <= 5:
+        return [n_qubits]
+    count = -(-n_qubits // 4)
+    return [n_qubits // count + (k < n_qubits % count) for k in range(count)]
+
+
+@dataclass
+class _Building:
+    frame: int = 0
+    rows: dict[int, int] = field(default_factory=dict)
+    gather: np.ndarray | None = None
+
+
+class ArrayProgram:
+    """A Plan laid out for array engines. Immutable after construction; shared by threads."""
+
+    def __init__(self, plan: Plan) -> None:
+        """Lay the steps out as layers."""
+        self.plan = plan
+        n = plan.n_qubits
+        self.sizes = group_sizes(n)
+        self.firsts = [sum(self.sizes[:k]) for k in range(len(self.sizes))]
+        self.rotations = [s for s in plan.steps if isinstance(s, Rotation)]
+        shared = [r for r in self.rotations if not r.uses_inputs]
+        sampled = [r for r in self.rotations if r.uses_inputs]
+        self.shared_turns, self.sampled_turns = Turns(shared), Turns(sampled)
+        self._row = {id(r): k for k, r in enumerate(shared)} | {id(r): len(shared) + k for k, r in enumerate(sampled)}
+        self.n_shared = len(shared)
+        self.stacks: dict[tuple[bool, int], list[tuple[int, ...]]] = {}
+        self.layers: list[KronLayer | DiagonalLayer] = []
+        self._frame = 0
+        self._lay_out()
+        last = len(self.rotations)  # the identity stands after all rotations, or after the shared ones
+        self.stack_columns = {
+            (per_sample, size): [
+                frozen(np.where(column < 0, last if per_sample else self.n_shared, column)) for column in np.array(stack).T
+            ]
+            for (per_sample, size), stack in self.stacks.items()
+        }
+        self.from_zero = not plan.n_amplitudes
+        self.measuring = Measuring(plan, self)
+
+    # -- layout -------------------------------------------------------------------------------------------------
+
+    def _lay_out(self) -> None:
+        plan, open_ = self.plan, None
+        for step in plan.steps:
+            if isinstance(step, Diagonal):
+                self._close(open_)
+                open_ = None
+                self.layers.append(self._diagonal(step))
+                continue
+            frame = plan.frames[self._frame]
+            same = [q for q in range(plan.n_qubits) if frame.v[q] == step.v and frame.u[q] == step.u]
+            if not same:
+                self._close(open_)
+                index = _change_of_frame(frame, plan.frames[step.frame], plan.n_qubits)
+                self._frame = step.frame
+                open_, same = _Building(gather=index), [step.qubit]
+            elif open_ is None or same[0] in open_.rows:
+                self._close(open_)
+                open_ = _Building()
+            open_.rows[same[0]] = self._row[id(step)]
+        self._close(open_)
+
+    def _close(self, building: _Building | None) -> None:
+        if building is None:
+            return
+        groups = []
+        for first, size in zip(self.firsts, self.sizes, strict=True):
+            rows = tuple(building.rows.get(q, -1) for q in range(first, first + size))
+            if all(r < 0 for r in rows):
+                continue
+            per_sample = any(r >= self.n_shared for r in rows)
+            stack = self.stacks.setdefault((per_sample, size), [])
+            stack.append(rows)
+            groups.append(Group(first, size, rows, per_sample, (per_sample, size), len(stack) - 1))
+        self.layers.append(KronLayer(building.gather, tuple(groups)))
+
+    def _diagonal(self, step: Diagonal) -> DiagonalLayer:
+        # Masks are on the physical index; the array is in the current frame: parity(p & m) with p = A l.
+        frame = self.plan.frames[self._frame]
+        n = self.plan.n_qubits
+        masks = []
+        for mask, _ in step.terms:
+            bits = [((mask & v).bit_count() & 1) << (n - 1 - q) for q, v in enumerate(frame.v)]
+            masks.append(sum(bits))
+        pairs = list(zip(masks, (angle for _, angle in step.terms), strict=True))
+        chosen = [[(m, a) for m, a in pairs if a.uses_inputs == wanted] for wanted in (False, True)]
+        shared, sampled = (tuple(m for m, _ in part) for part in chosen)
+        polynomials = [Polynomials([a for _, a in part]) for part in chosen]
+        tables = {
+            part: frozen(signs(part, n) * np.float32(-0.5))
+            for part in (shared, sampled)
+            if part and len(part) << n <= _TABLE_LIMIT
+        }
+        return DiagonalLayer(shared, sampled, *polynomials, tables)
+
+    # -- run ----------------------------------------------------------------------------------------------------
+
+    def turn_matrices(self, ops: Ops, theta: Array, x: Array) -> tuple[Array | None, Array | None]:
+        """Matrices of the shared (R, 2, 2) and of the per-sample rotations (B, R, 2, 2)."""
+        shared = self.shared_turns.matrices(ops, theta, x) if self.shared_turns.count else None
+        sampled = self.sampled_turns.matrices(ops, theta, x) if self.sampled_turns.count else None
+        return shared, sampled
+
+    def kronecker(
+        self, ops: Ops, shared: Array | None, sampled: Array | None
+    ) -> Stacks:
+        """Per stack, the partial Kronecker products after 1, 2, … qubits: (…, G, 2**k, 2**k)."""
+        out = {}
+        for (per_sample, size), stack in self.stacks.items():
+            columns = self.stack_columns[per_sample, size]
+            source = self.matrix_rows(ops, shared, sampled, per_sample)
+            lead = (-1,) if per_sample else ()
+            product = ops.take(source, columns[0], -3)
+            partial = [product]
+            for k in range(1, size):
+                edge = 1 << k
+                right = ops.take(source, columns[k], -3)
+                product = ops.reshape(product, (*lead, len(stack), edge, 1, edge, 1)) * ops.reshape(
+                    right, (*lead, len(stack), 1, 2, 1, 2)
+                )
+                product = ops.reshape(product, (*lead, len(stack), 2 * edge, 2 * edge))
+                partial.append(product)
+            out[per_sample, size] = partial
+        return out
+
+    def matrix_rows(self, ops: Ops, shared: Array | None, sampled: Array | None, per_sample: bool) -> Array:
+        """All matrices in the order that groups number them, the identity last."""
+        if not per_sample:
+            return _concat_rows(ops, shared, ops.const(_EYE_ROW, shared))
+        nothing = 0 * sampled[:, :1]
+        parts = [sampled, ops.const(_EYE_ROW, sampled) + nothing]
+        if shared is not None:
+            parts.insert(0, nothing + ops.reshape(shared, (1, self.n_shared, 2, 2)))
+        return _concat_rows(ops, *parts)
+
+    def apply_group(self, ops: Ops, state: Array, group: Group, matrix: Array) -> Array:
+        """`matrix` (g, g) or (B, g, g) on the group's qubits."""
+        n = self.plan.n_qubits
+        g, right = 1 << group.size, 1 << (n - group.first - group.size)
+        if not group.per_sample:
+            if right == 1:
+                out = ops.matmul(ops.reshape(state, (-1, g)), ops.swap_last(matrix))
+            else:
+                out = ops.matmul(matrix, ops.reshape(state, (-1, g, right)))
+        else:
+            matrix = ops.reshape(matrix, (-1, 1, g, g))
+            out = ops.matmul(matrix, ops.reshape(state, (-1, 1 << group.first, g, right)))
+        return ops.reshape(out, (-1, 1 << n))
+
+    def phases(self, ops: Ops, layer: DiagonalLayer, theta: Array, x: Array) -> Array:
+        """The phases of a diagonal layer as unit complex numbers, (1, N) or (B, N)."""
+        total = None
+        for masks, angles in layer.parts():
+            values = ops.reshape(angles.evaluate(ops, theta, x), (-1, len(masks)))
+            for start, stop, table in layer.slices(masks, self.plan.n_qubits):
+                block = values if stop - start == len(masks) else values[:, start:stop]
+                term = ops.matmul(block, ops.const(table, theta))
+                total = term if total is None else total + term
+        return ops.complex(ops.cos(total), ops.sin(total))
+
+    def start(self, ops: Ops, theta: Array, inputs: Array) -> tuple[Array, Array]:
+        """The start state and the angle inputs. From |0…0⟩ the state has one row until samples differ."""
+        width = self.plan.n_amplitudes
+        if not width:
+            first = np.zeros((1, 1 << self.plan.n_qubits))
+            first[0, 0] = 1.0
+            return ops.complex(ops.const(first, theta), None), inputs
+        if not self.plan.n_inputs:
+            return ops.complex(inputs, None), inputs
+        return ops.complex(inputs[:, :width], None), inputs[:, width:]
+
+    def forward(self, ops: Ops, theta: Array, inputs: Array) -> Array:
+        """`theta` (W,), `inputs` (B, I) → outputs (B, O)."""
+        state, x = self.start(ops, theta, inputs)
+        shared, sampled = self.turn_matrices(ops, theta, x)
+        stacks = self.kronecker(ops, shared, sampled)
+        state = self.run(ops, state, stacks, theta, x)
+        out = self.measuring.outputs(ops, state)
+        # A circuit without per-sample parts has one row of results for any batch.
+        return out + ops.zero_column(inputs) if self.from_zero else out
+
+    def is_product(self, number: int) -> bool:
+        """True for a first layer that turns every group of |0…0⟩: its columns multiply out to the state."""
+        layer = self.layers[number]
+        return (
+            number == 0 and self.from_zero and isinstance(layer, KronLayer) and len(layer.groups) == len(self.sizes)
+        )
+
+    def run(self, ops: Ops, state: Array, stacks: Stacks, theta: Array, x: Array) -> Array:
+        """Apply all layers."""
+        for number, layer in enumerate(self.layers):
+            if isinstance(layer, DiagonalLayer):
+                state = state * self.phases(ops, layer, theta, x)
+                continue
+            if self.is_product(number):  # |0…0⟩ is its own image under a change of frame
+                state = self._product_state(ops, layer, stacks)
+                continue
+            if layer.gather is not None:
+                state = ops.take(state, layer.gather, -1)
+            for group in layer.groups:
+                state = self.apply_group(ops, state, group, stacks[group.key][-1][..., group.number, :, :])
+        return state
+
+    def _product_state(self, ops: Ops, layer: KronLayer, stacks: Stacks) -> Array:
+        state = None
+        for group in layer.groups:
+            column = stacks[group.key][-1][..., group.number, :, 0]
+            column = ops.reshape(column, (-1, 1, 1 << group.size))
+            width = 1 << group.first
+            state = column if state is None else ops.reshape(state, (-1, width, 1)) * column
+            state = ops.reshape(state, (-1, width << group.size))
+        return state
+
+
+def _concat_rows(ops: Ops, *matrices: Array) -> Array:
+    """Concatenate (…, R, 2, 2) along R."""
+    lead = (-1,) if len(matrices[0].shape) == 4 else ()
+    flat = [ops.reshape(m, (*lead, 4 * int(m.shape[-3]))) for m in matrices]
+    total = sum(int(m.shape[-3]) for m in matrices)
+    return ops.reshape(ops.concat(flat), (*lead, total, 2, 2))
+
+
+class Measuring:
+    """The measurement laid out for array engines.
+
+    Diagonal operators need the probabilities only, on the index as it stands. Others are read from the reduced
+    density matrices of the groups, all bases at once, or, where a string spans groups, from one product of the state
+    with its own permutation.
+    """
+
+    def __init__(self, plan: Plan, program: ArrayProgram) -> None:
+        """Choose per string how it is read."""
+        m, n = plan.measurement, plan.n_qubits
+        self.n_qubits, self.sizes, self.firsts = n, program.sizes, program.firsts
+        frame = plan.frames[program._frame]
+        self.kind = "probabilities" if not m.strings else "diagonal" if m.is_diagonal else "general"
+        self.gather: np.ndarray | None = None
+        # `physical[l]` is the physical index of position l of the array as it stands after the last layer.
+        physical = linear_index(frame.v, n).astype(np.uint64)
+        if self.kind == "probabilities":
+            self._lay_out_probabilities(plan, physical)
+            return
+        combine = np.zeros((len(m.strings), len(m.outputs)))
+        for k, terms in enumerate(m.outputs):
+            for string, coefficient in terms:
+                combine[string, k] += coefficient
+        if self.kind == "diagonal":
+            rows = [1 - 2 * (np.bitwise_count(physical & np.uint64(z)) & 1).astype(np.int8) for _, z, _ in m.strings]
+            table = np.array(rows, dtype=np.int8)
+            self.weights = frozen(table.T.copy() if _is_identity(combine) else table.T @ combine)
+            return
+        final = plan.frames[m.frame]
+        if final != frame:
+            self.gather = _change_of_frame(frame, final, n)
+        self.rdm: dict[int, np.ndarray] = {}
+        self.crossing: list[tuple[np.ndarray, np.ndarray]] = []
+        self._lay_out_strings(m.strings, combine, final, 1 << n)
+        for table in self.rdm.values():
+            frozen(table)
+
+    def _lay_out_probabilities(self, plan: Plan, physical: np.ndarray) -> None:
+        m = plan.measurement
+        index = np.zeros(len(physical), dtype=np.int64)
+        for mask in m.masks:
+            index = index * 2 + (np.bitwise_count(physical & np.uint64(mask)) & 1)
+        self.n_outputs = m.n_outputs
+        equal = m.n_classes is None
+        self.classes = index if equal else index % m.n_classes
+        self.order = frozen(np.argsort(self.classes, kind="stable")) if equal else None
+        one_hot = None if equal else self.classes[:, None] == np.arange(self.n_outputs)
+        self.weights = None if one_hot is None else frozen(one_hot.astype(np.int8))
+
+    def _lay_out_strings(
+        self, strings: Sequence[tuple[int, int, int]], combine: np.ndarray, final: Frame, size: int
+    ) -> None:
+        n = self.n_qubits
+        by_x: dict[int, list[int]] = {}
+        logical = []
+        for x, z, _ in strings:
+            lx = sum(((x & u).bit_count() & 1) << (n - 1 - q) for q, u in enumerate(final.u))
+            lz = sum(((z & v).bit_count() & 1) << (n - 1 - q) for q, v in enumerate(final.v))
+            logical.append((lx, lz))
+        for k, ((lx, lz), (_, _, n_y)) in enumerate(zip(logical, strings, strict=True)):
+            for g, (first, width) in enumerate(zip(self.firsts, self.sizes, strict=True)):
+                shift = n - first - width
+                inside = ((1 << width) - 1) << shift
+                if (lx | lz) & ~inside == 0:
+                    matrix = _string_matrix(lx >> shift, lz >> shift, n_y, 1 << width)
+                    # ⟨P⟩ = Σ_ab P_ab ρ_ba = Re Σ_ab P_ab conj(ρ_ab): real and imaginary parts side by side.
+                    flat = np.concatenate([matrix.real.ravel(), matrix.imag.ravel()])
+                    table = self.rdm.setdefault(g, np.zeros((2 << 2 * width, combine.shape[1])))
+                    table += flat[:, None] * combine[k]
+                    break
+            else:
+                by_x.setdefault(lx, []).append(k)
+        p = np.arange(size, dtype=np.uint64)
+        for lx, members in by_x.items():
+            # ⟨P⟩ = i^n_y Σ_p conj(ψ_p) (-1)^parity((p ^ x) & z) ψ_(p ^ x)
+            shifted = (p ^ np.uint64(lx)).astype(np.int64)
+            table = np.zeros((2 * size, combine.shape[1]))
+            for k in members:
+                sign = 1 - 2.0 * (np.bitwise_count((p ^ np.uint64(lx)) & np.uint64(logical[k][1])) & 1)
+                phase = 1j ** strings[k][2]
+                flat = np.concatenate([sign * phase.real, sign * -phase.imag])
+                table += flat[:, None] * combine[k]
+            self.crossing.append((frozen(shifted), frozen(table)))
+
+    def groups(self) -> list[tuple[int, int, int]]:
+        """(group, left size, group size) with a reduced density matrix."""
+        return [(g, 1 << self.firsts[g], 1 << self.sizes[g]) for g in self.rdm]
+
+    def outputs(self, ops: Ops, state: Array) -> Array:
+        """Outputs (B, O) of a state (B, N)."""
+        if self.kind != "general":
+            real, imag = ops.real(state), ops.imag(state)
+            probabilities = real * real + imag * imag
+            if self.weights is not None:
+                return ops.matmul(probabilities, ops.const(self.weights, real))
+            sorted_ = ops.take(probabilities, self.order, -1)
+            return ops.sum(ops.reshape(sorted_, (-1, self.n_outputs, (1 << self.n_qubits) // self.n_outputs)), -1)
+        if self.gather is not None:
+            state = ops.take(state, self.gather, -1)
+        total = None
+        for g, left, size in self.groups():
+            right = (1 << self.n_qubits) // (left * size)
+            block = ops.reshape(state, (-1, left, size, right))
+            if left == 1:
+                rho = ops.matmul(block, ops.swap_last(ops.conj(block)))
+            elif right == 1:
+                block = ops.reshape(block, (-1, 1, left, size))
+                rho = ops.matmul(ops.swap_last(block), ops.conj(block))
+            else:
+                rho = ops.sum(ops.matmul(block, ops.swap_last(ops.conj(block))), 1)
+            rho = ops.reshape(rho, (-1, size * size))
+            flat = ops.concat([ops.real(rho), ops.imag(rho)])
+            term = ops.matmul(flat, ops.const(self.rdm[g], flat))
+            total = term if total is None else total + term
+        for shifted, table in self.crossing:
+            product = ops.conj(state) * ops.take(state, shifted, -1)
+            flat = ops.concat([ops.real(product), ops.imag(product)])
+            term = ops.matmul(flat, ops.const(table, flat))
+            total = term if total is None else total + term
+        return total
+
+
+def _is_identity(matrix: np.ndarray) -> bool:
+    return matrix.shape[0] == matrix.shape[1] and np.array_equal(matrix, np.eye(len(matrix)))
+
+
+def _string_matrix(x: int, z: int, n_y: int, size: int) -> np.ndarray:
+    """Matrix of i**n_y X^x Z^z."""
+    p = np.arange(size)
+    out = np.zeros((size, size), dtype=complex)
+    out[p ^ x, p] = (1j**n_y) * (1.0 - 2.0 * (np.bitwise_count(p & z) & 1))
+    return out
