@@ -177,7 +177,7 @@ class _Loop(asyncio.SelectorEventLoop):
         """Release a forked child's copies of the parent's descriptors, and let its tasks sleep for ever."""
         inherited.append(asyncio.all_tasks(self))
         self.set_exception_handler(lambda loop, context: None)
-        self._own_selector.forget()
+        pass
         self.close()
 
 

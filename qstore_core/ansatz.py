@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -198,6 +198,8 @@ def as_ansatz(value: Any, entanglement: Any = None) -> Ansatz:
         if entanglement is None or kind is StronglyEntangling:
             return kind()
         return kind(entanglement)  # type: ignore[call-arg]
+    if isinstance(value, Mapping) and value.get("name") in _BY_NAME:  # the form in a saved configuration
+        return _BY_NAME[value["name"]](**{k: v for k, v in value.items() if k != "name"})
     raise SpecError(
         f"no ansatz {value!r}. Known: {', '.join(_BY_NAME)}.{nearest(str(value), _BY_NAME)}", argument="ansatz"
     )

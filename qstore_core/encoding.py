@@ -7,15 +7,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, ClassVar
+
+import numpy as np
 
 from .angle import Angle
 from .circuit import Circuit
 from .errors import SpecError, nearest
 
-__all__ = ["IQP", "ZZ", "Amplitude", "AngleEncoding", "Basis", "Encoding", "as_encoding"]
+__all__ = ["IQP", "ZZ", "Amplitude", "AngleEncoding", "Basis", "Encoding", "as_encoding", "unit_rows"]
 
 
 @dataclass(frozen=True)
@@ -173,6 +176,29 @@ def as_encoding(value: Any) -> Encoding:
         return value
     if isinstance(value, str) and value in _BY_NAME:
         return _BY_NAME[value]()
+    if isinstance(value, Mapping) and value.get("name") in _BY_NAME:  # the form in a saved configuration
+        return _BY_NAME[value["name"]](**{k: v for k, v in value.items() if k != "name"})
     raise SpecError(
         f"no encoding {value!r}. Known: {', '.join(_BY_NAME)}.{nearest(str(value), _BY_NAME)}", argument="encoding"
     )
+
+
+def unit_rows(ops: Any, x: Any, width: int) -> Any:
+    """Amplitude encoding in any array namespace: `x` (B, F ≤ width) → unit rows (B, width).
+
+    Rows are scaled by their largest magnitude first, so that neither tiny nor huge features overflow when squared.
+    A zero row becomes |0…0⟩ by a constant, which has no gradient.
+    """
+    scale = ops.max_abs(x)  # a constant for the gradient: the result does not depend on it
+    zero = ops.is_zero(scale)
+    y = ops.pad_last(x / (scale + zero), width)
+    norm = ops.sqrt(ops.sum(y * y, -1, True) + zero)
+    return y / norm * (1.0 - zero) + zero * ops.const(_first(width), x)
+
+
+@lru_cache(maxsize=32)
+def _first(width: int) -> np.ndarray:
+    first = np.zeros((1, width))
+    first[0, 0] = 1.0
+    first.setflags(write=False)
+    return first

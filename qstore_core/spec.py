@@ -12,7 +12,6 @@ from functools import lru_cache
 from typing import Any
 
 from . import ansatz as _ansatz
-from . import encoding as _encoding
 from .ansatz import Ansatz, as_ansatz, as_entanglement
 from .circuit import Circuit, check_n_qubits
 from .encoding import Amplitude, AngleEncoding, Encoding, as_encoding
@@ -121,9 +120,9 @@ class LayerSpec:
             "kind": self.kind,
             "n_qubits": self.n_qubits,
             "depth": self.depth,
-            "encoding": _value_to_dict(self.encoding),
-            "ansatz": _value_to_dict(self.ansatz),
-            "measurement": _measurement_to_dict(self.measurement),
+            "encoding": value_to_dict(self.encoding),
+            "ansatz": value_to_dict(self.ansatz),
+            "measurement": measurement_to_dict(self.measurement),
             "reuploading": self.reuploading,
             "pool_size": self.pool_size,
             "pool_mode": self.pool_mode,
@@ -144,8 +143,8 @@ class LayerSpec:
             kind=data["kind"],
             n_qubits=data["n_qubits"],
             depth=data["depth"],
-            encoding=encoding_from_dict(data["encoding"]),
-            ansatz=None if data["ansatz"] is None else ansatz_from_dict(data["ansatz"]),
+            encoding=as_encoding(data["encoding"]),
+            ansatz=None if data["ansatz"] is None else as_ansatz(data["ansatz"]),
             measurement=measurement_from_dict(data["measurement"]),
             reuploading=data["reuploading"],
             pool_size=data["pool_size"],
@@ -231,13 +230,15 @@ def readout(
     return _layer("QuantumReadout", n_qubits, depth, encoding, ansatz, entanglement, measured, reuploading)
 
 
-def custom(circuit: Circuit, measurement: Any) -> LayerSpec:
+def custom(circuit: Any, measurement: Any) -> LayerSpec:
     """The spec of a user-built circuit."""
+    if isinstance(circuit, Mapping):  # the form in a saved configuration
+        circuit = Circuit.from_dict(circuit)
     if not isinstance(circuit, Circuit):
         raise SpecError(
             f"QuantumLayer takes a qstore_core.Circuit, received {type(circuit).__name__}.", argument="circuit"
         )
-    measured = as_measurement(measurement)
+    measured = measurement_from_dict(measurement) if isinstance(measurement, Mapping) else as_measurement(measurement)
     measured.check(circuit.n_qubits)
     hash(circuit)  # freezes it
     encoding = Amplitude() if circuit.n_amplitudes else AngleEncoding()
@@ -311,31 +312,16 @@ def _lists(value: Any) -> Any:
     return [_lists(v) for v in value] if isinstance(value, list | tuple) else value
 
 
-def _value_to_dict(value: Encoding | Ansatz | None) -> dict[str, Any] | None:
+def value_to_dict(value: Encoding | Ansatz | None) -> dict[str, Any] | None:
+    """JSON form of an encoding or ansatz; `as_encoding` and `as_ansatz` take it back."""
     if value is None:
         return None
     fields = {f.name: _lists(getattr(value, f.name)) for f in dataclasses.fields(value)}
     return {"name": value.name, **fields}
 
 
-def _value_from_dict(data: Any, by_name: Mapping[str, type], argument: str) -> Any:
-    fields = {k: _tuples(v) for k, v in data.items() if k != "name"}
-    if data.get("name") not in by_name:
-        raise SpecError(f"no {argument} {data.get('name')!r}. Known: {', '.join(by_name)}.", argument=argument)
-    return by_name[data["name"]](**fields)
-
-
-def encoding_from_dict(data: Mapping[str, Any]) -> Encoding:
-    """An encoding from its JSON form."""
-    return _value_from_dict(data, _encoding._BY_NAME, "encoding")
-
-
-def ansatz_from_dict(data: Mapping[str, Any]) -> Ansatz:
-    """An ansatz from its JSON form."""
-    return _value_from_dict(data, _ansatz._BY_NAME, "ansatz")
-
-
-def _measurement_to_dict(value: Measurement | None) -> dict[str, Any] | None:
+def measurement_to_dict(value: Measurement | None) -> dict[str, Any] | None:
+    """JSON form of a measurement; `measurement_from_dict` is its inverse."""
     if value is None:
         return None
     if isinstance(value, Probabilities):

@@ -16,7 +16,7 @@ import numpy as np
 from ..angle import Angle
 from ..plan import Diagonal, Frame, Plan, Rotation
 
-__all__ = ["ArrayProgram", "DiagonalLayer", "KronLayer", "Ops", "linear_index", "signs"]
+__all__ = ["ArrayProgram", "DiagonalLayer", "KronLayer", "Ops", "inverse_index", "linear_index", "signs"]
 
 Array = Any
 Stacks = dict[tuple[bool, int], list[Array]]  # (per sample, group size) → partial Kronecker products
@@ -27,6 +27,7 @@ class Ops(Protocol):
 
     def const(self, value: np.ndarray, like: Array) -> Array: ...  # noqa: D102
     def take(self, x: Array, index: np.ndarray, axis: int) -> Array: ...  # noqa: D102
+    def permute(self, x: Array, index: np.ndarray) -> Array: ...  # noqa: D102 - take along the last axis, a permutation
     def concat(self, arrays: Sequence[Array]) -> Array: ...  # noqa: D102 - along the last axis
     def reshape(self, x: Array, shape: tuple[int, ...]) -> Array: ...  # noqa: D102
     def matmul(self, a: Array, b: Array) -> Array: ...  # noqa: D102
@@ -37,7 +38,11 @@ class Ops(Protocol):
     def conj(self, x: Array) -> Array: ...  # noqa: D102
     def real(self, x: Array) -> Array: ...  # noqa: D102
     def imag(self, x: Array) -> Array: ...  # noqa: D102
-    def sum(self, x: Array, axis: int) -> Array: ...  # noqa: D102
+    def sum(self, x: Array, axis: int, keepdims: bool = False) -> Array: ...  # noqa: D102
+    def sqrt(self, x: Array) -> Array: ...  # noqa: D102
+    def max_abs(self, x: Array) -> Array: ...  # noqa: D102 - (rows, 1), a constant for the gradient
+    def is_zero(self, x: Array) -> Array: ...  # noqa: D102 - 1.0 where x is 0, else 0.0
+    def pad_last(self, x: Array, width: int) -> Array: ...  # noqa: D102 - zeros up to `width`
     def zero_column(self, x: Array) -> Array: ...  # noqa: D102 - (rows of x, 1) of zeros
 
 
@@ -45,6 +50,13 @@ def frozen(value: np.ndarray) -> np.ndarray:
     """Read-only: the mark of a constant that lives as long as its program, so that `Ops.const` may keep a copy."""
     value.setflags(write=False)
     return value
+
+
+def inverse_index(index: np.ndarray) -> np.ndarray:
+    """The inverse permutation."""
+    inverse = np.empty_like(index)
+    inverse[index] = np.arange(len(index))
+    return inverse
 
 
 def linear_index(columns: Sequence[int], n_qubits: int) -> np.ndarray:
@@ -427,7 +439,7 @@ class ArrayProgram:
                 state = self._product_state(ops, layer, stacks)
                 continue
             if layer.gather is not None:
-                state = ops.take(state, layer.gather, -1)
+                state = ops.permute(state, layer.gather)
             for group in layer.groups:
                 state = self.apply_group(ops, state, group, stacks[group.key][-1][..., group.number, :, :])
         return state
@@ -547,10 +559,10 @@ class Measuring:
             probabilities = real * real + imag * imag
             if self.weights is not None:
                 return ops.matmul(probabilities, ops.const(self.weights, real))
-            sorted_ = ops.take(probabilities, self.order, -1)
+            sorted_ = ops.permute(probabilities, self.order)
             return ops.sum(ops.reshape(sorted_, (-1, self.n_outputs, (1 << self.n_qubits) // self.n_outputs)), -1)
         if self.gather is not None:
-            state = ops.take(state, self.gather, -1)
+            state = ops.permute(state, self.gather)
         total = None
         for g, left, size in self.groups():
             right = (1 << self.n_qubits) // (left * size)
@@ -567,7 +579,7 @@ class Measuring:
             term = ops.matmul(flat, ops.const(self.rdm[g], flat))
             total = term if total is None else total + term
         for shifted, table in self.crossing:
-            product = ops.conj(state) * ops.take(state, shifted, -1)
+            product = ops.conj(state) * ops.permute(state, shifted)
             flat = ops.concat([ops.real(product), ops.imag(product)])
             term = ops.matmul(flat, ops.const(table, flat))
             total = term if total is None else total + term

@@ -50,7 +50,14 @@ class NumpyOps:
     cos = staticmethod(np.cos)
     sin = staticmethod(np.sin)
     conj = staticmethod(np.conj)
-    sum = staticmethod(np.sum)
+
+    def sum(self, x: np.ndarray, axis: int, keepdims: bool = False) -> np.ndarray:
+        """Sum along one axis."""
+        return np.sum(x, axis=axis, keepdims=keepdims)
+
+    def permute(self, x: np.ndarray, index: np.ndarray) -> np.ndarray:
+        """Take along the last axis."""
+        return np.take(x, index, -1)
 
     def concat(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
         """Along the last axis."""
@@ -78,6 +85,22 @@ class NumpyOps:
     def zero_column(self, x: np.ndarray) -> np.ndarray:
         """(rows of x, 1) of zeros."""
         return np.zeros((x.shape[0], 1), dtype=x.dtype)
+
+
+    # Amplitude encoding in any namespace; the host path has a NumPy form of its own, with its pull-back.
+    sqrt = staticmethod(np.sqrt)
+
+    def max_abs(self, x: np.ndarray) -> np.ndarray:
+        """Largest magnitude of each row, (rows, 1)."""
+        return np.abs(x).max(axis=-1, keepdims=True)
+
+    def is_zero(self, x: np.ndarray) -> np.ndarray:
+        """1.0 where x is 0."""
+        return (x == 0).astype(x.dtype)
+
+    def pad_last(self, x: np.ndarray, width: int) -> np.ndarray:
+        """Zeros up to `width` columns."""
+        return np.pad(x, ((0, 0), (0, width - x.shape[-1])))
 
 
 class StatevectorBackend:

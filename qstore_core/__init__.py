@@ -1,0 +1,97 @@
+"""qstore: quantum layers for the models you already have.
+
+`qstore_core` is the framework-neutral core: circuits, layers on NumPy arrays, backends, the circuit cache and the
+runner. `qstore_torch` and `qstore_tf` export the same layers for PyTorch and Keras.
+"""
+
+from .ansatz import Ansatz, HardwareEfficient, RealAmplitudes, StronglyEntangling
+from .backend import CONTRACT_VERSION, Backend, Capabilities, Executable, hookimpl
+from .circuit import Circuit
+from .compile import CacheInfo, cache_clear, cache_info
+from .encoding import IQP, ZZ, Amplitude, AngleEncoding, Basis, Encoding
+from .errors import (
+    BackendError,
+    BackendUnavailableError,
+    CapabilityError,
+    DeadlineError,
+    FallbackWarning,
+    GradientError,
+    InputError,
+    MemoryLimitError,
+    OptionError,
+    PluginError,
+    QstoreError,
+    ResourceLimitError,
+    RunnerError,
+    ShapeError,
+    SpecError,
+    UnknownBackendError,
+)
+from .fallback import fallback_counts, reset_fallback_counts
+from .layers import QuantumEncoder, QuantumFeatureExtractor, QuantumLayer, QuantumPooling, QuantumReadout
+from .measurement import Expectation, Observable, Pauli, Probabilities
+from .plan import Plan, lower
+from .plugins import get_backend, list_backends, register_backend, unregister_backend
+from .profiling import profile
+from .runner import close
+from .spec import LayerSpec
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CONTRACT_VERSION",
+    "IQP",
+    "ZZ",
+    "Amplitude",
+    "AngleEncoding",
+    "Ansatz",
+    "Backend",
+    "BackendError",
+    "BackendUnavailableError",
+    "Basis",
+    "CacheInfo",
+    "Capabilities",
+    "CapabilityError",
+    "Circuit",
+    "DeadlineError",
+    "Encoding",
+    "Executable",
+    "Expectation",
+    "FallbackWarning",
+    "GradientError",
+    "HardwareEfficient",
+    "InputError",
+    "LayerSpec",
+    "MemoryLimitError",
+    "Observable",
+    "OptionError",
+    "Pauli",
+    "Plan",
+    "PluginError",
+    "Probabilities",
+    "QstoreError",
+    "QuantumEncoder",
+    "QuantumFeatureExtractor",
+    "QuantumLayer",
+    "QuantumPooling",
+    "QuantumReadout",
+    "RealAmplitudes",
+    "ResourceLimitError",
+    "RunnerError",
+    "ShapeError",
+    "SpecError",
+    "StronglyEntangling",
+    "UnknownBackendError",
+    "cache_clear",
+    "cache_info",
+    "close",
+    "fallback_counts",
+    "get_backend",
+    "hookimpl",
+    "list_backends",
+    "lower",
+    "profile",
+    "register_backend",
+    "reset_fallback_counts",
+    "unregister_backend",
+]

@@ -1,0 +1,58 @@
+"""Circuits as text, one line per qubit."""
+
+from __future__ import annotations
+
+from .circuit import Circuit, Operation
+
+__all__ = ["columns", "draw"]
+
+_CONTROLS = {"cnot": 1, "cy": 1, "cz": 1, "ch": 1, "cp": 1, "crx": 1, "cry": 1, "crz": 1, "ccx": 2, "ccz": 2, "cswap": 1}
+_TARGET = {"cnot": "X", "ccx": "X", "cswap": "swap"}
+
+
+def columns(circuit: Circuit) -> list[list[Operation]]:
+    """Operations in columns, each as far left as its qubits (and those that its line crosses) allow."""
+    free = [0] * circuit.n_qubits
+    out: list[list[Operation]] = []
+    for op in circuit.operations:
+        span = range(min(op.qubits), max(op.qubits) + 1)
+        column = max(free[q] for q in span)
+        if column == len(out):
+            out.append([])
+        out[column].append(op)
+        for q in span:
+            free[q] = column + 1
+    return out
+
+
+def _labels(op: Operation) -> dict[int, str]:
+    controls = _CONTROLS.get(op.gate, 0)
+    name = _TARGET.get(op.gate, op.gate.removeprefix("c" * controls) if controls else op.gate).upper()
+    arguments = f"({', '.join(map(str, op.params))})" if op.params else ""
+    return {q: "●" if k < controls else name + arguments for k, q in enumerate(op.qubits)}
+
+
+def draw(circuit: Circuit) -> str:
+    """A text drawing; time runs to the right.
+
+    Example:
+        >>> c = Circuit(2)
+        >>> w, = c.weights(1)
+        >>> c.ry(w, 0); c.cnot(0, 1)
+        >>> print(draw(c))
+        0: ─RY(w0)──●─
+        1: ─────────X─
+    """
+    width = len(str(circuit.n_qubits - 1))
+    start = "ψ(x)" if circuit.n_amplitudes else ""
+    lines = [f"{q:>{width}}: {start}" for q in range(circuit.n_qubits)]
+    for column in columns(circuit):
+        cells = ["─"] * circuit.n_qubits
+        for op in column:
+            for q in range(min(op.qubits), max(op.qubits) + 1):
+                cells[q] = "│"
+            for q, label in _labels(op).items():
+                cells[q] = label
+        size = max(map(len, cells))
+        lines = [f"{line}─{cell.center(size, '─')}─" for line, cell in zip(lines, cells, strict=True)]
+    return "\n".join(lines)

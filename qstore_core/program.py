@@ -1,0 +1,417 @@
+"""`LayerProgram`: one layer's way from features to outputs and gradients, for every framework.
+
+Host path (NumPy in, NumPy out): check → encode → compiled circuit → outputs, with fallback and the choice of the
+gradient method. Tensor path: the same encoding in the framework's ops, then `Executable.apply`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from . import profiling
+from .backend import Backend
+from .compile import Recipe, compiled
+from .differentiate import ParameterShift, unshared
+from .encoding import unit_rows
+from .errors import BackendError, CapabilityError, GradientError, InputError, ShapeError, SpecError, nearest
+from .fallback import Ladder
+from .plugins import get_backend, list_backends
+from .spec import LayerSpec
+
+__all__ = ["Execution", "LayerProgram"]
+
+OWN_ENGINES = ("statevector", "numba", "torch", "tensorflow")
+_GRADIENTS = ("auto", "adjoint", "parameter-shift")
+
+Pullback = Callable[[np.ndarray], tuple[np.ndarray, "np.ndarray | None"]]
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a layer is computed, as opposed to what it computes (`LayerSpec`).
+
+    Attributes:
+        backend: Name ("name:device" for a backend of devices), a `Backend`, or "auto".
+        shots: Samples per circuit; None for exact values.
+        gradient: "auto", "adjoint" or "parameter-shift".
+        fallback: "auto" (the local exact simulator for backends that are not ours), None, a name or names.
+        seed: Of sampling and of the initial theta.
+    """
+
+    backend: Any = "auto"
+    shots: int | None = None
+    gradient: str = "auto"
+    fallback: Any = "auto"
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without a backend."""
+        shots = self.shots
+        if shots is not None and (isinstance(shots, bool) or not isinstance(shots, int) or shots < 1):
+            raise SpecError(f"shots is None (exact) or a whole number of at least 1, received {shots!r}.")
+        if self.gradient not in _GRADIENTS:
+            raise SpecError(
+                f"no gradient method {self.gradient!r}. Known: {', '.join(_GRADIENTS)}."
+                f"{nearest(str(self.gradient), _GRADIENTS)}",
+                argument="gradient",
+            )
+        if self.gradient == "adjoint" and shots is not None:
+            raise CapabilityError(
+                f"adjoint differentiation needs the statevector, but the layer asks for shots={shots}. "
+                'Use gradient="parameter-shift", or shots=None.'
+            )
+
+
+def choose_backend(framework: str | None, shots: int | None) -> tuple[str, str]:
+    """The backend that "auto" stands for, and why."""
+    if shots is not None:
+        raise CapabilityError(
+            f"shots={shots} needs a backend that samples. Name one: {', '.join(_other_names()) or 'none is installed'}."
+        )
+    if framework is not None:
+        return framework, f"the {framework} engine runs on the tensors where they are"
+    usable = {info.name for info in list_backends()}
+    if "numba" in usable and _importable("numba"):
+        return "numba", "the fastest engine on a CPU"
+    return "statevector", 'numba is not installed (pip install "qstore[fast]")'
+
+
+def _other_names() -> list[str]:
+    return [info.name for info in list_backends() if info.name not in OWN_ENGINES]
+
+
+def _importable(name: str) -> bool:
+    from importlib.util import find_spec
+
+    return find_spec(name) is not None
+
+
+class LayerProgram:
+    """Runs one layer. Safe to share between threads; holds no weights.
+
+    Args:
+        spec: What is computed.
+        execution: How.
+        name: Layer name, for messages and profiles.
+        framework: None (NumPy), "torch" or "tensorflow": whose tensors the layer meets.
+    """
+
+    def __init__(self, spec: LayerSpec, execution: Execution, *, name: str, framework: str | None = None) -> None:
+        """Resolve the backends; compile nothing yet."""
+        self.spec, self.execution, self.name, self.framework = spec, execution, name, framework
+        self._recipes: dict[tuple[int, str, bool], Recipe] = {}
+        self.reason = "as asked"
+        if spec.measurement is None:
+            self.backends: tuple[Backend, ...] = ()
+            self.ladder = Ladder(name, ())
+            return
+        backend = execution.backend
+        if isinstance(backend, str) and backend == "auto":
+            backend, self.reason = choose_backend(framework, execution.shots)
+        first = get_backend(backend)
+        chain = _fallback_names(execution.fallback, first)
+        self.backends = (first, *(get_backend(name) for name in chain))
+        self.ladder = Ladder(name, [b.name for b in self.backends])
+        self._check(first)
+
+    def _check(self, backend: Backend) -> None:
+        capabilities, shots = backend.capabilities, self.execution.shots
+        if shots is not None and not capabilities.shots:
+            raise CapabilityError(
+                f"backend {backend.name!r} computes exact values, but the layer asks for shots={shots}. "
+                "Use shots=None, or a backend that samples.",
+                backend=backend.name,
+            )
+        if shots is None and not capabilities.exact:
+            raise CapabilityError(
+                f"backend {backend.name!r} can only sample. Give the layer shots=, for example shots=1024.",
+                backend=backend.name,
+            )
+        if capabilities.max_qubits is not None and self.spec.n_qubits > capabilities.max_qubits:
+            raise CapabilityError(
+                f"backend {backend.name!r} takes at most {capabilities.max_qubits} qubits, the layer has "
+                f"{self.spec.n_qubits}.",
+                backend=backend.name,
+            )
+        if self.execution.gradient == "adjoint" and not capabilities.vjp:
+            raise GradientError(
+                f'backend {backend.name!r} has no adjoint gradients. Use gradient="parameter-shift" or "auto".',
+                backend=backend.name,
+            )
+        if backend.name in OWN_ENGINES:
+            from .engines.memory import check_memory  # engines come after this module
+
+            check_memory(self.spec.n_qubits, backend=backend.name)
+
+    @property
+    def backend_name(self) -> str:
+        """Name of the first backend."""
+        return self.backends[0].name if self.backends else "none"
+
+    @property
+    def has_input_gradient(self) -> bool:
+        """True where features have an exact gradient on this backend."""
+        return self.spec.encoding.differentiable and not (self.spec.circuit.n_amplitudes and self._shifts(0))
+
+    @property
+    def no_input_gradient(self) -> str:
+        """Why features have none, and what to do."""
+        if not self.spec.encoding.differentiable:
+            return (
+                f"{self.spec.encoding.name} encoding has no gradient for its inputs: bits do not vary continuously. "
+                'Use encoding="angle" or "amplitude", or stop gradients before this layer.'
+            )
+        return (
+            "gradients for amplitude-encoded inputs have no parameter-shift rule. Use a backend with a statevector "
+            '(backend="statevector"), encoding="angle", or stop gradients before this layer.'
+        )
+
+    def _shifts(self, rung: int) -> bool:
+        """True where gradients come from the parameter-shift rule: no vjp, or one of exact values under shots."""
+        if not self.backends:
+            return False
+        capabilities = self.backends[rung].capabilities
+        sampled = self.execution.shots is not None and capabilities.shots
+        return self.execution.gradient == "parameter-shift" or not capabilities.vjp or sampled
+
+    def explain(self) -> str:
+        """One line: the backend and why."""
+        if not self.backends:
+            return f"{self.name}: normalises; runs no circuit"
+        rest = "".join(f", then {b.name}" for b in self.backends[1:])
+        return f"{self.name}: {self.backend_name} ({self.reason}){rest}"
+
+    # -- executables ----------------------------------------------------------------------------------------------
+
+    def executable(self, rung: int = 0, dtype: str = "float32", *, shifted: bool = False) -> Any:
+        """The compiled circuit on backend number `rung`, from the circuit cache."""
+        recipe = self._recipes.get((rung, dtype, shifted))
+        if recipe is None:
+            backend = self.backends[rung]
+            shots = self.execution.shots if backend.capabilities.shots else None
+            circuit = unshared(self.spec.circuit) if shifted else self.spec.circuit
+            assert self.spec.measurement is not None
+            recipe = Recipe(circuit, self.spec.measurement, backend, dtype, shots, self.execution.seed)
+            self._recipes[rung, dtype, shifted] = recipe
+        return compiled(recipe)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Compiled circuits stay behind: recipes hold the backend by identity."""
+        return {"spec": self.spec, "execution": self.execution, "name": self.name, "framework": self.framework}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(  # type: ignore[misc]
+            state["spec"], state["execution"], name=state["name"], framework=state["framework"]
+        )
+
+    # -- tensor path ----------------------------------------------------------------------------------------------
+
+    @property
+    def on_tensors(self) -> bool:
+        """True where the backend computes on the framework's own tensors, without a round trip to the host."""
+        return not self.backends or (
+            self.framework is not None and self.backends[0].capabilities.framework == self.framework
+            and len(self.backends) == 1
+            and self.execution.gradient != "parameter-shift"
+        )
+
+    def apply(self, ops: Any, theta: Any, x: Any, dtype: str) -> Any:
+        """Tensors `theta` (W,), `x` (B, F) → outputs (B, O), differentiable by the framework."""
+        spec = self.spec
+        width = spec.circuit.n_amplitudes if spec.measurement is not None else 1 << spec.n_qubits
+        if width:
+            angles = spec.circuit.n_inputs if spec.measurement is not None else 0
+            unit = unit_rows(ops, x[:, :width] if angles else x, width)
+            x = ops.concat([unit, x[:, width:]]) if angles else unit
+        if spec.measurement is None:
+            return x
+        return self.executable(0, dtype).apply(theta, x)
+
+    # -- host path ------------------------------------------------------------------------------------------------
+
+    def forward(self, theta: np.ndarray, x: np.ndarray) -> np.ndarray:
+        """Features (…, F) → outputs (…, O)."""
+        with profiling.timed(self.name, "forward"):
+            return self._forward(theta, x)[0]
+
+    def _forward(self, theta: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, int]:
+        rows, lead = self.rows(x)
+        inputs, _ = self._encode(rows)
+        if not self.backends or not len(rows):
+            out = inputs if not self.backends else np.zeros((0, self.spec.output_dim), rows.dtype)
+            return out.reshape(*lead, self.spec.output_dim), 0
+        theta = np.ascontiguousarray(theta, rows.dtype)
+
+        def attempt(rung: int) -> np.ndarray:
+            return self._checked(rung, self.executable(rung, rows.dtype.name).forward(theta, inputs), len(rows))
+
+        outputs, rung = self.ladder.climb(attempt)
+        return outputs.reshape(*lead, self.spec.output_dim).astype(rows.dtype, copy=False), rung
+
+    def value_and_vjp(
+        self, theta: np.ndarray, x: np.ndarray, *, wrt_inputs: bool = True
+    ) -> tuple[np.ndarray, Pullback]:
+        """Outputs (…, O), and the function that pulls cotangents of that shape back.
+
+        Returns:
+            `(outputs, pullback)`; `pullback(cotangents)` gives `(d_theta (W,), d_x like x)`, with None for d_x where
+            `wrt_inputs` is False.
+
+        Raises:
+            GradientError: an exact gradient was asked for where there is none.
+        """
+        with profiling.timed(self.name, "forward"):
+            rows, lead = self.rows(x)
+            if wrt_inputs and not self.has_input_gradient:
+                raise GradientError(self.no_input_gradient)
+            inputs, unencode = self._encode(rows)
+            theta = np.ascontiguousarray(theta, rows.dtype)
+            if self.backends and len(rows):
+                (outputs, pull), _ = self.ladder.climb(lambda rung: self._start(rung, theta, inputs, wrt_inputs))
+            else:
+                outputs = inputs if not self.backends else np.zeros((0, self.spec.output_dim), rows.dtype)
+
+        def pullback(cotangents: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+            with profiling.timed(self.name, "backward"):
+                flat = np.ascontiguousarray(cotangents, rows.dtype).reshape(len(rows), self.spec.output_dim)
+                if not self.backends:
+                    d_theta, d_inputs = np.zeros(0, rows.dtype), flat
+                elif not len(rows):
+                    d_theta, d_inputs = np.zeros_like(theta), np.zeros_like(inputs)
+                else:
+                    d_theta, d_inputs = pull(flat)
+                d_x = None if d_inputs is None or not wrt_inputs else unencode(d_inputs).reshape(*lead, -1)
+                return d_theta, d_x
+
+        return outputs.reshape(*lead, self.spec.output_dim).astype(rows.dtype, copy=False), pullback
+
+    def _start(self, rung: int, theta: np.ndarray, inputs: np.ndarray, wrt_inputs: bool) -> tuple[np.ndarray, Any]:
+        """The forward half of a gradient on one backend; where its backward half fails, the next one takes over."""
+        executable = self.executable(rung, inputs.dtype.name)
+        if self._shifts(rung):
+            shifted = self.executable(rung, inputs.dtype.name, shifted=True)
+            rule = ParameterShift(self.spec.circuit, executable.forward, shifted.forward)
+            outputs, pull = rule.value_and_vjp(theta, inputs, wrt_inputs=wrt_inputs)
+        elif hasattr(executable, "value_and_vjp"):
+            outputs, pull = executable.value_and_vjp(theta, inputs)
+        else:
+            outputs = executable.forward(theta, inputs)
+
+            def pull(cotangents: np.ndarray) -> Any:
+                return executable.vjp(theta, inputs, cotangents)
+
+        outputs = self._checked(rung, outputs, len(inputs))
+        if rung + 1 == len(self.backends):
+            return outputs, pull
+
+        def careful(cotangents: np.ndarray) -> Any:
+            def attempt(number: int) -> Any:
+                if number == rung:
+                    return pull(cotangents)
+                return self._start(number, theta, inputs, wrt_inputs)[1](cotangents)
+
+            return self.ladder.climb(attempt, start=rung)[0]
+
+        return outputs, careful
+
+    def _checked(self, rung: int, outputs: Any, rows: int) -> np.ndarray:
+        """Outputs of a backend, which must have the promised shape and be finite."""
+        backend = self.backends[rung]
+        array = np.asarray(outputs)
+        if array.shape != (rows, self.spec.output_dim):
+            raise BackendError(
+                f"backend {backend.name!r} returned shape {array.shape}, expected {(rows, self.spec.output_dim)}.",
+                backend=backend.name,
+            )
+        if backend.name not in OWN_ENGINES and not np.isfinite(array).all():
+            raise BackendError(f"backend {backend.name!r} returned values that are not finite.", backend=backend.name)
+        return array
+
+    def rows(self, x: Any) -> tuple[np.ndarray, tuple[int, ...]]:
+        """Features as (B, F) of a float dtype, and the leading dimensions."""
+        array = np.asarray(x)
+        if array.dtype.kind not in "fiub":
+            raise InputError(f"{self.name} takes real numbers, received dtype {array.dtype}.")
+        self.spec.check_features(array.shape)
+        if array.ndim == 1:
+            raise ShapeError(
+                f"{self.name} takes inputs of shape (batch, features), received {array.shape}. Use x[None, :] for one sample.",
+                received=array.shape,
+            )
+        dtype = np.float64 if array.dtype == np.float64 else np.float32
+        return np.ascontiguousarray(array, dtype).reshape(-1, array.shape[-1]), array.shape[:-1]
+
+    def check_values(self, rows: np.ndarray) -> None:
+        """Raise `InputError` for features (B, F) that cannot be encoded."""
+        self._encode(rows)
+
+    def _encode(self, rows: np.ndarray) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
+        """Rows as the circuit's inputs, and the pull-back of input gradients to features."""
+        spec = self.spec
+        if spec.encoding.is_amplitude:
+            width = 1 << spec.n_qubits
+            unit, pull = _encode_amplitudes(rows[:, :width], width, self.name)
+            if rows.shape[1] <= width:
+                return unit, pull
+            _check_finite(rows[:, width:], self.name)
+            inputs = np.concatenate([unit, rows[:, width:]], axis=1)
+            return inputs, lambda d: np.concatenate([pull(d[:, :width]), d[:, width:]], axis=1)
+        _check_finite(rows, self.name)
+        if not spec.encoding.differentiable and ((rows != 0) & (rows != 1)).any():
+            row, column = np.argwhere((rows != 0) & (rows != 1))[0]
+            raise InputError(
+                f"{self.name}: basis encoding takes bits 0 and 1, row {row} has {rows[row, column]} in feature {column}.",
+                row=int(row), column=int(column), value=float(rows[row, column]),
+            )
+        return rows, lambda d: d
+
+
+def _fallback_names(fallback: Any, first: Backend) -> tuple[Any, ...]:
+    if fallback is None:
+        return ()
+    if isinstance(fallback, str) and fallback == "auto":
+        return () if first.name in OWN_ENGINES else ("statevector",)
+    if isinstance(fallback, str) or not isinstance(fallback, Sequence):
+        return (fallback,)
+    return tuple(fallback)
+
+
+def _check_finite(rows: np.ndarray, name: str) -> None:
+    if not np.isfinite(rows).all():
+        row, column = (int(k) for k in np.argwhere(~np.isfinite(rows))[0])
+        raise InputError(
+            f"{name}: row {row} has {rows[row, column]} in feature {column}; finite numbers are expected. "
+            "Check the layers and the data before it.",
+            row=row, column=column, value=float(rows[row, column]),
+        )
+
+
+def _encode_amplitudes(
+    x: np.ndarray, width: int, name: str
+) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
+    """NumPy form of `encoding.unit_rows`, and its pull-back: the projection orthogonal to the unit row, over the norm."""
+    count, features = x.shape
+    scale = np.abs(x).max(axis=1, keepdims=True, initial=0.0)
+    if not np.isfinite(scale).all():
+        _check_finite(x, name)
+    zero = scale == 0.0
+    unit = np.zeros((count, width), x.dtype)
+    head = unit[:, :features]
+    np.divide(x, np.where(zero, 1.0, scale).astype(x.dtype), out=head)
+    norm = np.sqrt(np.einsum("ij,ij->i", head, head)[:, None])
+    norm[zero] = 1.0
+    head /= norm
+    unit[zero[:, 0], 0] = 1.0
+    length = np.where(zero, np.inf, scale.astype(np.float64) * norm)  # ∞: a zero row has no gradient
+
+    def pull(d_unit: np.ndarray) -> np.ndarray:
+        inner = np.einsum("ij,ij->i", unit, d_unit)[:, None]
+        return ((d_unit[:, :features] - inner * unit[:, :features]) / length).astype(x.dtype, copy=False)
+
+    return unit, pull
+
+

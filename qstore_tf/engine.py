@@ -1,0 +1,163 @@
+"""The `tensorflow` engine: interprets the Plan in TensorFlow operations; runs in tf.function, XLA and SavedModels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from qstore_core import Capabilities, CapabilityError, Circuit, OptionError, hookimpl, lower
+from qstore_core.engines.array import ArrayProgram, inverse_index
+from qstore_core.engines.memory import check_memory
+from qstore_core.measurement import Measurement
+
+__all__ = ["TensorflowBackend", "TensorflowExecutable", "TensorflowOps"]
+
+_COMPLEX = {tf.float32: tf.complex64, tf.float64: tf.complex128}
+
+
+class TensorflowOps:
+    """`qstore_core.engines.array.Ops` for TensorFlow. In a graph constants are part of it, so none is kept."""
+
+    def const(self, value: np.ndarray, like: tf.Tensor) -> tf.Tensor:
+        """`value` in the precision of `like`."""
+        dtype = like.dtype
+        if value.dtype.kind == "c":
+            dtype = _COMPLEX.get(dtype, dtype)
+        elif dtype.is_complex:
+            dtype = dtype.real_dtype
+        return tf.constant(value.astype(dtype.as_numpy_dtype), dtype)
+
+    def take(self, x: tf.Tensor, index: np.ndarray, axis: int) -> tf.Tensor:
+        """Take along an axis."""
+        return tf.gather(x, index, axis=axis)
+
+    def permute(self, x: tf.Tensor, index: np.ndarray) -> tf.Tensor:
+        """Take along the last axis; the gradient is a take by the inverse permutation, not a scatter."""
+        return _permute(x, index, inverse_index(index))
+
+    def concat(self, arrays: Sequence[tf.Tensor]) -> tf.Tensor:
+        """Along the last axis."""
+        return tf.concat(list(arrays), axis=-1)
+
+    reshape = staticmethod(tf.reshape)
+    matmul = staticmethod(tf.matmul)
+    cos = staticmethod(tf.cos)
+    sin = staticmethod(tf.sin)
+    conj = staticmethod(tf.math.conj)
+    real = staticmethod(tf.math.real)
+    imag = staticmethod(tf.math.imag)
+    sqrt = staticmethod(tf.sqrt)
+
+    def sum(self, x: tf.Tensor, axis: int, keepdims: bool = False) -> tf.Tensor:
+        """Sum along one axis."""
+        return tf.reduce_sum(x, axis=axis, keepdims=keepdims)
+
+    def swap_last(self, x: tf.Tensor) -> tf.Tensor:
+        """Exchange the last two axes."""
+        return tf.linalg.matrix_transpose(x)
+
+    def complex(self, real: tf.Tensor, imag: tf.Tensor | None) -> tf.Tensor:
+        """A complex tensor."""
+        return tf.complex(real, tf.zeros_like(real) if imag is None else imag)
+
+    def zero_column(self, x: tf.Tensor) -> tf.Tensor:
+        """(rows of x, 1) of zeros."""
+        return tf.zeros((tf.shape(x)[0], 1), x.dtype)
+
+    def max_abs(self, x: tf.Tensor) -> tf.Tensor:
+        """Largest magnitude of each row, (rows, 1), a constant for the gradient."""
+        return tf.reduce_max(tf.abs(tf.stop_gradient(x)), axis=-1, keepdims=True)
+
+    def is_zero(self, x: tf.Tensor) -> tf.Tensor:
+        """1.0 where x is 0."""
+        return tf.cast(tf.equal(x, 0), x.dtype)
+
+    def pad_last(self, x: tf.Tensor, width: int) -> tf.Tensor:
+        """Zeros up to `width` columns."""
+        missing = width - x.shape[-1]
+        return tf.pad(x, ((0, 0), (0, missing))) if missing else x
+
+
+def _permute(x: tf.Tensor, index: np.ndarray, inverse: np.ndarray) -> tf.Tensor:
+    @tf.custom_gradient
+    def take(y: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+        return tf.gather(y, index, axis=-1), lambda gradient: _permute(gradient, inverse, index)
+
+    return take(x)
+
+
+class TensorflowBackend:
+    """Exact simulation in TensorFlow."""
+
+    name = "tensorflow"
+    capabilities = Capabilities(exact=True, shots=False, vjp=True, framework="tensorflow")
+
+    def compile(
+        self,
+        circuit: Circuit,
+        measurement: Measurement,
+        *,
+        dtype: str = "float32",
+        shots: int | None = None,
+        seed: int | None = None,
+    ) -> TensorflowExecutable:
+        """Lower the circuit and lay it out."""
+        if shots is not None:
+            raise CapabilityError(
+                f"backend 'tensorflow' computes exact expectation values, but shots={shots} was asked for. "
+                "Use shots=None, or a backend that samples.",
+                backend=self.name,
+            )
+        check_memory(circuit.n_qubits, dtype=dtype, backend=self.name)
+        return TensorflowExecutable(ArrayProgram(lower(circuit, measurement)))
+
+
+class TensorflowExecutable:
+    """A compiled circuit on tensors (`apply`) and on NumPy arrays (`forward`, `vjp`)."""
+
+    def __init__(self, program: ArrayProgram) -> None:
+        """Keep the program."""
+        self.program = program
+        self.ops = TensorflowOps()
+
+    def apply(self, theta: tf.Tensor, inputs: tf.Tensor) -> tf.Tensor:
+        """`theta` (W,), `inputs` (B, I) → outputs (B, O), differentiable."""
+        return self.program.forward(self.ops, theta, inputs)
+
+    def forward(self, theta: np.ndarray, inputs: np.ndarray) -> np.ndarray:
+        """The same on NumPy arrays."""
+        return self.apply(tf.constant(theta), tf.constant(inputs)).numpy()
+
+    def value_and_vjp(
+        self, theta: np.ndarray, inputs: np.ndarray
+    ) -> tuple[np.ndarray, Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]]:
+        """Outputs, and the function that pulls cotangents back."""
+        leaves = [tf.constant(theta), tf.constant(inputs)]
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(leaves)
+            outputs = self.apply(*leaves)
+
+        def pull(cotangents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            zero = tf.UnconnectedGradients.ZERO
+            grads = tape.gradient(outputs, leaves, tf.constant(cotangents), unconnected_gradients=zero)
+            d_theta, d_inputs = (tf.convert_to_tensor(g).numpy() for g in grads)
+            return d_theta, d_inputs
+
+        return outputs.numpy(), pull
+
+    def vjp(self, theta: np.ndarray, inputs: np.ndarray, cotangents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Pull `cotangents` (B, O) back to `(d_theta (W,), d_inputs (B, I))`."""
+        return self.value_and_vjp(theta, inputs)[1](cotangents)
+
+
+@hookimpl
+def qstore_backend(options: dict[str, Any]) -> TensorflowBackend:
+    """The `tensorflow` backend; it has no options."""
+    if options:
+        raise OptionError(
+            f"backend 'tensorflow' has no options, received {', '.join(sorted(options))}.", backend="tensorflow"
+        )
+    return TensorflowBackend()

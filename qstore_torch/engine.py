@@ -1,0 +1,190 @@
+"""The `torch` engine: interprets the Plan in PyTorch operations, on the tensors' own device, differentiable twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from qstore_core import Capabilities, CapabilityError, Circuit, OptionError, hookimpl, lower
+from qstore_core.engines.array import ArrayProgram, inverse_index
+from qstore_core.engines.memory import check_memory
+from qstore_core.measurement import Measurement
+
+__all__ = ["TorchBackend", "TorchExecutable", "TorchOps"]
+
+_COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
+
+
+class TorchOps:
+    """`qstore_core.engines.array.Ops` for PyTorch."""
+
+    def __init__(self) -> None:
+        """Start without kept constants."""
+        self._kept: dict[Any, tuple[np.ndarray, torch.Tensor]] = {}
+
+    def _keep(self, value: np.ndarray, device: torch.device, dtype: torch.dtype, part: str = "") -> torch.Tensor:
+        if value.flags.writeable:
+            return torch.as_tensor(value, dtype=dtype, device=device)
+        key = (id(value), device, dtype, part)
+        if key not in self._kept:
+            source = inverse_index(value) if part == "inverse" else np.array(value)
+            tensor = torch.as_tensor(source, device=device).to(dtype)
+            self._kept[key] = (value, tensor)  # `value` too, so that its id stays its own
+        return self._kept[key][1]
+
+    def const(self, value: np.ndarray, like: torch.Tensor) -> torch.Tensor:
+        """`value` beside `like`, in its precision."""
+        dtype = like.dtype
+        if value.dtype.kind == "c":
+            dtype = _COMPLEX.get(dtype, dtype)
+        elif dtype.is_complex:
+            dtype = dtype.to_real()
+        return self._keep(value, like.device, dtype)
+
+    def take(self, x: torch.Tensor, index: np.ndarray, axis: int) -> torch.Tensor:
+        """Take along an axis."""
+        return x.index_select(axis, self._keep(index, x.device, torch.int64))
+
+    def permute(self, x: torch.Tensor, index: np.ndarray) -> torch.Tensor:
+        """Take along the last axis; the gradient is a take by the inverse permutation, not a scatter."""
+        forward = self._keep(index, x.device, torch.int64)
+        if not x.requires_grad:
+            return x.index_select(-1, forward)
+        return _Permute.apply(x, forward, self._keep(index, x.device, torch.int64, "inverse"))
+
+    def concat(self, arrays: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Along the last axis."""
+        return torch.cat(list(arrays), dim=-1)
+
+    reshape = staticmethod(torch.reshape)
+    matmul = staticmethod(torch.matmul)
+    cos = staticmethod(torch.cos)
+    sin = staticmethod(torch.sin)
+    conj = staticmethod(torch.conj)
+    real = staticmethod(torch.real)
+    imag = staticmethod(torch.imag)
+    sqrt = staticmethod(torch.sqrt)
+
+    def sum(self, x: torch.Tensor, axis: int, keepdims: bool = False) -> torch.Tensor:
+        """Sum along one axis."""
+        return x.sum(dim=axis, keepdim=keepdims)
+
+    def swap_last(self, x: torch.Tensor) -> torch.Tensor:
+        """Exchange the last two axes."""
+        return x.transpose(-1, -2)
+
+    def complex(self, real: torch.Tensor, imag: torch.Tensor | None) -> torch.Tensor:
+        """A complex tensor."""
+        return real.to(_COMPLEX[real.dtype]) if imag is None else torch.complex(real, imag)
+
+    def zero_column(self, x: torch.Tensor) -> torch.Tensor:
+        """(rows of x, 1) of zeros."""
+        return x.new_zeros((x.shape[0], 1))
+
+    def max_abs(self, x: torch.Tensor) -> torch.Tensor:
+        """Largest magnitude of each row, (rows, 1), a constant for the gradient."""
+        return x.detach().abs().amax(dim=-1, keepdim=True)
+
+    def is_zero(self, x: torch.Tensor) -> torch.Tensor:
+        """1.0 where x is 0."""
+        return (x == 0).to(x.dtype)
+
+    def pad_last(self, x: torch.Tensor, width: int) -> torch.Tensor:
+        """Zeros up to `width` columns."""
+        missing = width - x.shape[-1]
+        return torch.nn.functional.pad(x, (0, missing)) if missing else x
+
+
+class _Permute(torch.autograd.Function):
+    """Take by a permutation; differentiable any number of times, since its gradient is one too."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, index: torch.Tensor, inverse: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(index, inverse)
+        return x.index_select(-1, index)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        index, inverse = ctx.saved_tensors
+        return _Permute.apply(gradient, inverse, index), None, None
+
+
+class TorchBackend:
+    """Exact simulation in PyTorch."""
+
+    name = "torch"
+    capabilities = Capabilities(exact=True, shots=False, vjp=True, framework="torch")
+
+    def compile(
+        self,
+        circuit: Circuit,
+        measurement: Measurement,
+        *,
+        dtype: str = "float32",
+        shots: int | None = None,
+        seed: int | None = None,
+    ) -> TorchExecutable:
+        """Lower the circuit and lay it out."""
+        if shots is not None:
+            raise CapabilityError(
+                f"backend 'torch' computes exact expectation values, but shots={shots} was asked for. "
+                "Use shots=None, or a backend that samples.",
+                backend=self.name,
+            )
+        check_memory(circuit.n_qubits, dtype=dtype, backend=self.name)
+        return TorchExecutable(ArrayProgram(lower(circuit, measurement)), dtype)
+
+
+class TorchExecutable:
+    """A compiled circuit on tensors (`apply`) and on NumPy arrays (`forward`, `vjp`)."""
+
+    def __init__(self, program: ArrayProgram, dtype: str) -> None:
+        """Keep the program; constants are placed on a device when they are first met there."""
+        self.program, self.dtype = program, getattr(torch, dtype)
+        self.ops = TorchOps()
+
+    def apply(self, theta: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
+        """`theta` (W,), `inputs` (B, I) → outputs (B, O), through autograd."""
+        return self.program.forward(self.ops, theta, inputs)
+
+    def forward(self, theta: np.ndarray, inputs: np.ndarray) -> np.ndarray:
+        """The same on NumPy arrays."""
+        with torch.no_grad():
+            return self.apply(torch.as_tensor(theta), torch.as_tensor(inputs)).numpy()
+
+    def value_and_vjp(
+        self, theta: np.ndarray, inputs: np.ndarray
+    ) -> tuple[np.ndarray, Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]]:
+        """Outputs, and the function that pulls cotangents back."""
+        leaves = [torch.as_tensor(a).requires_grad_() for a in (theta, inputs)]
+        with torch.enable_grad():
+            outputs = self.apply(*leaves)
+
+        def pull(cotangents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            if not outputs.requires_grad:  # nothing that is measured depends on anything
+                return np.zeros_like(theta), np.zeros_like(inputs)
+            grads = torch.autograd.grad(
+                outputs, leaves, torch.as_tensor(cotangents), retain_graph=True, allow_unused=True
+            )
+            d_theta, d_inputs = (
+                np.zeros(leaf.shape, leaf.detach().numpy().dtype) if g is None else g.numpy()
+                for g, leaf in zip(grads, leaves, strict=True)
+            )
+            return d_theta, d_inputs
+
+        return outputs.detach().numpy(), pull
+
+    def vjp(self, theta: np.ndarray, inputs: np.ndarray, cotangents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Pull `cotangents` (B, O) back to `(d_theta (W,), d_inputs (B, I))`."""
+        return self.value_and_vjp(theta, inputs)[1](cotangents)
+
+
+@hookimpl
+def qstore_backend(options: dict[str, Any]) -> TorchBackend:
+    """The `torch` backend; it has no options."""
+    if options:
+        raise OptionError(f"backend 'torch' has no options, received {', '.join(sorted(options))}.", backend="torch")
+    return TorchBackend()

@@ -1,0 +1,137 @@
+"""The layers as `torch.nn.Module`s. What they compute is in `qstore_core`; here are parameters and tensors."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import torch
+from torch import nn
+
+from qstore_core import GradientError, InputError, LayerSpec, ShapeError, definition, runner
+from qstore_core.definition import LayerDefinition
+from qstore_core.initial import Init, initial_theta
+from qstore_core.layers import numbered
+from qstore_core.program import Execution, LayerProgram
+
+from .bridge import HostCall
+from .engine import TorchOps
+
+__all__ = [
+    "QuantumEncoder",
+    "QuantumFeatureExtractor",
+    "QuantumLayer",
+    "QuantumPooling",
+    "QuantumReadout",
+    "TorchLayer",
+]
+
+_OPS = TorchOps()
+
+
+class TorchLayer(LayerDefinition, nn.Module):
+    """Base of the PyTorch layers. `theta` is a parameter; inputs (…, F) of any float dtype and device."""
+
+    theta: nn.Parameter
+
+    def _define(
+        self,
+        spec: LayerSpec,
+        execution: Execution,
+        init: Init,
+        config: dict[str, Any],
+        *,
+        name: str | None = None,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        nn.Module.__init__(self)
+        program = LayerProgram(spec, execution, name=name or numbered(type(self).__name__), framework="torch")
+        self._program, self._config = program, config
+        seed = execution.seed
+        if seed is None:  # torch.manual_seed decides
+            seed = int(torch.randint(2**31, ()).item())
+        theta = torch.tensor(initial_theta(init, spec.n_weights, seed))
+        self.theta = nn.Parameter(theta.to(device=device, dtype=dtype or torch.get_default_dtype()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Features (…, F) → outputs (…, O), in the dtype of `x`."""
+        program, spec = self._program, self.spec
+        if x.is_complex():
+            raise InputError(f"{program.name} takes real numbers, received dtype {x.dtype}.")
+        spec.check_features(tuple(x.shape))
+        if x.dim() == 1:
+            raise ShapeError(
+                f"{program.name} takes inputs of shape (batch, features), received {tuple(x.shape)}. "
+                "Use x[None, :] for one sample."
+            )
+        if x.requires_grad and torch.is_grad_enabled() and not program.has_input_gradient:
+            raise GradientError(program.no_input_gradient)
+        work = torch.float64 if x.dtype == torch.float64 else torch.float32
+        rows, theta = x.reshape(-1, x.shape[-1]).to(work), self.theta.to(work)
+        if program.on_tensors:
+            if _may_look(rows):  # what NumPy layers refuse is refused here
+                if not torch.isfinite(rows).all() or not spec.encoding.differentiable:
+                    program.check_values(rows.detach().numpy())
+            with _full_precision(rows):
+                out = program.apply(_OPS, theta, rows, "float64" if work == torch.float64 else "float32")
+        else:
+            out = HostCall.apply(program, theta, rows)
+        return out.reshape(*x.shape[:-1], spec.output_dim).to(x.dtype if x.is_floating_point() else work)
+
+    async def call_async(self, x: torch.Tensor) -> torch.Tensor:
+        """The same without blocking the running event loop; gradients flow through the result."""
+        enabled = torch.is_grad_enabled()  # a thread has a mode of its own
+
+        def call() -> torch.Tensor:
+            with torch.set_grad_enabled(enabled):
+                return self(x)
+
+        return await runner.to_thread(call)
+
+    def get_config(self) -> dict[str, Any]:
+        """Constructor arguments."""
+        return self.config()
+
+    def extra_repr(self) -> str:
+        """What `print(module)` shows."""
+        spec = self.spec
+        return f"n_qubits={spec.n_qubits}, depth={spec.depth}, weights={spec.n_weights}, backend={self.backend_name!r}"
+
+
+def _may_look(rows: torch.Tensor) -> bool:
+    """True where values can be looked at for free: eager, on the CPU, not inside a function transform."""
+    return (
+        rows.device.type == "cpu"
+        and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()
+        and torch._C._functorch.peek_interpreter_stack() is None
+    )
+
+
+def _full_precision(rows: torch.Tensor) -> Any:
+    """Autocast must not reach the circuit: bfloat16 amplitudes would lose the physics."""
+    kind = rows.device.type
+    if torch.is_autocast_enabled(kind):
+        return torch.autocast(kind, enabled=False)
+    return contextlib.nullcontext()
+
+
+class QuantumEncoder(definition.QuantumEncoder, TorchLayer):
+    __doc__ = definition.QuantumEncoder.__doc__
+
+
+class QuantumFeatureExtractor(definition.QuantumFeatureExtractor, TorchLayer):
+    __doc__ = definition.QuantumFeatureExtractor.__doc__
+
+
+class QuantumPooling(definition.QuantumPooling, TorchLayer):
+    __doc__ = definition.QuantumPooling.__doc__
+
+
+class QuantumReadout(definition.QuantumReadout, TorchLayer):
+    __doc__ = definition.QuantumReadout.__doc__
+
+
+class QuantumLayer(definition.QuantumLayer, TorchLayer):
+    __doc__ = definition.QuantumLayer.__doc__
