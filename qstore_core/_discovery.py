@@ -175,7 +175,10 @@ def pip_command(info: BackendInfo, entry: metadata.EntryPoint | None, missing: s
         extra = re.search(r"extra\s*==\s*['\"]([^'\"]+)['\"]", requirement)
         return f"Install it with: pip install {_extra(info, extra[1]) if extra else match[0]}"
     if info.distribution:
-        return f"Install the package that provides {top!r}, or repair its own with: pip install --upgrade {info.distribution}"
+        return (
+            f"Install the package that provides {top!r}, or repair its own with: "
+            f"pip install --upgrade {info.distribution}"
+        )
     return f"Install the package that provides {top!r}."
 
 

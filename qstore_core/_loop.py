@@ -47,11 +47,10 @@ class LoopThread:
     def ident(self) -> int | None:
         return self._thread.ident
 
-    def start_job(self, call: Call[T], args: tuple[object, ...]) -> Job[T]:
-        job = Job(self, call, args)
+    def start(self, job: Job[Any]) -> None:
+        job.owner = self
         self.jobs.add(job)
         self.loop.call_soon_threadsafe(job.start)
-        return job
 
     def stop(self) -> bool:
         """End loop and thread; False where a coroutine blocks them."""
@@ -86,10 +85,11 @@ class LoopThread:
 class Job(Generic[T]):
     """One coroutine on the loop, and the future that the rest of the program sees of it."""
 
-    def __init__(self, owner: LoopThread, call: Call[T], args: tuple[object, ...]) -> None:
+    def __init__(self, call: Call[T], args: tuple[object, ...]) -> None:
         self.future: Future[T] = Future()
-        self.finished = threading.Event()  # set after the clean-up of a cancelled coroutine; the future ends before it
-        self._owner, self._call, self._args = owner, call, args
+        self.owner: LoopThread | None = None
+        self._finished = threading.Event()  # after the clean-up of a cancelled coroutine; its future ends before that
+        self._call, self._args = call, args
         self._task: asyncio.Task[T] | None = None
 
     def start(self) -> None:
@@ -97,18 +97,29 @@ class Job(Generic[T]):
         if self.future.cancelled():
             self._end()
             return
-        self._task = self._owner.loop.create_task(invoke(self._call, self._args))
+        assert self.owner is not None
+        self._task = self.owner.loop.create_task(invoke(self._call, self._args))
         self._task.add_done_callback(self._finish)
         self.future.add_done_callback(self._pass_on_cancellation)
 
+    def cancel_and_wait(self) -> None:
+        """Cancel, and give the clean-up its time; for the one who waits for the result."""
+        if self.future.cancel() and self.owner is not None:
+            self._finished.wait(GRACE)
+
+    def discard(self) -> None:
+        """Forget a job that never reached the loop."""
+        if self.owner is None:
+            discard(self._call)
+
     def give_up(self) -> None:
         self.future.cancel()
-        self.finished.set()
+        self._finished.set()
 
     def _pass_on_cancellation(self, future: Future[T]) -> None:
-        if future.cancelled() and self._task is not None and not self._task.done():
+        if future.cancelled() and self.owner is not None and self._task is not None and not self._task.done():
             with contextlib.suppress(RuntimeError):  # the loop is closed
-                self._owner.loop.call_soon_threadsafe(self._task.cancel)
+                self.owner.loop.call_soon_threadsafe(self._task.cancel)
 
     def _finish(self, task: asyncio.Task[T]) -> None:
         error = None if task.cancelled() else task.exception()
@@ -125,8 +136,9 @@ class Job(Generic[T]):
 
     def _end(self) -> None:
         discard(self._call)
-        self._owner.jobs.discard(self)
-        self.finished.set()
+        if self.owner is not None:
+            self.owner.jobs.discard(self)
+        self._finished.set()
 
 
 class _Selector(selectors.BaseSelector):
@@ -177,7 +189,7 @@ class _Loop(asyncio.SelectorEventLoop):
         """Release a forked child's copies of the parent's descriptors, and let its tasks sleep for ever."""
         inherited.append(asyncio.all_tasks(self))
         self.set_exception_handler(lambda loop, context: None)
-        pass
+        self._own_selector.forget()
         self.close()
 
 

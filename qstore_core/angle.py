@@ -92,9 +92,7 @@ class Angle:
 
     def value(self, theta: Any, inputs: Any) -> float:
         """Evaluate for one sample: `theta` (W,), `inputs` (F,) of angles."""
-        return sum(
-            c * math.prod((theta if kind == "w" else inputs)[index] for kind, index in m) for m, c in self.terms
-        )
+        return sum(c * math.prod((theta if kind == "w" else inputs)[index] for kind, index in m) for m, c in self.terms)
 
     def to_list(self) -> list[Any]:
         """JSON form; `from_list` is its inverse."""
@@ -112,7 +110,15 @@ class Angle:
         for monomial, coefficient in self.terms:
             name = "*".join(f"{kind}{index}" for kind, index in monomial)
             number = f"{coefficient:.6g}"
-            text = number if not name else name if coefficient == 1 else f"-{name}" if coefficient == -1 else f"{number}*{name}"
+            text = (
+                number
+                if not name
+                else name
+                if coefficient == 1
+                else f"-{name}"
+                if coefficient == -1
+                else f"{number}*{name}"
+            )
             parts.append(text)
         return " + ".join(parts).replace("+ -", "- ")
 

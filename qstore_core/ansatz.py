@@ -10,7 +10,14 @@ from .angle import Angle
 from .circuit import Circuit
 from .errors import SpecError, nearest
 
-__all__ = ["Ansatz", "HardwareEfficient", "RealAmplitudes", "StronglyEntangling", "as_ansatz", "entangling_pairs"]
+__all__ = [
+    "Ansatz",
+    "HardwareEfficient",
+    "RealAmplitudes",
+    "StronglyEntangling",
+    "as_ansatz",
+    "entangling_pairs",
+]
 
 Entanglement = str | tuple[tuple[int, int], ...]
 _PATTERNS = ("linear", "circular", "full", "none")
@@ -201,5 +208,6 @@ def as_ansatz(value: Any, entanglement: Any = None) -> Ansatz:
     if isinstance(value, Mapping) and value.get("name") in _BY_NAME:  # the form in a saved configuration
         return _BY_NAME[value["name"]](**{k: v for k, v in value.items() if k != "name"})
     raise SpecError(
-        f"no ansatz {value!r}. Known: {', '.join(_BY_NAME)}.{nearest(str(value), _BY_NAME)}", argument="ansatz"
+        f"no ansatz {value!r}. Known: {', '.join(_BY_NAME)}.{nearest(str(value), _BY_NAME)}",
+        argument="ansatz",
     )

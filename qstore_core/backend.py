@@ -115,7 +115,7 @@ def check_options(options: Mapping[str, object], known: Iterable[str] = (), *, b
         >>> check_options({"devise": "GPU"}, ("device", "method"), backend="aer")
         Traceback (most recent call last):
         ...
-        qstore_core.errors.OptionError: backend 'aer' has no option 'devise'. Options: device, method. Did you mean 'device'?
+        qstore_core.errors.OptionError: backend 'aer' has no option 'devise'. Options: device, method. Did you ...
     """
     names = sorted(known)
     for option in options:

@@ -96,7 +96,11 @@ class _Cache:
             if entry.executable is None:
                 try:
                     entry.executable = recipe.backend.compile(
-                        recipe.circuit, recipe.measurement, dtype=recipe.dtype, shots=recipe.shots, seed=recipe.seed
+                        recipe.circuit,
+                        recipe.measurement,
+                        dtype=recipe.dtype,
+                        shots=recipe.shots,
+                        seed=recipe.seed,
                     )
                 except BaseException:
                     with self._lock:

@@ -47,15 +47,23 @@ class LayerDefinition:
     _spec_arguments: ClassVar[tuple[str, ...]] = ()
 
     def _describe(
-        self, spec: LayerSpec, arguments: Mapping[str, Any], execution: Execution, init: Init, framework: dict[str, Any]
+        self,
+        spec: LayerSpec,
+        arguments: Mapping[str, Any],
+        execution: Execution,
+        init: Init,
+        framework: dict[str, Any],
     ) -> None:
         check_init(init)
         config = {k: _plain(v) for k, v in arguments.items()}
         if spec.measurement is not None:
             config |= {
-                "backend": execution.backend, "shots": execution.shots, "gradient": execution.gradient,
+                "backend": execution.backend,
+                "shots": execution.shots,
+                "gradient": execution.gradient,
                 "fallback": list(execution.fallback) if isinstance(execution.fallback, tuple) else execution.fallback,
-                "init": init, "seed": execution.seed,
+                "init": init,
+                "seed": execution.seed,
             }
         self._define(spec, execution, init, config, **framework)
 
@@ -129,7 +137,8 @@ class LayerDefinition:
         """
         if preset not in PRESETS:
             raise SpecError(
-                f"no preset {preset!r}. Known: {', '.join(PRESETS)}.{nearest(str(preset), PRESETS)}", argument="preset"
+                f"no preset {preset!r}. Known: {', '.join(PRESETS)}.{nearest(str(preset), PRESETS)}",
+                argument="preset",
             )
         chosen = {k: v for k, v in PRESETS[preset].items() if k in cls._spec_arguments}
         return cls(*args, **(chosen | overrides))
@@ -191,7 +200,13 @@ class QuantumFeatureExtractor(LayerDefinition):
     """
 
     _spec_arguments = (
-        "n_qubits", "depth", "encoding", "ansatz", "entanglement", "measurement_bases", "reuploading",
+        "n_qubits",
+        "depth",
+        "encoding",
+        "ansatz",
+        "entanglement",
+        "measurement_bases",
+        "reuploading",
     )
 
     def __init__(
@@ -214,8 +229,13 @@ class QuantumFeatureExtractor(LayerDefinition):
     ) -> None:
         """Describe the layer."""
         arguments = {
-            "n_qubits": n_qubits, "depth": depth, "encoding": encoding, "ansatz": ansatz, "entanglement": entanglement,
-            "measurement_bases": measurement_bases, "reuploading": reuploading,
+            "n_qubits": n_qubits,
+            "depth": depth,
+            "encoding": encoding,
+            "ansatz": ansatz,
+            "entanglement": entanglement,
+            "measurement_bases": measurement_bases,
+            "reuploading": reuploading,
         }
         execution = Execution(backend, shots, gradient, _chain(fallback), seed)
         self._describe(specs.feature_extractor(**arguments), arguments, execution, init, framework)
@@ -251,7 +271,14 @@ class QuantumPooling(LayerDefinition):
     """
 
     _spec_arguments = (
-        "n_qubits", "pool_size", "mode", "depth", "encoding", "ansatz", "entanglement", "measurement_bases",
+        "n_qubits",
+        "pool_size",
+        "mode",
+        "depth",
+        "encoding",
+        "ansatz",
+        "entanglement",
+        "measurement_bases",
         "reuploading",
     )
 
@@ -277,8 +304,14 @@ class QuantumPooling(LayerDefinition):
     ) -> None:
         """Describe the layer."""
         arguments = {
-            "n_qubits": n_qubits, "pool_size": pool_size, "mode": mode, "depth": depth, "encoding": encoding,
-            "ansatz": ansatz, "entanglement": entanglement, "measurement_bases": measurement_bases,
+            "n_qubits": n_qubits,
+            "pool_size": pool_size,
+            "mode": mode,
+            "depth": depth,
+            "encoding": encoding,
+            "ansatz": ansatz,
+            "entanglement": entanglement,
+            "measurement_bases": measurement_bases,
             "reuploading": reuploading,
         }
         execution = Execution(backend, shots, gradient, _chain(fallback), seed)
@@ -310,7 +343,14 @@ class QuantumReadout(LayerDefinition):
     """
 
     _spec_arguments = (
-        "n_qubits", "n_classes", "depth", "encoding", "ansatz", "entanglement", "measurement_bases", "reuploading",
+        "n_qubits",
+        "n_classes",
+        "depth",
+        "encoding",
+        "ansatz",
+        "entanglement",
+        "measurement_bases",
+        "reuploading",
     )
 
     def __init__(
@@ -334,8 +374,14 @@ class QuantumReadout(LayerDefinition):
     ) -> None:
         """Describe the layer."""
         arguments = {
-            "n_qubits": n_qubits, "n_classes": n_classes, "depth": depth, "encoding": encoding, "ansatz": ansatz,
-            "entanglement": entanglement, "measurement_bases": measurement_bases, "reuploading": reuploading,
+            "n_qubits": n_qubits,
+            "n_classes": n_classes,
+            "depth": depth,
+            "encoding": encoding,
+            "ansatz": ansatz,
+            "entanglement": entanglement,
+            "measurement_bases": measurement_bases,
+            "reuploading": reuploading,
         }
         execution = Execution(backend, shots, gradient, _chain(fallback), seed)
         self._describe(specs.readout(**arguments), arguments, execution, init, framework)

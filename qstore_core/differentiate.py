@@ -115,7 +115,10 @@ class ParameterShift:
 
     def _evaluate(self, theta: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, Callable[..., Any]]:
         """Gate angles (B, A) in float64, and the pull-back through their polynomials."""
-        ext = {"w": np.broadcast_to(np.asarray(theta, np.float64), (len(x), len(theta))), "x": np.asarray(x, np.float64)}
+        ext = {
+            "w": np.broadcast_to(np.asarray(theta, np.float64), (len(x), len(theta))),
+            "x": np.asarray(x, np.float64),
+        }
         values = np.zeros((len(x), len(self._angles)))
         for k, angle in enumerate(self._angles):
             for monomial, coefficient in angle.terms:

@@ -6,7 +6,19 @@ from .circuit import Circuit, Operation
 
 __all__ = ["columns", "draw"]
 
-_CONTROLS = {"cnot": 1, "cy": 1, "cz": 1, "ch": 1, "cp": 1, "crx": 1, "cry": 1, "crz": 1, "ccx": 2, "ccz": 2, "cswap": 1}
+_CONTROLS = {
+    "cnot": 1,
+    "cy": 1,
+    "cz": 1,
+    "ch": 1,
+    "cp": 1,
+    "crx": 1,
+    "cry": 1,
+    "crz": 1,
+    "ccx": 2,
+    "ccz": 2,
+    "cswap": 1,
+}
 _TARGET = {"cnot": "X", "ccx": "X", "cswap": "swap"}
 
 

@@ -179,7 +179,8 @@ def as_encoding(value: Any) -> Encoding:
     if isinstance(value, Mapping) and value.get("name") in _BY_NAME:  # the form in a saved configuration
         return _BY_NAME[value["name"]](**{k: v for k, v in value.items() if k != "name"})
     raise SpecError(
-        f"no encoding {value!r}. Known: {', '.join(_BY_NAME)}.{nearest(str(value), _BY_NAME)}", argument="encoding"
+        f"no encoding {value!r}. Known: {', '.join(_BY_NAME)}.{nearest(str(value), _BY_NAME)}",
+        argument="encoding",
     )
 
 

@@ -154,7 +154,11 @@ class PluginError(QstoreError):
     """
 
     def __init__(
-        self, message: str = "", *, backend: str | None = None, distribution: str | tuple[str, ...] | None = None
+        self,
+        message: str = "",
+        *,
+        backend: str | None = None,
+        distribution: str | tuple[str, ...] | None = None,
     ) -> None:
         """Store the message, the backend's name and the package's."""
         super().__init__(message)
@@ -187,9 +191,7 @@ class BackendError(QstoreError, RuntimeError):
         cause: What the backend raised; None where it returned something unusable.
     """
 
-    def __init__(
-        self, message: str = "", *, backend: str | None = None, cause: BaseException | None = None
-    ) -> None:
+    def __init__(self, message: str = "", *, backend: str | None = None, cause: BaseException | None = None) -> None:
         """Store the message, the backend's name and the cause."""
         super().__init__(message)
         self.backend = backend

@@ -101,7 +101,8 @@ class Ladder:
                     if isinstance(error, BackendError):
                         raise
                     raise BackendError(
-                        f"backend {self.rungs[number]!r} failed in layer {self.layer!r}: {type(error).__name__}: {error}",
+                        f"backend {self.rungs[number]!r} failed in layer {self.layer!r}: "
+                        f"{type(error).__name__}: {error}",
                         backend=self.rungs[number],
                         cause=error,
                     ) from error

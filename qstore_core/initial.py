@@ -46,7 +46,8 @@ def initial_theta(init: Init, size: int, seed: int | None = None) -> np.ndarray:
     Source:
         Zhang et al., arXiv:2203.09376 (Gaussian initialisation).
     """
-    make = _BY_NAME[init] if isinstance(check_init(init), str) else init
+    check_init(init)
+    make = _BY_NAME[init] if isinstance(init, str) else init
     theta = np.array(make(np.random.default_rng(seed), size), dtype=np.float64)
     if theta.shape != (size,) or not np.isfinite(theta).all():
         raise SpecError(f"init must return {size} finite values, received shape {theta.shape}.", argument="init")

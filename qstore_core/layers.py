@@ -38,8 +38,14 @@ _numbers_lock = threading.Lock()
 class NumpyLayer(LayerDefinition):
     """Base of the NumPy layers: callable, with `vjp` for gradients."""
 
-    def _define(
-        self, spec: LayerSpec, execution: Execution, init: Init, config: dict[str, Any], *, name: str | None = None
+    def _define(  # type: ignore[override]
+        self,
+        spec: LayerSpec,
+        execution: Execution,
+        init: Init,
+        config: dict[str, Any],
+        *,
+        name: str | None = None,
     ) -> None:
         self.name = name or numbered(type(self).__name__)
         self._config = config
@@ -57,7 +63,8 @@ class NumpyLayer(LayerDefinition):
         if array.shape != self._theta.shape:
             raise ShapeError(
                 f"{self.name}: theta has shape {self._theta.shape}, received {array.shape}.",
-                expected=self._theta.shape, received=array.shape,
+                expected=self._theta.shape,
+                received=array.shape,
             )
         self._theta = array
 
@@ -93,7 +100,8 @@ class NumpyLayer(LayerDefinition):
         if cotangents.shape != outputs.shape:
             raise ShapeError(
                 f"{self.name}: cotangents have the outputs' shape {outputs.shape}, received {cotangents.shape}.",
-                expected=outputs.shape, received=cotangents.shape,
+                expected=outputs.shape,
+                received=cotangents.shape,
             )
         d_theta, d_x = pullback(cotangents)
         assert d_x is not None
@@ -104,7 +112,7 @@ class NumpyLayer(LayerDefinition):
 
 
 def numbered(class_name: str) -> str:
-    """A name for a layer that was given none: "QuantumReadout", "QuantumReadout_1", …"""
+    """Name a layer that was given none: "QuantumReadout", then "QuantumReadout_1" and so on."""
     with _numbers_lock:
         number = next(_numbers.setdefault(class_name, itertools.count()))
     return class_name if number == 0 else f"{class_name}_{number}"

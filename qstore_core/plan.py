@@ -23,6 +23,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from .angle import Angle
 from .circuit import Circuit
@@ -175,7 +176,7 @@ def decompose(circuit: Circuit) -> list[tuple[int, Factor] | Cnot]:
             if isinstance(step, Cnot):
                 out.append(Cnot(op.qubits[step.control], op.qubits[step.target]))
             else:
-                terms = [((), step.constant)]
+                terms: list[tuple[Any, float]] = [((), step.constant)]
                 for coefficient, param in zip(step.coefficients, op.params, strict=False):
                     terms += (coefficient * param).terms
                 out.append((op.qubits[step.qubit], (step.axis, Angle.from_terms(terms))))
@@ -185,7 +186,8 @@ def decompose(circuit: Circuit) -> list[tuple[int, Factor] | Cnot]:
 def track(instructions: Iterable[tuple[int, Factor] | Cnot], n_qubits: int) -> tuple[list[Step], list[Frame]]:
     """Track CNOTs as a frame, express rotations in it, and fuse those that act on the same pairs."""
     frame = Frame.identity(n_qubits)
-    frames, steps = [frame], []
+    frames: list[Frame] = [frame]
+    steps: list[Step] = []
     for item in instructions:
         if isinstance(item, Cnot):
             frame = frame.after_cnot(item.control, item.target)
@@ -222,9 +224,8 @@ def _fuse(steps: list[Step], new: Rotation) -> None:
         old = steps[index]
         if isinstance(old, Rotation) and old.u == new.u and (old.v == new.v or new.z_only or old.z_only):
             pairs = new if old.z_only else old  # Z turns do not care which pairs they act on
-            steps[index] = replace(pairs, factors=_join(old.factors, new.factors))
-            if not steps[index].factors:
-                del steps[index]
+            factors = _join(old.factors, new.factors)
+            steps[index : index + 1] = [replace(pairs, factors=factors)] if factors else []
             return
         if not _commute(mine, _generators(old)):
             break
@@ -343,6 +344,4 @@ def lower(circuit: Circuit, measurement: Measurement) -> Plan:
     measured = _measure(measurement, n, frames[-1], len(frames) - 1)
     seen = [(x, z) for x, z, _ in measured.strings] or [(0, mask) for mask in measured.masks]
     kept = drop_unseen(collect_diagonals(steps), seen, from_zero=not circuit.n_amplitudes)
-    return Plan(
-        n, circuit.n_weights, circuit.n_inputs, circuit.n_amplitudes, tuple(frames), tuple(kept), measured
-    )
+    return Plan(n, circuit.n_weights, circuit.n_inputs, circuit.n_amplitudes, tuple(frames), tuple(kept), measured)

@@ -30,7 +30,14 @@ from .errors import (
     nearest,
 )
 
-__all__ = ["BackendInfo", "BackendList", "get_backend", "list_backends", "register_backend", "unregister_backend"]
+__all__ = [
+    "BackendInfo",
+    "BackendList",
+    "get_backend",
+    "list_backends",
+    "register_backend",
+    "unregister_backend",
+]
 
 _HOOK = "qstore_backend"
 _PLAIN = (str, int, float, bool, type(None))
@@ -164,7 +171,8 @@ def unregister_backend(name: str) -> None:
         plugin = _registered.pop(name, None)
         if plugin is None:
             raise UnknownBackendError(
-                f"no backend named {name!r} was registered in this process.{nearest(name, _registered)}", backend=name
+                f"no backend named {name!r} was registered in this process.{nearest(name, _registered)}",
+                backend=name,
             )
         _ready.discard((name, ""))
         _failures.pop((name, ""), None)
@@ -227,7 +235,8 @@ def _find(name: str) -> tuple[BackendInfo, metadata.EntryPoint | None]:
         if found:
             info = found[0][0]
             raise BackendUnavailableError(
-                f"backend {wanted!r}, from package {info.distribution!r}, is {info.reason}. Unset it to use the backend.",
+                f"backend {wanted!r}, from package {info.distribution!r}, is {info.reason}. "
+                "Unset it to use the backend.",
                 backend=wanted,
             )
     names = sorted({info.name for info, _ in known})
@@ -284,14 +293,13 @@ def _admit(plugin: object, info: BackendInfo) -> None:
         ) from error
 
 
-def _start(
-    plugin: object, info: BackendInfo, entry: metadata.EntryPoint | None, options: dict[str, Any]
-) -> Backend:
+def _start(plugin: object, info: BackendInfo, entry: metadata.EntryPoint | None, options: dict[str, Any]) -> Backend:
     """Call the hook of this plugin only, and check what it returns."""
     implementation = next(i for i in _manager.hook.qstore_backend.get_hookimpls() if i.plugin is plugin)
     if options and "options" not in implementation.argnames:
         raise OptionError(
-            f"backend {info.name!r} takes no options, received {', '.join(sorted(options))}.", backend=info.name
+            f"backend {info.name!r} takes no options, received {', '.join(sorted(options))}.",
+            backend=info.name,
         )
     with _noting_failure(info, entry):
         others = [other for other in _manager.get_plugins() if other is not plugin]
@@ -352,7 +360,8 @@ def _given(backend: Any, options: dict[str, Any]) -> Backend:
     problems = contract_problems(backend)
     if problems:
         raise SpecError(
-            f"backend must be a name or a Backend, received {backend!r}: {'; '.join(problems)}.", argument="backend"
+            f"backend must be a name or a Backend, received {backend!r}: {'; '.join(problems)}.",
+            argument="backend",
         )
     if options:
         raise OptionError(
@@ -377,7 +386,7 @@ def _sharing_key(plugin: object, options: dict[str, Any]) -> tuple[object, ...] 
 
 def _module_of(thing: object) -> str:
     thing = thing.make if isinstance(thing, _Factory) else thing
-    return getattr(thing, "__name__", None) if inspect.ismodule(thing) else getattr(thing, "__module__", "") or ""
+    return str(getattr(thing, "__name__" if inspect.ismodule(thing) else "__module__", "") or "")
 
 
 def _origin(info: BackendInfo) -> str:

@@ -50,7 +50,8 @@ class Profile:
         """Start the wall clock."""
         self._lock = threading.Lock()
         self._sums: dict[tuple[str, str], tuple[int, float]] = {}
-        self._begin, self._end = time.perf_counter(), None
+        self._begin = time.perf_counter()
+        self._end: float | None = None
 
     @property
     def wall(self) -> float:
@@ -83,7 +84,14 @@ class Profile:
         timings, wall = self.timings, self.wall
         rows = [("layer", "phase", "calls", "total ms", "mean ms", "share")]
         rows += [
-            (t.layer, t.phase, str(t.calls), f"{t.total * 1e3:.1f}", f"{t.mean * 1e3:.3f}", f"{t.total / wall:.1%}")
+            (
+                t.layer,
+                t.phase,
+                str(t.calls),
+                f"{t.total * 1e3:.1f}",
+                f"{t.mean * 1e3:.3f}",
+                f"{t.total / wall:.1%}",
+            )
             for t in timings
         ]
         spent = self.total()

@@ -201,7 +201,12 @@ class LayerProgram:
 
     def __getstate__(self) -> dict[str, Any]:
         """Compiled circuits stay behind: recipes hold the backend by identity."""
-        return {"spec": self.spec, "execution": self.execution, "name": self.name, "framework": self.framework}
+        return {
+            "spec": self.spec,
+            "execution": self.execution,
+            "name": self.name,
+            "framework": self.framework,
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(  # type: ignore[misc]
@@ -214,7 +219,8 @@ class LayerProgram:
     def on_tensors(self) -> bool:
         """True where the backend computes on the framework's own tensors, without a round trip to the host."""
         return not self.backends or (
-            self.framework is not None and self.backends[0].capabilities.framework == self.framework
+            self.framework is not None
+            and self.backends[0].capabilities.framework == self.framework
             and len(self.backends) == 1
             and self.execution.gradient != "parameter-shift"
         )
@@ -339,7 +345,8 @@ class LayerProgram:
         self.spec.check_features(array.shape)
         if array.ndim == 1:
             raise ShapeError(
-                f"{self.name} takes inputs of shape (batch, features), received {array.shape}. Use x[None, :] for one sample.",
+                f"{self.name} takes inputs of shape (batch, features), received {array.shape}. "
+                "Use x[None, :] for one sample.",
                 received=array.shape,
             )
         dtype = np.float64 if array.dtype == np.float64 else np.float32
@@ -364,8 +371,11 @@ class LayerProgram:
         if not spec.encoding.differentiable and ((rows != 0) & (rows != 1)).any():
             row, column = np.argwhere((rows != 0) & (rows != 1))[0]
             raise InputError(
-                f"{self.name}: basis encoding takes bits 0 and 1, row {row} has {rows[row, column]} in feature {column}.",
-                row=int(row), column=int(column), value=float(rows[row, column]),
+                f"{self.name}: basis encoding takes bits 0 and 1, row {row} has "
+                f"{rows[row, column]} in feature {column}.",
+                row=int(row),
+                column=int(column),
+                value=float(rows[row, column]),
             )
         return rows, lambda d: d
 
@@ -386,14 +396,14 @@ def _check_finite(rows: np.ndarray, name: str) -> None:
         raise InputError(
             f"{name}: row {row} has {rows[row, column]} in feature {column}; finite numbers are expected. "
             "Check the layers and the data before it.",
-            row=row, column=column, value=float(rows[row, column]),
+            row=row,
+            column=column,
+            value=float(rows[row, column]),
         )
 
 
-def _encode_amplitudes(
-    x: np.ndarray, width: int, name: str
-) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
-    """NumPy form of `encoding.unit_rows`, and its pull-back: the projection orthogonal to the unit row, over the norm."""
+def _encode_amplitudes(x: np.ndarray, width: int, name: str) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
+    """NumPy form of `encoding.unit_rows`, and its pull-back: the projection off the unit row, over the norm."""
     count, features = x.shape
     scale = np.abs(x).max(axis=1, keepdims=True, initial=0.0)
     if not np.isfinite(scale).all():
@@ -413,5 +423,3 @@ def _encode_amplitudes(
         return ((d_unit[:, :features] - inner * unit[:, :features]) / length).astype(x.dtype, copy=False)
 
     return unit, pull
-
-

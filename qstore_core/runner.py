@@ -27,7 +27,7 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from ._loop import GRACE, Call, Job, LoopThread, discard, inherited, invoke
 from .errors import DeadlineError, RunnerError
@@ -91,7 +91,9 @@ class Runner:
         Returns:
             The future. Cancelling it cancels the coroutine.
         """
-        return self._start(call, args).future
+        job = Job(call, args)
+        self._start(job)
+        return job.future
 
     def run_sync(self, call: Call[T], *args: object, timeout: float | None = None) -> T:
         """Run a coroutine on the loop and wait for its result, blocking the calling thread only.
@@ -116,8 +118,9 @@ class Runner:
                 "Inside a coroutine that qstore runs, await the asynchronous form: "
                 "`await layer.call_async(x)` for a layer, `await run_async(...)` for a coroutine."
             )
-        job = self._start(call, args)
+        job = Job(call, args)
         try:
+            self._start(job)
             return job.future.result(timeout)
         except CancelledError:
             if job.future.cancelled():
@@ -128,11 +131,10 @@ class Runner:
                 raise _too_late(timeout) from None
             return job.future.result()  # the coroutine's own TimeoutError, or a result in this very instant
         except BaseException:  # KeyboardInterrupt: what runs for us must not go on without us
-            if job.future.cancel():
-                job.finished.wait(GRACE)
+            job.cancel_and_wait()
             raise
 
-    async def run_async(self, call: Call[T], *args: object, timeout: float | None = None) -> T:
+    async def run_async(self, call: Call[T], *args: object, timeout: float | None = None) -> T:  # noqa: ASYNC109
         """Run a coroutine on the shared loop and await it from any asyncio loop, the shared one included.
 
         Args:
@@ -205,17 +207,17 @@ class Runner:
         thread = self._thread
         return thread is not None and thread.ident == threading.get_ident()
 
-    def _start(self, call: Call[T], args: tuple[object, ...]) -> Job[T]:
+    def _start(self, job: Job[Any]) -> None:
         with self._lock:
             try:
                 _refuse_at_exit()
                 if self._thread is None:
                     self._thread = LoopThread(f"{self._name}-loop")
                     _open.add(self)
+                self._thread.start(job)
             except BaseException:
-                discard(call)
+                job.discard()
                 raise
-            return self._thread.start_job(call, args)
 
     def _renew(self) -> None:
         """In a forked child, where the threads are the parent's: drop all and start anew when asked."""

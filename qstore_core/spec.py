@@ -173,7 +173,13 @@ def feature_extractor(
 ) -> LayerSpec:
     """Encode, `depth` ansatz levels, expectation of each qubit in each basis."""
     return _layer(
-        "QuantumFeatureExtractor", n_qubits, depth, encoding, ansatz, entanglement, Expectation(measurement_bases),
+        "QuantumFeatureExtractor",
+        n_qubits,
+        depth,
+        encoding,
+        ansatz,
+        entanglement,
+        Expectation(measurement_bases),
         reuploading,
     )
 
@@ -202,7 +208,8 @@ def pooling(
     if isinstance(pool_size, bool) or not isinstance(pool_size, int) or pool_size < 1 or n % pool_size:
         divisors = ", ".join(str(d) for d in range(1, n + 1) if n % d == 0) if n <= 4096 else "the divisors"
         raise SpecError(
-            f"pool_size must divide n_qubits={n}; received {pool_size!r}. Possible: {divisors}.", argument="pool_size"
+            f"pool_size must divide n_qubits={n}; received {pool_size!r}. Possible: {divisors}.",
+            argument="pool_size",
         )
     if mode not in _POOLING_MODES:
         raise SpecError(
@@ -233,12 +240,14 @@ def readout(
 def custom(circuit: Any, measurement: Any) -> LayerSpec:
     """The spec of a user-built circuit."""
     if isinstance(circuit, Mapping):  # the form in a saved configuration
-        circuit = Circuit.from_dict(circuit)
+        circuit = Circuit.from_dict(dict(circuit))
     if not isinstance(circuit, Circuit):
         raise SpecError(
-            f"QuantumLayer takes a qstore_core.Circuit, received {type(circuit).__name__}.", argument="circuit"
+            f"QuantumLayer takes a qstore_core.Circuit, received {type(circuit).__name__}.",
+            argument="circuit",
         )
     measured = measurement_from_dict(measurement) if isinstance(measurement, Mapping) else as_measurement(measurement)
+    assert measured is not None
     measured.check(circuit.n_qubits)
     hash(circuit)  # freezes it
     encoding = Amplitude() if circuit.n_amplitudes else AngleEncoding()
@@ -327,7 +336,12 @@ def measurement_to_dict(value: Measurement | None) -> dict[str, Any] | None:
     if isinstance(value, Probabilities):
         return {"name": "probabilities", "qubits": _lists(value.qubits), "n_classes": value.n_classes}
     observables = [_lists(o.terms) for o in value.observables]
-    return {"name": "expectation", "bases": list(value.bases), "qubits": _lists(value.qubits), "observables": observables}
+    return {
+        "name": "expectation",
+        "bases": list(value.bases),
+        "qubits": _lists(value.qubits),
+        "observables": observables,
+    }
 
 
 def measurement_from_dict(data: Mapping[str, Any] | None) -> Measurement | None:
@@ -338,5 +352,3 @@ def measurement_from_dict(data: Mapping[str, Any] | None) -> Measurement | None:
         return Probabilities(_tuples(data["qubits"]), data["n_classes"])
     observables = tuple(Observable(_tuples(o)) for o in data["observables"])
     return Expectation(_tuples(data["bases"]) or ("Z",), _tuples(data["qubits"]), observables)
-
-

@@ -56,7 +56,7 @@ def host_call(program: LayerProgram, theta: tf.Tensor, x: tf.Tensor) -> tf.Tenso
 def _once(tensor: tf.Tensor) -> tf.Tensor:
     return refuse_gradient(
         tensor,
-        'second derivatives need a circuit in TensorFlow operations, and this backend is on the host. Use '
+        "second derivatives need a circuit in TensorFlow operations, and this backend is on the host. Use "
         'backend="tensorflow".',
     )
 

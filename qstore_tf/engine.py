@@ -158,6 +158,7 @@ def qstore_backend(options: dict[str, Any]) -> TensorflowBackend:
     """The `tensorflow` backend; it has no options."""
     if options:
         raise OptionError(
-            f"backend 'tensorflow' has no options, received {', '.join(sorted(options))}.", backend="tensorflow"
+            f"backend 'tensorflow' has no options, received {', '.join(sorted(options))}.",
+            backend="tensorflow",
         )
     return TensorflowBackend()

@@ -32,7 +32,7 @@ class HostCall(torch.autograd.Function):
         """Pull `gradient` back."""
         if torch.is_grad_enabled():
             raise GradientError(
-                'second derivatives need a circuit in PyTorch operations, and this backend is on the host. Use '
+                "second derivatives need a circuit in PyTorch operations, and this backend is on the host. Use "
                 'backend="torch" for create_graph=True.'
             )
         d_theta, d_x = ctx.pullback(_to_numpy(gradient))

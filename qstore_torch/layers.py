@@ -34,7 +34,7 @@ class TorchLayer(LayerDefinition, nn.Module):
 
     theta: nn.Parameter
 
-    def _define(
+    def _define(  # type: ignore[override]
         self,
         spec: LayerSpec,
         execution: Execution,
@@ -70,9 +70,10 @@ class TorchLayer(LayerDefinition, nn.Module):
         work = torch.float64 if x.dtype == torch.float64 else torch.float32
         rows, theta = x.reshape(-1, x.shape[-1]).to(work), self.theta.to(work)
         if program.on_tensors:
-            if _may_look(rows):  # what NumPy layers refuse is refused here
-                if not torch.isfinite(rows).all() or not spec.encoding.differentiable:
-                    program.check_values(rows.detach().numpy())
+            bits = not spec.encoding.differentiable
+            if _may_look(rows) and (bits or not torch.isfinite(rows).all()):
+                # What NumPy layers refuse is refused here.
+                program.check_values(rows.detach().numpy())
             with _full_precision(rows):
                 out = program.apply(_OPS, theta, rows, "float64" if work == torch.float64 else "float32")
         else:

@@ -25,25 +25,25 @@ Stacks = dict[tuple[bool, int], list[Array]]  # (per sample, group size) → par
 class Ops(Protocol):
     """Array functions that a framework supplies. `const` turns a NumPy constant into an array beside `like`."""
 
-    def const(self, value: np.ndarray, like: Array) -> Array: ...  # noqa: D102
-    def take(self, x: Array, index: np.ndarray, axis: int) -> Array: ...  # noqa: D102
-    def permute(self, x: Array, index: np.ndarray) -> Array: ...  # noqa: D102 - take along the last axis, a permutation
-    def concat(self, arrays: Sequence[Array]) -> Array: ...  # noqa: D102 - along the last axis
-    def reshape(self, x: Array, shape: tuple[int, ...]) -> Array: ...  # noqa: D102
-    def matmul(self, a: Array, b: Array) -> Array: ...  # noqa: D102
-    def swap_last(self, x: Array) -> Array: ...  # noqa: D102 - exchanges the last two axes
-    def cos(self, x: Array) -> Array: ...  # noqa: D102
-    def sin(self, x: Array) -> Array: ...  # noqa: D102
-    def complex(self, real: Array, imag: Array | None) -> Array: ...  # noqa: D102
-    def conj(self, x: Array) -> Array: ...  # noqa: D102
-    def real(self, x: Array) -> Array: ...  # noqa: D102
-    def imag(self, x: Array) -> Array: ...  # noqa: D102
-    def sum(self, x: Array, axis: int, keepdims: bool = False) -> Array: ...  # noqa: D102
-    def sqrt(self, x: Array) -> Array: ...  # noqa: D102
-    def max_abs(self, x: Array) -> Array: ...  # noqa: D102 - (rows, 1), a constant for the gradient
-    def is_zero(self, x: Array) -> Array: ...  # noqa: D102 - 1.0 where x is 0, else 0.0
-    def pad_last(self, x: Array, width: int) -> Array: ...  # noqa: D102 - zeros up to `width`
-    def zero_column(self, x: Array) -> Array: ...  # noqa: D102 - (rows of x, 1) of zeros
+    def const(self, value: np.ndarray, like: Array) -> Array: ...
+    def take(self, x: Array, index: np.ndarray, axis: int) -> Array: ...
+    def permute(self, x: Array, index: np.ndarray) -> Array: ...
+    def concat(self, arrays: Sequence[Array]) -> Array: ...
+    def reshape(self, x: Array, shape: tuple[int, ...]) -> Array: ...
+    def matmul(self, a: Array, b: Array) -> Array: ...
+    def swap_last(self, x: Array) -> Array: ...
+    def cos(self, x: Array) -> Array: ...
+    def sin(self, x: Array) -> Array: ...
+    def complex(self, real: Array, imag: Array | None) -> Array: ...
+    def conj(self, x: Array) -> Array: ...
+    def real(self, x: Array) -> Array: ...
+    def imag(self, x: Array) -> Array: ...
+    def sum(self, x: Array, axis: int, keepdims: bool = False) -> Array: ...
+    def sqrt(self, x: Array) -> Array: ...
+    def max_abs(self, x: Array) -> Array: ...
+    def is_zero(self, x: Array) -> Array: ...
+    def pad_last(self, x: Array, width: int) -> Array: ...
+    def zero_column(self, x: Array) -> Array: ...
 
 
 def frozen(value: np.ndarray) -> np.ndarray:
@@ -157,7 +157,9 @@ class Polynomials:
         return angles if self.uses_inputs else ops.reshape(angles, (len(self.offset),))
 
 
-_PAULI_I = np.stack([-1j * np.array(m, dtype=complex) for m in ([[0, 1], [1, 0]], [[0, -1j], [1j, 0]], [[1, 0], [0, -1]])])
+_PAULI_I = np.stack(
+    [-1j * np.array(m, dtype=complex) for m in ([[0, 1], [1, 0]], [[0, -1j], [1j, 0]], [[1, 0], [0, -1]])]
+)
 
 
 class Turns:
@@ -273,7 +275,8 @@ class ArrayProgram:
         last = len(self.rotations)  # the identity stands after all rotations, or after the shared ones
         self.stack_columns = {
             (per_sample, size): [
-                frozen(np.where(column < 0, last if per_sample else self.n_shared, column)) for column in np.array(stack).T
+                frozen(np.where(column < 0, last if per_sample else self.n_shared, column))
+                for column in np.array(stack).T
             ]
             for (per_sample, size), stack in self.stacks.items()
         }
@@ -328,13 +331,13 @@ class ArrayProgram:
         pairs = list(zip(masks, (angle for _, angle in step.terms), strict=True))
         chosen = [[(m, a) for m, a in pairs if a.uses_inputs == wanted] for wanted in (False, True)]
         shared, sampled = (tuple(m for m, _ in part) for part in chosen)
-        polynomials = [Polynomials([a for _, a in part]) for part in chosen]
+        shared_angles, sampled_angles = (Polynomials([a for _, a in part]) for part in chosen)
         tables = {
             part: frozen(signs(part, n) * np.float32(-0.5))
             for part in (shared, sampled)
             if part and len(part) << n <= _TABLE_LIMIT
         }
-        return DiagonalLayer(shared, sampled, *polynomials, tables)
+        return DiagonalLayer(shared, sampled, shared_angles, sampled_angles, tables)
 
     # -- run ----------------------------------------------------------------------------------------------------
 
@@ -344,9 +347,7 @@ class ArrayProgram:
         sampled = self.sampled_turns.matrices(ops, theta, x) if self.sampled_turns.count else None
         return shared, sampled
 
-    def kronecker(
-        self, ops: Ops, shared: Array | None, sampled: Array | None
-    ) -> Stacks:
+    def kronecker(self, ops: Ops, shared: Array | None, sampled: Array | None) -> Stacks:
         """Per stack, the partial Kronecker products after 1, 2, … qubits: (…, G, 2**k, 2**k)."""
         out = {}
         for (per_sample, size), stack in self.stacks.items():
@@ -370,6 +371,7 @@ class ArrayProgram:
         """All matrices in the order that groups number them, the identity last."""
         if not per_sample:
             return _concat_rows(ops, shared, ops.const(_EYE_ROW, shared))
+        assert sampled is not None
         nothing = 0 * sampled[:, :1]
         parts = [sampled, ops.const(_EYE_ROW, sampled) + nothing]
         if shared is not None:
@@ -425,9 +427,7 @@ class ArrayProgram:
     def is_product(self, number: int) -> bool:
         """True for a first layer that turns every group of |0…0⟩: its columns multiply out to the state."""
         layer = self.layers[number]
-        return (
-            number == 0 and self.from_zero and isinstance(layer, KronLayer) and len(layer.groups) == len(self.sizes)
-        )
+        return number == 0 and self.from_zero and isinstance(layer, KronLayer) and len(layer.groups) == len(self.sizes)
 
     def run(self, ops: Ops, state: Array, stacks: Stacks, theta: Array, x: Array) -> Array:
         """Apply all layers."""
@@ -478,6 +478,8 @@ class Measuring:
         frame = plan.frames[program._frame]
         self.kind = "probabilities" if not m.strings else "diagonal" if m.is_diagonal else "general"
         self.gather: np.ndarray | None = None
+        self.weights: np.ndarray | None = None  # probabilities (N) → outputs, where that is all it takes
+        self.order = np.zeros(0, np.int64)  # else sorts the basis states by output
         # `physical[l]` is the physical index of position l of the array as it stands after the last layer.
         physical = linear_index(frame.v, n).astype(np.uint64)
         if self.kind == "probabilities":
@@ -507,11 +509,11 @@ class Measuring:
         for mask in m.masks:
             index = index * 2 + (np.bitwise_count(physical & np.uint64(mask)) & 1)
         self.n_outputs = m.n_outputs
-        equal = m.n_classes is None
-        self.classes = index if equal else index % m.n_classes
-        self.order = frozen(np.argsort(self.classes, kind="stable")) if equal else None
-        one_hot = None if equal else self.classes[:, None] == np.arange(self.n_outputs)
-        self.weights = None if one_hot is None else frozen(one_hot.astype(np.int8))
+        self.classes = index if m.n_classes is None else index % m.n_classes
+        if m.n_classes is None:
+            self.order = frozen(np.argsort(self.classes, kind="stable"))
+        else:
+            self.weights = frozen((self.classes[:, None] == np.arange(m.n_classes)).astype(np.int8))
 
     def _lay_out_strings(
         self, strings: Sequence[tuple[int, int, int]], combine: np.ndarray, final: Frame, size: int

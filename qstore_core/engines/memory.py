@@ -25,8 +25,8 @@ def check_memory(n_qubits: int, rows: int = 1, dtype: str = "float32", *, backen
         return
     what = f"{rows} states of {n_qubits} qubits" if rows > 1 else f"a state of {n_qubits} qubits"
     raise MemoryLimitError(
-        f"{what} cannot be simulated here{f' by backend {backend!r}' if backend else ''}. Use fewer qubits or a smaller "
-        "batch, or a backend that does not hold the state",
+        f"{what} cannot be simulated here{f' by backend {backend!r}' if backend else ''}. Use fewer qubits or a "
+        "smaller batch, or a backend that does not hold the state",
         needed_bytes=needed,
         available_bytes=available,
     )

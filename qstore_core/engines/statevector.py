@@ -41,15 +41,18 @@ class NumpyOps:
             return value.astype(kind, copy=False)
         key = (id(value), kind)
         if key not in self._kept:
-            self._kept[key] = (value, value.astype(kind, copy=False))  # `value` too, so that its id stays its own
+            self._kept[key] = (
+                value,
+                value.astype(kind, copy=False),
+            )  # `value` too, so that its id stays its own
         return self._kept[key][1]
 
-    take = staticmethod(np.take)
-    reshape = staticmethod(np.reshape)
-    matmul = staticmethod(np.matmul)
-    cos = staticmethod(np.cos)
-    sin = staticmethod(np.sin)
-    conj = staticmethod(np.conj)
+    take: Any = staticmethod(np.take)
+    reshape: Any = staticmethod(np.reshape)
+    matmul: Any = staticmethod(np.matmul)
+    cos: Any = staticmethod(np.cos)
+    sin: Any = staticmethod(np.sin)
+    conj: Any = staticmethod(np.conj)
 
     def sum(self, x: np.ndarray, axis: int, keepdims: bool = False) -> np.ndarray:
         """Sum along one axis."""
@@ -86,9 +89,8 @@ class NumpyOps:
         """(rows of x, 1) of zeros."""
         return np.zeros((x.shape[0], 1), dtype=x.dtype)
 
-
     # Amplitude encoding in any namespace; the host path has a NumPy form of its own, with its pull-back.
-    sqrt = staticmethod(np.sqrt)
+    sqrt: Any = staticmethod(np.sqrt)
 
     def max_abs(self, x: np.ndarray) -> np.ndarray:
         """Largest magnitude of each row, (rows, 1)."""
@@ -236,9 +238,7 @@ def _contract(lam: np.ndarray, psi: np.ndarray, group: Group, n_qubits: int) -> 
     return np.tensordot(lam.reshape(-1, g, right), np.conj(psi.reshape(-1, g, right)), ((0, 2), (0, 2)))
 
 
-def _pull_product(
-    program: ArrayProgram, layer: KronLayer, stacks: dict, lam: np.ndarray, d_stacks: dict
-) -> None:
+def _pull_product(program: ArrayProgram, layer: KronLayer, stacks: dict, lam: np.ndarray, d_stacks: dict) -> None:
     """Gradient of a product state's group columns."""
     columns = [stacks[group.key][-1][..., group.number, :, 0] for group in layer.groups]
     columns = [np.conj(c if c.ndim == 2 else c[None]) for c in columns]
@@ -326,7 +326,7 @@ def pull_turns(
 ) -> None:
     """From gradients of fused matrices (…, R, 2, 2) to those of weights and inputs."""
     factors, slopes = turns.factor_matrices(ops, *values)
-    before = [None] * turns.length  # product of the factors applied before factor k
+    before: list[Any] = [None] * turns.length  # product of the factors applied before factor k
     for k in range(1, turns.length):
         step = factors[..., k - 1, :, :, :]
         before[k] = step if before[k - 1] is None else step @ before[k - 1]
@@ -376,6 +376,7 @@ def qstore_backend(options: dict[str, Any]) -> StatevectorBackend:
     """The `statevector` backend; it has no options."""
     if options:
         raise OptionError(
-            f"backend 'statevector' has no options, received {', '.join(sorted(options))}.", backend="statevector"
+            f"backend 'statevector' has no options, received {', '.join(sorted(options))}.",
+            backend="statevector",
         )
     return StatevectorBackend()
