@@ -19,7 +19,6 @@ from ..plan import Diagonal, Frame, Plan, Rotation
 __all__ = ["ArrayProgram", "DiagonalLayer", "KronLayer", "Ops", "inverse_index", "linear_index", "signs"]
 
 Array = Any
-Stacks = dict[tuple[bool, int], list[Array]]  # (per sample, group size) → partial Kronecker products
 
 
 class Ops(Protocol):
@@ -27,6 +26,10 @@ class Ops(Protocol):
 
     def const(self, value: np.ndarray, like: Array) -> Array: ...
     def take(self, x: Array, index: np.ndarray, axis: int) -> Array: ...
+    def stack(self, arrays: Sequence[Array], axis: int) -> Array: ...
+    def scale(self, state: Array, factor: Array) -> Array: ...
+    def scatter_last(self, x: Array, index: np.ndarray, width: int) -> Array: ...
+    def permute_back(self, x: Array, index: np.ndarray) -> Array: ...
     def permute(self, x: Array, index: np.ndarray) -> Array: ...
     def concat(self, arrays: Sequence[Array]) -> Array: ...
     def reshape(self, x: Array, shape: tuple[int, ...]) -> Array: ...
@@ -38,7 +41,7 @@ class Ops(Protocol):
     def conj(self, x: Array) -> Array: ...
     def real(self, x: Array) -> Array: ...
     def imag(self, x: Array) -> Array: ...
-    def sum(self, x: Array, axis: int, keepdims: bool = False) -> Array: ...
+    def sum(self, x: Array, axis: int | tuple[int, ...], keepdims: bool = False) -> Array: ...
     def sqrt(self, x: Array) -> Array: ...
     def max_abs(self, x: Array) -> Array: ...
     def is_zero(self, x: Array) -> Array: ...
@@ -92,7 +95,7 @@ _ONE = frozen(np.ones(1))
 class Polynomials:
     """Angles as arrays: evaluates many `Angle`s at once. Variables are `[theta, inputs, 1]`, or `[theta, 1]`."""
 
-    def __init__(self, angles: Sequence[Angle]) -> None:
+    def __init__(self, angles: Sequence[Angle], plan: Plan) -> None:
         """Tabulate monomials and coefficients."""
         monomials = sorted({m for a in angles for m, _ in a.terms if m})
         degree = max((len(m) for m in monomials), default=0)
@@ -123,6 +126,11 @@ class Polynomials:
         for value in (self.matrix, self.offset, self.scale, self.weights, self.inputs):
             frozen(value)
         self.plain = bool(np.all(self.scale == 1.0)) and not np.any(self.offset)
+
+        # For gradients: the weight and the input that each factor is; one past the end where it is the other kind.
+        names = [*ordered, ("one", 0)]
+        self.weight_of = [_slots_of(f, names, "w", plan.n_weights) for f in self.factors]
+        self.input_of = [_slots_of(f, names, "x", plan.n_inputs) for f in self.factors]
 
     def variables(self, ops: Ops, theta: Array, x: Array) -> Array:
         """The variables in use, (V,) or (B, V)."""
@@ -162,16 +170,20 @@ _PAULI_I = np.stack(
 )
 
 
+def _slots_of(factor: np.ndarray, names: Sequence[tuple[str, int]], kind: str, none: int) -> np.ndarray:
+    return frozen(np.array([names[k][1] if names[k][0] == kind else none for k in factor], dtype=np.int64))
+
+
 class Turns:
     """The 2x2 matrices of many fused rotations, (R, 2, 2) or (B, R, 2, 2)."""
 
-    def __init__(self, rotations: Sequence[Rotation]) -> None:
+    def __init__(self, rotations: Sequence[Rotation], plan: Plan) -> None:
         """Pad the factor lists to one length with turns by zero."""
         self.count = len(rotations)
         self.length = max((len(r.factors) for r in rotations), default=0)
         padding = ((0.0, 0.0, 1.0), Angle())
         table = [[r.factors[k] if k < len(r.factors) else padding for r in rotations] for k in range(self.length)]
-        self.polynomials = Polynomials([angle for row in table for _, angle in row])
+        self.polynomials = Polynomials([angle for row in table for _, angle in row], plan)
         self.generators = frozen(np.array([[np.tensordot(axis, _PAULI_I, 1) for axis, _ in row] for row in table]))
 
     def factor_matrices(self, ops: Ops, theta: Array, x: Array) -> tuple[Array, Array]:
@@ -190,6 +202,28 @@ class Turns:
         for k in range(1, self.length):
             out = ops.matmul(factors[..., k, :, :, :], out)
         return out
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Kronecker products of groups of one size.
+
+    Attributes:
+        per_sample: Arrays have a leading batch axis.
+        singles: Matrices of the first, second, … qubit of all groups, each (…, G, 2, 2).
+        partial: Products of the first, the first two, … of them; the last is the whole.
+    """
+
+    per_sample: bool
+    singles: list[Array]
+    partial: list[Array]
+
+    def matrix(self, number: int) -> Array:
+        """The matrix of one group."""
+        return self.partial[-1][..., number, :, :]
+
+
+Stacks = dict[tuple[bool, int], Stack]  # by (per sample, group size)
 
 
 @dataclass(frozen=True)
@@ -265,23 +299,33 @@ class ArrayProgram:
         self.rotations = [s for s in plan.steps if isinstance(s, Rotation)]
         shared = [r for r in self.rotations if not r.uses_inputs]
         sampled = [r for r in self.rotations if r.uses_inputs]
-        self.shared_turns, self.sampled_turns = Turns(shared), Turns(sampled)
+        self.shared_turns, self.sampled_turns = Turns(shared, plan), Turns(sampled, plan)
         self._row = {id(r): k for k, r in enumerate(shared)} | {id(r): len(shared) + k for k, r in enumerate(sampled)}
         self.n_shared = len(shared)
         self.stacks: dict[tuple[bool, int], list[tuple[int, ...]]] = {}
         self.layers: list[KronLayer | DiagonalLayer] = []
         self._frame = 0
         self._lay_out()
-        last = len(self.rotations)  # the identity stands after all rotations, or after the shared ones
-        self.stack_columns = {
-            (per_sample, size): [
-                frozen(np.where(column < 0, last if per_sample else self.n_shared, column))
-                for column in np.array(stack).T
-            ]
-            for (per_sample, size), stack in self.stacks.items()
-        }
+        self.stack_order = {key: self._order(key) for key in self.stacks}
+        self.stack_order_is_plain = all(order is None for key, order in self.stack_order.items() if not key[0])
+        self.shared_places, self.sampled_places = self._places(False), self._places(True)
         self.from_zero = not plan.n_amplitudes
         self.measuring = Measuring(plan, self)
+
+    def _order(self, key: tuple[bool, int]) -> np.ndarray | None:
+        """Which rows of `matrix_rows` a stack multiplies out, group by group; None for all in order."""
+        rows = np.array(self.stacks[key]).ravel()
+        identity = len(self.rotations) if key[0] else self.n_shared
+        order = np.where(rows < 0, identity, rows)
+        return None if np.array_equal(order, np.arange(identity)) and not key[0] else frozen(order)
+
+    def _places(self, sampled: bool) -> np.ndarray:
+        """Where each rotation's matrix stands in the stacks laid out one after the other, four numbers each."""
+        pool = [rows for key, stack in self.stacks.items() if key[0] or not sampled for rows in np.array(stack).ravel()]
+        place = {row: k for k, row in enumerate(pool) if row >= 0}
+        numbers = range(self.n_shared, len(self.rotations)) if sampled else range(self.n_shared)
+        index = [4 * place[row] + part for row in numbers for part in range(4)]
+        return frozen(np.array(index, dtype=np.int64))
 
     # -- layout -------------------------------------------------------------------------------------------------
 
@@ -331,7 +375,7 @@ class ArrayProgram:
         pairs = list(zip(masks, (angle for _, angle in step.terms), strict=True))
         chosen = [[(m, a) for m, a in pairs if a.uses_inputs == wanted] for wanted in (False, True)]
         shared, sampled = (tuple(m for m, _ in part) for part in chosen)
-        shared_angles, sampled_angles = (Polynomials([a for _, a in part]) for part in chosen)
+        shared_angles, sampled_angles = (Polynomials([a for _, a in part], self.plan) for part in chosen)
         tables = {
             part: frozen(signs(part, n) * np.float32(-0.5))
             for part in (shared, sampled)
@@ -348,29 +392,30 @@ class ArrayProgram:
         return shared, sampled
 
     def kronecker(self, ops: Ops, shared: Array | None, sampled: Array | None) -> Stacks:
-        """Per stack, the partial Kronecker products after 1, 2, … qubits: (…, G, 2**k, 2**k)."""
+        """Kronecker products of all groups, by stack."""
         out = {}
-        for (per_sample, size), stack in self.stacks.items():
-            columns = self.stack_columns[per_sample, size]
-            source = self.matrix_rows(ops, shared, sampled, per_sample)
-            lead = (-1,) if per_sample else ()
-            product = ops.take(source, columns[0], -3)
-            partial = [product]
+        for (per_sample, size), order in self.stack_order.items():
+            lead, count = (-1,) if per_sample else (), len(self.stacks[per_sample, size])
+            rows = self.matrix_rows(ops, shared, sampled, per_sample)
+            if order is not None:
+                rows = ops.take(rows, order, -3)
+            rows = ops.reshape(rows, (*lead, count, size, 2, 2))
+            singles = [rows[..., k, :, :] for k in range(size)]
+            partial = [singles[0]]
             for k in range(1, size):
                 edge = 1 << k
-                right = ops.take(source, columns[k], -3)
-                product = ops.reshape(product, (*lead, len(stack), edge, 1, edge, 1)) * ops.reshape(
-                    right, (*lead, len(stack), 1, 2, 1, 2)
+                product = ops.reshape(partial[-1], (*lead, count, edge, 1, edge, 1)) * ops.reshape(
+                    singles[k], (*lead, count, 1, 2, 1, 2)
                 )
-                product = ops.reshape(product, (*lead, len(stack), 2 * edge, 2 * edge))
-                partial.append(product)
-            out[per_sample, size] = partial
+                partial.append(ops.reshape(product, (*lead, count, 2 * edge, 2 * edge)))
+            out[per_sample, size] = Stack(per_sample, singles, partial)
         return out
 
     def matrix_rows(self, ops: Ops, shared: Array | None, sampled: Array | None, per_sample: bool) -> Array:
         """All matrices in the order that groups number them, the identity last."""
         if not per_sample:
-            return _concat_rows(ops, shared, ops.const(_EYE_ROW, shared))
+            whole = self.stack_order_is_plain
+            return shared if whole else _concat_rows(ops, shared, ops.const(_EYE_ROW, shared))
         assert sampled is not None
         nothing = 0 * sampled[:, :1]
         parts = [sampled, ops.const(_EYE_ROW, sampled) + nothing]
@@ -436,18 +481,19 @@ class ArrayProgram:
                 state = state * self.phases(ops, layer, theta, x)
                 continue
             if self.is_product(number):  # |0…0⟩ is its own image under a change of frame
-                state = self._product_state(ops, layer, stacks)
+                state = self.product_state(ops, layer, stacks)
                 continue
             if layer.gather is not None:
                 state = ops.permute(state, layer.gather)
             for group in layer.groups:
-                state = self.apply_group(ops, state, group, stacks[group.key][-1][..., group.number, :, :])
+                state = self.apply_group(ops, state, group, stacks[group.key].matrix(group.number))
         return state
 
-    def _product_state(self, ops: Ops, layer: KronLayer, stacks: Stacks) -> Array:
+    def product_state(self, ops: Ops, layer: KronLayer, stacks: Stacks) -> Array:
+        """The state after a first layer that turns every qubit of |0…0⟩."""
         state = None
         for group in layer.groups:
-            column = stacks[group.key][-1][..., group.number, :, 0]
+            column = stacks[group.key].matrix(group.number)[..., :, 0]
             column = ops.reshape(column, (-1, 1, 1 << group.size))
             width = 1 << group.first
             state = column if state is None else ops.reshape(state, (-1, width, 1)) * column
@@ -509,7 +555,7 @@ class Measuring:
         for mask in m.masks:
             index = index * 2 + (np.bitwise_count(physical & np.uint64(mask)) & 1)
         self.n_outputs = m.n_outputs
-        self.classes = index if m.n_classes is None else index % m.n_classes
+        self.classes = frozen(index if m.n_classes is None else index % m.n_classes)
         if m.n_classes is None:
             self.order = frozen(np.argsort(self.classes, kind="stable"))
         else:
@@ -586,6 +632,31 @@ class Measuring:
             term = ops.matmul(flat, ops.const(table, flat))
             total = term if total is None else total + term
         return total
+
+    def pull(self, ops: Ops, psi: Array, cotangents: Array) -> Array:
+        """dL/dψ = 2 H ψ with H = Σ_k cotangent_k · observable_k."""
+        cotangents = 2.0 * cotangents
+        if self.kind != "general":
+            if self.weights is None:
+                slopes = ops.take(cotangents, self.classes, -1)
+            else:
+                slopes = ops.matmul(cotangents, ops.swap_last(ops.const(self.weights, cotangents)))
+            return ops.scale(psi, slopes)
+        if self.gather is not None:
+            psi = ops.permute(psi, self.gather)
+        total, n = None, self.n_qubits
+        for g, left, size in self.groups():
+            table = ops.matmul(cotangents, ops.swap_last(ops.const(self.rdm[g], cotangents)))
+            operator = ops.complex(table[:, : size * size], table[:, size * size :])
+            block = ops.reshape(psi, (-1, left, size, (1 << n) // (left * size)))
+            term = ops.reshape(ops.matmul(ops.reshape(operator, (-1, 1, size, size)), block), (-1, 1 << n))
+            total = term if total is None else total + term
+        for shifted, weights in self.crossing:
+            table = ops.matmul(cotangents * 0.5, ops.swap_last(ops.const(weights, cotangents)))
+            e = ops.complex(table[:, : 1 << n], table[:, 1 << n :])
+            term = (ops.conj(e) + ops.permute(e, shifted)) * ops.permute(psi, shifted)
+            total = term if total is None else total + term
+        return total if self.gather is None else ops.permute_back(total, self.gather)
 
 
 def _is_identity(matrix: np.ndarray) -> bool:
