@@ -1,0 +1,32 @@
+"""Tolerances by name, each with its reason. Tests compare with these, never with a number of their own."""
+
+from __future__ import annotations
+
+# Against independent libraries: what the project promises, for outputs and for both gradients.
+VALUE = {"float64": 1e-10, "float32": 1e-6}
+GRADIENT = {"float64": 1e-8, "float32": 1e-5}
+
+# Two exact methods in float64: a few dozen roundings of 1e-16 each, on numbers of order 1. Polynomial angles reach
+# some hundred radians, where one rounding is 3e-14.
+EXACT = 1e-11
+
+# Gradients carry the slopes of polynomial angles, up to some hundred as well.
+EXACT_GRADIENT = 1e-9
+
+# A matrix that is multiplied out in float64.
+MATRIX = 1e-13
+
+# Central differences with step h = 1e-6 in float64: rounding is eps/h = 2e-10 and truncation h² f'''/6, where f'''
+# grows with the third power of the angles' coefficients (up to 10² in the circuits drawn). Relative to the largest
+# gradient entry where that is above 1.
+FINITE_DIFFERENCE = 1e-6
+
+# float32: eps is 1.2e-7, and a sum of 2**n probabilities after some dozen gates loses two or three bits.
+FLOAT32_SUM = 2e-6
+
+
+def allow(reference, tolerance: float) -> float:
+    """`tolerance` on the scale of `reference`: absolute up to 1, relative to the largest entry above."""
+    import numpy as np
+
+    return tolerance * max(1.0, float(np.abs(reference).max(initial=0.0)))
