@@ -204,6 +204,16 @@ class Circuit:
             f"operations={len(self._operations)})"
         )
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the hash, which differs from process to process, and with a list of gates of its own."""
+        return self.__dict__ | {"_operations": list(self._operations), "_key": None, "_frozen": self._key is not None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        frozen = state.pop("_frozen")
+        self.__dict__.update(state)
+        if frozen:
+            self._frozen_key()
+
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
