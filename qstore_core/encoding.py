@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, ClassVar
@@ -18,7 +18,17 @@ from .angle import Angle
 from .circuit import Circuit
 from .errors import SpecError, nearest
 
-__all__ = ["IQP", "ZZ", "Amplitude", "AngleEncoding", "Basis", "Encoding", "as_encoding", "unit_rows"]
+__all__ = [
+    "IQP",
+    "ZZ",
+    "Amplitude",
+    "AngleEncoding",
+    "Basis",
+    "Encoding",
+    "as_encoding",
+    "unit_rows",
+    "unit_rows_and_pull",
+]
 
 
 @dataclass(frozen=True)
@@ -190,11 +200,25 @@ def unit_rows(ops: Any, x: Any, width: int) -> Any:
     Rows are scaled by their largest magnitude first, so that neither tiny nor huge features overflow when squared.
     A zero row becomes |0…0⟩ by a constant, which has no gradient.
     """
+    return unit_rows_and_pull(ops, x, width)[0]
+
+
+def unit_rows_and_pull(ops: Any, x: Any, width: int) -> tuple[Any, Callable[[Any], Any]]:
+    """The same, and the pull-back: the projection off the unit row, over the norm."""
     scale = ops.max_abs(x)  # a constant for the gradient: the result does not depend on it
     zero = ops.is_zero(scale)
     y = ops.pad_last(x / (scale + zero), width)
     norm = ops.sqrt(ops.sum(y * y, -1, True) + zero)
-    return y / norm * (1.0 - zero) + zero * ops.const(_first(width), x)
+    live = 1.0 - zero
+    y = y / norm * live
+    features = x.shape[-1]
+
+    def pull(d_unit: Any) -> Any:
+        inner = ops.sum(y * d_unit, -1, True)
+        rest = d_unit - inner * y
+        return rest[:, :features] * (live / (norm * (scale + zero)))
+
+    return y + zero * ops.const(_first(width), x), pull
 
 
 @lru_cache(maxsize=32)

@@ -16,7 +16,7 @@ from . import profiling
 from .backend import Backend
 from .compile import Recipe, compiled
 from .differentiate import ParameterShift, unshared
-from .encoding import unit_rows
+from .encoding import unit_rows, unit_rows_and_pull
 from .errors import BackendError, CapabilityError, GradientError, InputError, ShapeError, SpecError, nearest
 from .fallback import Ladder
 from .plugins import get_backend, list_backends
@@ -236,6 +236,28 @@ class LayerProgram:
         if spec.measurement is None:
             return x
         return self.executable(0, dtype).apply(theta, x)
+
+    def apply_and_pull(self, ops: Any, theta: Any, x: Any, dtype: str) -> tuple[Any, Callable[[Any], tuple[Any, Any]]]:
+        """The same with the pull-back `cotangents (B, O) → (d_theta (W,), d_x (B, F))` of the adjoint method."""
+        spec = self.spec
+        circuit = spec.circuit
+        width = circuit.n_amplitudes if spec.measurement is not None else 1 << spec.n_qubits
+        if not width:
+            return self.executable(0, dtype).apply_and_pull(theta, x)
+        mixed = spec.measurement is not None and circuit.n_inputs > 0
+        unit, unencode = unit_rows_and_pull(ops, x[:, :width] if mixed else x, width)
+        inputs = ops.concat([unit, x[:, width:]]) if mixed else unit
+        if spec.measurement is None:
+            return inputs, lambda cotangents: (theta, unencode(cotangents))
+        outputs, pull_circuit = self.executable(0, dtype).apply_and_pull(theta, inputs)
+
+        def pull(cotangents: Any) -> tuple[Any, Any]:
+            d_theta, d_inputs = pull_circuit(cotangents)
+            if not mixed:
+                return d_theta, unencode(d_inputs)
+            return d_theta, ops.concat([unencode(d_inputs[:, :width]), d_inputs[:, width:]])
+
+        return outputs, pull
 
     # -- host path ------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,38 @@ import torch
 from qstore_core import GradientError
 from qstore_core.program import LayerProgram
 
-__all__ = ["HostCall"]
+__all__ = ["HostCall", "TensorCall"]
+
+
+class TensorCall(torch.autograd.Function):
+    """Runs a layer on tensors with adjoint gradients, which take fewer operations and less memory than autograd's.
+
+    Second derivatives go through autograd: the backward pass of a backward pass runs the plain operations.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, program: LayerProgram, ops: Any, dtype: str, theta: torch.Tensor, x: torch.Tensor
+    ) -> torch.Tensor:
+        """`theta` (W,), `x` (B, F) → (B, O)."""
+        outputs, ctx.pull = program.apply_and_pull(ops, theta, x, dtype)
+        ctx.run = lambda theta_, x_: program.apply(ops, theta_, x_, dtype)
+        ctx.save_for_backward(theta, x)
+        return outputs
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:
+        """Pull `gradient` back."""
+        wanted = ctx.needs_input_grad[3:]
+        theta, x = ctx.saved_tensors
+        if not torch.is_grad_enabled():
+            return None, None, None, *(g if w else None for g, w in zip(ctx.pull(gradient), wanted, strict=True))
+        leaves = [t for t, w in zip((theta, x), wanted, strict=True) if w]
+        outputs = ctx.run(theta, x)
+        grads = iter(
+            torch.autograd.grad(outputs, leaves, gradient, create_graph=True, allow_unused=True, materialize_grads=True)
+        )
+        return None, None, None, *(next(grads) if w else None for w in wanted)
 
 
 class HostCall(torch.autograd.Function):

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from qstore_core import Capabilities, CapabilityError, Circuit, OptionError, hookimpl, lower
+from qstore_core.engines.adjoint import value_and_pull
 from qstore_core.engines.array import ArrayProgram, inverse_index
 from qstore_core.engines.memory import check_memory
 from qstore_core.measurement import Measurement
@@ -55,12 +56,34 @@ class TorchOps:
             return x.index_select(-1, forward)
         return _Permute.apply(x, forward, self._keep(index, x.device, torch.int64, "inverse"))
 
+    def permute_back(self, x: torch.Tensor, index: np.ndarray) -> torch.Tensor:
+        """Take by the inverse permutation."""
+        return x.index_select(-1, self._keep(index, x.device, torch.int64, "inverse"))
+
+    def scatter_last(self, x: torch.Tensor, index: np.ndarray, width: int) -> torch.Tensor:
+        """Add columns of x up where `index` says."""
+        return x.new_zeros((*x.shape[:-1], width)).index_add(-1, self._keep(index, x.device, torch.int64), x)
+
+    def stack(self, arrays: Sequence[torch.Tensor], axis: int) -> torch.Tensor:
+        """Along a new axis."""
+        return torch.stack(list(arrays), dim=axis)
+
+    def scale(self, state: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+        """Complex times real."""
+        return state * factor
+
     def concat(self, arrays: Sequence[torch.Tensor]) -> torch.Tensor:
         """Along the last axis."""
         return torch.cat(list(arrays), dim=-1)
 
     reshape = staticmethod(torch.reshape)
-    matmul = staticmethod(torch.matmul)
+
+    def matmul(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        """Matrix product; one matrix on many goes to bmm, where torch.matmul would copy the many."""
+        if a.dim() == 2 and b.dim() == 3:
+            return torch.bmm(a.expand(b.shape[0], -1, -1), b)
+        return torch.matmul(a, b)
+
     cos = staticmethod(torch.cos)
     sin = staticmethod(torch.sin)
     conj = staticmethod(torch.conj)
@@ -68,7 +91,7 @@ class TorchOps:
     imag = staticmethod(torch.imag)
     sqrt = staticmethod(torch.sqrt)
 
-    def sum(self, x: torch.Tensor, axis: int, keepdims: bool = False) -> torch.Tensor:
+    def sum(self, x: torch.Tensor, axis: int | tuple[int, ...], keepdims: bool = False) -> torch.Tensor:
         """Sum along one axis."""
         return x.sum(dim=axis, keepdim=keepdims)
 
@@ -150,6 +173,12 @@ class TorchExecutable:
         """`theta` (W,), `inputs` (B, I) → outputs (B, O), through autograd."""
         return self.program.forward(self.ops, theta, inputs)
 
+    def apply_and_pull(
+        self, theta: torch.Tensor, inputs: torch.Tensor
+    ) -> tuple[torch.Tensor, Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]]:
+        """The same outside autograd, with the pull-back of the adjoint method."""
+        return value_and_pull(self.program, self.ops, theta, inputs)
+
     def forward(self, theta: np.ndarray, inputs: np.ndarray) -> np.ndarray:
         """The same on NumPy arrays."""
         with torch.no_grad():
@@ -159,23 +188,15 @@ class TorchExecutable:
         self, theta: np.ndarray, inputs: np.ndarray
     ) -> tuple[np.ndarray, Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]]:
         """Outputs, and the function that pulls cotangents back."""
-        leaves = [torch.as_tensor(a).requires_grad_() for a in (theta, inputs)]
-        with torch.enable_grad():
-            outputs = self.apply(*leaves)
+        with torch.no_grad():
+            outputs, pull = self.apply_and_pull(torch.as_tensor(theta), torch.as_tensor(inputs))
 
-        def pull(cotangents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            if not outputs.requires_grad:  # nothing that is measured depends on anything
-                return np.zeros_like(theta), np.zeros_like(inputs)
-            grads = torch.autograd.grad(
-                outputs, leaves, torch.as_tensor(cotangents), retain_graph=True, allow_unused=True
-            )
-            d_theta, d_inputs = (
-                np.zeros(leaf.shape, leaf.detach().numpy().dtype) if g is None else g.numpy()
-                for g, leaf in zip(grads, leaves, strict=True)
-            )
-            return d_theta, d_inputs
+        def pull_arrays(cotangents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            with torch.no_grad():
+                d_theta, d_inputs = pull(torch.as_tensor(cotangents))
+                return d_theta.numpy(), d_inputs.numpy()
 
-        return outputs.detach().numpy(), pull
+        return outputs.numpy(), pull_arrays
 
     def vjp(self, theta: np.ndarray, inputs: np.ndarray, cotangents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Pull `cotangents` (B, O) back to `(d_theta (W,), d_inputs (B, I))`."""

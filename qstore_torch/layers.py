@@ -14,7 +14,7 @@ from qstore_core.initial import Init, initial_theta
 from qstore_core.layers import numbered
 from qstore_core.program import Execution, LayerProgram
 
-from .bridge import HostCall
+from .bridge import HostCall, TensorCall
 from .engine import TorchOps
 
 __all__ = [
@@ -70,12 +70,15 @@ class TorchLayer(LayerDefinition, nn.Module):
         work = torch.float64 if x.dtype == torch.float64 else torch.float32
         rows, theta = x.reshape(-1, x.shape[-1]).to(work), self.theta.to(work)
         if program.on_tensors:
-            bits = not spec.encoding.differentiable
-            if _may_look(rows) and (bits or not torch.isfinite(rows).all()):
-                # What NumPy layers refuse is refused here.
-                program.check_values(rows.detach().numpy())
+            eager, bits = _is_eager(), not spec.encoding.differentiable
+            if eager and rows.device.type == "cpu" and (bits or not torch.isfinite(rows).all()):
+                program.check_values(rows.detach().numpy())  # what NumPy layers refuse is refused here
+            dtype = "float64" if work == torch.float64 else "float32"
             with _full_precision(rows):
-                out = program.apply(_OPS, theta, rows, "float64" if work == torch.float64 else "float32")
+                if eager and torch.is_grad_enabled() and (theta.requires_grad or rows.requires_grad):
+                    out = TensorCall.apply(program, _OPS, dtype, theta, rows)
+                else:
+                    out = program.apply(_OPS, theta, rows, dtype)
         else:
             out = HostCall.apply(program, theta, rows)
         return out.reshape(*x.shape[:-1], spec.output_dim).to(x.dtype if x.is_floating_point() else work)
@@ -100,11 +103,10 @@ class TorchLayer(LayerDefinition, nn.Module):
         return f"n_qubits={spec.n_qubits}, depth={spec.depth}, weights={spec.n_weights}, backend={self.backend_name!r}"
 
 
-def _may_look(rows: torch.Tensor) -> bool:
-    """True where values can be looked at for free: eager, on the CPU, not inside a function transform."""
+def _is_eager() -> bool:
+    """True outside compilation, tracing and function transforms: values exist, and Python may look at them."""
     return (
-        rows.device.type == "cpu"
-        and not torch.compiler.is_compiling()
+        not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()
         and torch._C._functorch.peek_interpreter_stack() is None
     )
