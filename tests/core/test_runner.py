@@ -201,7 +201,7 @@ def test_synchronous_call_from_the_loop_itself_is_refused_with_the_alternative(r
         return runner.run_sync(double(1))
 
     for call in (outer, outer_with_coroutine):
-        with pytest.raises(RunnerError, match="await layer.call_async"):
+        with pytest.raises(RunnerError, match=r"await layer\.call_async"):
             runner.run_sync(call)
     gc.collect()
     assert runner.run_sync(double, 1) == 2
@@ -229,7 +229,7 @@ def test_calls_from_threads_run_concurrently(runner):
 
     async def meet():
         arrived.append(1)
-        while len(arrived) < 8:
+        while len(arrived) < 8:  # noqa: ASYNC110
             await asyncio.sleep(0.001)
         return True
 
@@ -310,8 +310,7 @@ def test_cancelling_the_awaiting_task_cancels_the_coroutine(runner):
 
     async def main():
         task = asyncio.create_task(runner.run_async(sleeper))
-        while not sleeper.started.is_set():
-            await asyncio.sleep(0.001)
+        await asyncio.to_thread(sleeper.started.wait, 5)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -406,8 +405,7 @@ def test_close_tells_callers_on_foreign_loops(runner):
 
     async def main():
         task = asyncio.create_task(runner.run_async(sleeper))
-        while not sleeper.started.is_set():
-            await asyncio.sleep(0.001)
+        await asyncio.to_thread(sleeper.started.wait, 5)
         runner.close()
         with pytest.raises(RunnerError, match="closed"):
             await task
@@ -480,7 +478,7 @@ needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def _in_forked_child(work):
     """Run work in a forked child; return its exit code: 0 where it returned True."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of fork beside threads: that is the test
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of fork beside threads
         child = os.fork()
     if child == 0:
         code = 1
