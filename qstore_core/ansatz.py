@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -63,7 +64,7 @@ def as_entanglement(value: Any) -> Entanglement:
             argument="entanglement",
         )
     try:
-        return tuple((int(c), int(t)) for c, t in value)
+        return tuple((operator.index(c), operator.index(t)) for c, t in value)
     except (TypeError, ValueError) as error:
         raise SpecError(
             f"entanglement is one of {', '.join(_PATTERNS)}, or a list of (control, target) pairs; received {value!r}.",

@@ -122,7 +122,7 @@ class Circuit:
                 f"received {len(angles)} angle(s) and {len(where)} qubit(s)."
             )
         for qubit in where:
-            if not isinstance(qubit, int | np.integer) or isinstance(qubit, bool) or not 0 <= qubit < self._n_qubits:
+            if whole_number(qubit) is None or not 0 <= qubit < self._n_qubits:
                 raise SpecError(f"{entry.name}: qubit {qubit!r} does not exist; qubits are 0 to {self._n_qubits - 1}.")
         if len(set(where)) != len(where):
             raise SpecError(f"{entry.name}: qubits must differ, received {where}.")
@@ -236,16 +236,23 @@ for _name in GATES:
 Circuit.cx = Circuit.cnot  # type: ignore[attr-defined]
 
 
+def whole_number(value: Any) -> int | None:
+    """A Python or NumPy integer as an int; None for anything else, bools and floats among them."""
+    return int(value) if isinstance(value, int | np.integer) and not isinstance(value, bool) else None
+
+
 def check_n_qubits(n_qubits: Any) -> int:
     """`n_qubits` as an int of at least 1."""
-    if isinstance(n_qubits, bool) or not isinstance(n_qubits, int | np.integer):
+    n = whole_number(n_qubits)
+    if n is None:
         raise SpecError(f"n_qubits is a whole number, received {type(n_qubits).__name__}: {n_qubits!r}.")
-    if n_qubits < 1:
-        raise SpecError(f"n_qubits must be at least 1, received {n_qubits}.")
-    return int(n_qubits)
+    if n < 1:
+        raise SpecError(f"n_qubits must be at least 1, received {n}.")
+    return n
 
 
 def _check_count(count: Any) -> int:
-    if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 0:
+    number = whole_number(count)
+    if number is None or number < 0:
         raise SpecError(f"a number of slots is a whole number of at least 0, received {count!r}.")
-    return int(count)
+    return number

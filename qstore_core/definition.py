@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import numpy as np
+
 from . import spec as specs
 from .ansatz import Ansatz
 from .circuit import Circuit
@@ -105,11 +107,13 @@ class LayerDefinition:
         """Constructor arguments as plain values.
 
         Raises:
-            SpecError: the backend or init is an object, which no file can hold.
+            SpecError: the backend, one of the fallbacks or init is an object, which no file can hold.
         """
-        for key in ("backend", "init"):
+        for key in ("backend", "fallback", "init"):
             value = self._config.get(key)
-            if value is not None and not isinstance(value, str):
+            if value is not None and not all(
+                isinstance(v, str) for v in (value if isinstance(value, list) else [value])
+            ):
                 raise SpecError(
                     f"{key}={value!r} is an object and cannot be saved. Give the layer a name instead, for example "
                     f"one registered with register_backend.",
@@ -135,7 +139,7 @@ class LayerDefinition:
             *args: Positional arguments of the layer.
             **overrides: Further arguments; they win over the preset.
         """
-        if preset not in PRESETS:
+        if not isinstance(preset, str) or preset not in PRESETS:
             raise SpecError(
                 f"no preset {preset!r}. Known: {', '.join(PRESETS)}.{nearest(str(preset), PRESETS)}",
                 argument="preset",
@@ -152,7 +156,7 @@ def _plain(value: Any) -> Any:
         return specs.value_to_dict(value)
     if isinstance(value, tuple | list):
         return [_plain(v) for v in value]
-    return value
+    return value.item() if isinstance(value, np.generic) else value
 
 
 class QuantumEncoder(LayerDefinition):

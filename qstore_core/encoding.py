@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from .angle import Angle
-from .circuit import Circuit
+from .circuit import Circuit, whole_number
 from .errors import SpecError, nearest
 
 __all__ = [
@@ -168,7 +168,7 @@ class ZZ(Encoding):
 
 
 def _check_repeats(repeats: Any) -> None:
-    if isinstance(repeats, bool) or not isinstance(repeats, int) or repeats < 1:
+    if (whole_number(repeats) or 0) < 1:
         raise SpecError(f"repeats is a whole number of at least 1, received {repeats!r}.", argument="repeats")
 
 

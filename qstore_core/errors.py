@@ -26,6 +26,7 @@ to parse text. Every error survives pickling: they travel from worker processes.
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable
 
 __all__ = [
@@ -296,5 +297,7 @@ def nearest(name: object, choices: Iterable[str]) -> str:
 
 
 def _gib(size: int) -> str:
+    if size >= 1 << 100:
+        return f"10^{round((size.bit_length() - 31) * math.log10(2))} GiB"
     gib = size / 2**30
     return f"{gib:.0f} GiB" if gib >= 10 else f"{gib:.2g} GiB"

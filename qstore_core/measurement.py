@@ -6,11 +6,13 @@ a frozen value that knows its number of outputs before anything runs.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, TypeAlias
 
+from .circuit import whole_number
 from .errors import SpecError
 
 __all__ = ["Expectation", "Measurement", "Observable", "Pauli", "Probabilities", "as_measurement"]
@@ -25,6 +27,20 @@ class Observable:
     """
 
     terms: tuple[tuple[str, float], ...]
+
+    def __post_init__(self) -> None:
+        """Check strings and coefficients."""
+        sizes = set()
+        for string, coefficient in self.terms:
+            if not isinstance(string, str) or not string or set(string) - set("IXYZ"):
+                raise SpecError(
+                    f'a Pauli string has letters I, X, Y, Z, one per qubit, as in "ZZI"; received {string!r}.'
+                )
+            if not math.isfinite(coefficient):
+                raise SpecError(f"the coefficient of a Pauli string must be finite, received {coefficient!r}.")
+            sizes.add(len(string))
+        if len(sizes) != 1:
+            raise SpecError(f"an observable has Pauli strings of one length, at least one; received {self.terms!r}.")
 
     @property
     def n_qubits(self) -> int:
@@ -67,9 +83,7 @@ def Pauli(string: str, coefficient: float = 1.0) -> Observable:  # noqa: N802 - 
         >>> print(0.5 * Pauli("ZZI") - Pauli("IXX"))
         0.5*ZZI - 1*IXX
     """
-    if not isinstance(string, str) or not string or set(string.upper()) - set("IXYZ"):
-        raise SpecError(f'a Pauli string has letters I, X, Y, Z, one per qubit, as in "ZZI"; received {string!r}.')
-    return Observable(((string.upper(), float(coefficient)),))
+    return Observable(((string.upper() if isinstance(string, str) else string, float(coefficient)),))
 
 
 @dataclass(frozen=True)
@@ -90,8 +104,11 @@ class Expectation:
     def __post_init__(self) -> None:
         """Normalise and check the bases."""
         if self.observables:
+            given = (self.observables,) if isinstance(self.observables, Observable) else tuple(self.observables)
+            if not all(isinstance(o, Observable) for o in given):
+                raise SpecError(f"observables are Pauli(...) and sums of them, received {self.observables!r}.")
             object.__setattr__(self, "bases", ())
-            object.__setattr__(self, "observables", tuple(self.observables))
+            object.__setattr__(self, "observables", given)
             return
         bases = (self.bases,) if isinstance(self.bases, str) else self.bases
         try:
@@ -150,9 +167,13 @@ class Probabilities:
         """Normalise and check."""
         if self.qubits is not None:
             object.__setattr__(self, "qubits", tuple(int(q) for q in self.qubits))
-        k = self.n_classes
-        if k is not None and (isinstance(k, bool) or not isinstance(k, int) or k < 1):
-            raise SpecError(f"n_classes is a whole number of at least 1, received {k!r}.", argument="n_classes")
+        if self.n_classes is not None:
+            k = whole_number(self.n_classes)
+            if k is None or k < 1:
+                raise SpecError(
+                    f"n_classes is a whole number of at least 1, received {self.n_classes!r}.", argument="n_classes"
+                )
+            object.__setattr__(self, "n_classes", k)
 
     def n_outputs(self, n_qubits: int) -> int:
         """Outputs per sample."""

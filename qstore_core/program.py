@@ -14,6 +14,7 @@ import numpy as np
 
 from . import profiling
 from .backend import Backend
+from .circuit import whole_number
 from .compile import Recipe, compiled
 from .differentiate import ParameterShift, unshared
 from .encoding import unit_rows, unit_rows_and_pull
@@ -50,18 +51,26 @@ class Execution:
 
     def __post_init__(self) -> None:
         """Check what can be checked without a backend."""
-        shots = self.shots
-        if shots is not None and (isinstance(shots, bool) or not isinstance(shots, int) or shots < 1):
-            raise SpecError(f"shots is None (exact) or a whole number of at least 1, received {shots!r}.")
+        for argument, least, meaning in (("shots", 1, "exact"), ("seed", 0, "a new one each time")):
+            value = getattr(self, argument)
+            if value is None:
+                continue
+            number = whole_number(value)
+            if number is None or number < least:
+                raise SpecError(
+                    f"{argument} is None ({meaning}) or a whole number of at least {least}, received {value!r}.",
+                    argument=argument,
+                )
+            object.__setattr__(self, argument, number)
         if self.gradient not in _GRADIENTS:
             raise SpecError(
                 f"no gradient method {self.gradient!r}. Known: {', '.join(_GRADIENTS)}."
                 f"{nearest(str(self.gradient), _GRADIENTS)}",
                 argument="gradient",
             )
-        if self.gradient == "adjoint" and shots is not None:
+        if self.gradient == "adjoint" and self.shots is not None:
             raise CapabilityError(
-                f"adjoint differentiation needs the statevector, but the layer asks for shots={shots}. "
+                f"adjoint differentiation needs the statevector, but the layer asks for shots={self.shots}. "
                 'Use gradient="parameter-shift", or shots=None.'
             )
 

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from . import ansatz as _ansatz
-from .ansatz import Ansatz, as_ansatz, as_entanglement
-from .circuit import Circuit, check_n_qubits
+import numpy as np
+
+from .ansatz import Ansatz, as_ansatz, as_entanglement, entangling_pairs
+from .circuit import Circuit, check_n_qubits, whole_number
 from .encoding import Amplitude, AngleEncoding, Encoding, as_encoding
 from .errors import ShapeError, SpecError, nearest
 from .measurement import Expectation, Measurement, Observable, Probabilities, as_measurement
@@ -205,7 +206,8 @@ def pooling(
         Cong, Choi & Lukin, arXiv:1810.03787.
     """
     n = check_n_qubits(n_qubits)
-    if isinstance(pool_size, bool) or not isinstance(pool_size, int) or pool_size < 1 or n % pool_size:
+    size = whole_number(pool_size) or 0
+    if size < 1 or n % size:
         divisors = ", ".join(str(d) for d in range(1, n + 1) if n % d == 0) if n <= 4096 else "the divisors"
         raise SpecError(
             f"pool_size must divide n_qubits={n}; received {pool_size!r}. Possible: {divisors}.",
@@ -216,9 +218,9 @@ def pooling(
             f"no pooling mode {mode!r}. Known: {', '.join(_POOLING_MODES)}.{nearest(str(mode), _POOLING_MODES)}",
             argument="mode",
         )
-    measured = Expectation(measurement_bases, qubits=tuple(range(0, n, pool_size)))
+    measured = Expectation(measurement_bases, qubits=tuple(range(0, n, size)))
     spec = _layer("QuantumPooling", n, depth, encoding, ansatz, entanglement, measured, reuploading)
-    return dataclasses.replace(spec, pool_size=pool_size, pool_mode=mode)
+    return dataclasses.replace(spec, pool_size=size, pool_mode=mode)
 
 
 def readout(
@@ -265,7 +267,8 @@ def _layer(
     reuploading: bool,
 ) -> LayerSpec:
     n = check_n_qubits(n_qubits)
-    if isinstance(depth, bool) or not isinstance(depth, int) or depth < 0:
+    levels = whole_number(depth)
+    if levels is None or levels < 0:
         raise SpecError(f"depth is a whole number of at least 0, received {depth!r}.", argument="depth")
     coded = as_encoding(encoding)
     if reuploading and coded.is_amplitude:
@@ -276,9 +279,10 @@ def _layer(
         )
     measurement.check(n)
     shape = as_ansatz(ansatz, as_entanglement(entanglement))
-    if getattr(shape, "entanglement", "") not in ("", None):
-        _ansatz.entangling_pairs(shape.entanglement, n)  # type: ignore[attr-defined]
-    return LayerSpec(kind, n, depth, coded, shape, measurement, bool(reuploading))
+    pairs = getattr(shape, "entanglement", "")
+    if not isinstance(pairs, str):  # patterns fit any number of qubits
+        entangling_pairs(pairs, n)
+    return LayerSpec(kind, n, levels, coded, shape, measurement, bool(reuploading))
 
 
 @lru_cache(maxsize=256)
@@ -318,7 +322,9 @@ def _tuples(value: Any) -> Any:
 
 
 def _lists(value: Any) -> Any:
-    return [_lists(v) for v in value] if isinstance(value, list | tuple) else value
+    if isinstance(value, list | tuple):
+        return [_lists(v) for v in value]
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def value_to_dict(value: Encoding | Ansatz | None) -> dict[str, Any] | None:
