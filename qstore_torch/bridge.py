@@ -1,4 +1,4 @@
-"""From PyTorch to backends on the host: one autograd function."""
+"""Between PyTorch and the core: autograd functions for eager mode."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from qstore_core import GradientError
 from qstore_core.program import LayerProgram
 
-__all__ = ["HostCall", "TensorCall"]
+__all__ = ["HostCall", "TensorCall", "is_batched"]
 
 
 class TensorCall(torch.autograd.Function):
@@ -27,19 +27,23 @@ class TensorCall(torch.autograd.Function):
         outputs, ctx.pull = program.apply_and_pull(ops, theta, x, dtype)
         ctx.run = lambda theta_, x_: program.apply(ops, theta_, x_, dtype)
         ctx.save_for_backward(theta, x)
-        return outputs
+        return outputs.detach()  # `pull` holds `outputs`: a tensor that leads back here would never be freed
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:
         """Pull `gradient` back."""
         wanted = ctx.needs_input_grad[3:]
         theta, x = ctx.saved_tensors
-        if not torch.is_grad_enabled():
+        twice = torch.is_grad_enabled()
+        if not twice and not is_batched(gradient):
             return None, None, None, *(g if w else None for g, w in zip(ctx.pull(gradient), wanted, strict=True))
         leaves = [t for t, w in zip((theta, x), wanted, strict=True) if w]
-        outputs = ctx.run(theta, x)
+        with torch.enable_grad():
+            outputs = ctx.run(theta, x)
         grads = iter(
-            torch.autograd.grad(outputs, leaves, gradient, create_graph=True, allow_unused=True, materialize_grads=True)
+            torch.autograd.grad(
+                outputs, leaves, gradient, create_graph=twice, allow_unused=True, materialize_grads=True
+            )
         )
         return None, None, None, *(next(grads) if w else None for w in wanted)
 
@@ -50,30 +54,32 @@ class HostCall(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, program: LayerProgram, theta: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         """`theta` (W,), `x` (B, F) → (B, O), on the device of `x`."""
-        arrays = _to_numpy(theta), _to_numpy(x)
+        arrays = theta.numpy(force=True), x.numpy(force=True)
         if any(ctx.needs_input_grad):
-            outputs, ctx.pullback = program.value_and_vjp(*arrays, wrt_inputs=ctx.needs_input_grad[2])
-            ctx.like = theta, x
+            outputs, ctx.pull = program.value_and_vjp(*arrays, wrt_inputs=ctx.needs_input_grad[2])
+            ctx.save_for_backward(theta, x)
         else:
             outputs = program.forward(*arrays)
-        return torch.from_numpy(np.ascontiguousarray(outputs)).to(x.device)
+        return _like(outputs, x)
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[None, torch.Tensor | None, torch.Tensor | None]:
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[None, torch.Tensor, torch.Tensor | None]:
         """Pull `gradient` back."""
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled():  # also where `gradient` is a constant, which `once_differentiable` lets through
             raise GradientError(
                 "second derivatives need a circuit in PyTorch operations, and this backend is on the host. Use "
                 'backend="torch" for create_graph=True.'
             )
-        d_theta, d_x = ctx.pullback(_to_numpy(gradient))
-        theta, x = ctx.like
+        theta, x = ctx.saved_tensors  # raises where one was changed in place: the arrays share their memory
+        d_theta, d_x = ctx.pull(gradient.numpy(force=True))
         return None, _like(d_theta, theta), None if d_x is None else _like(d_x, x)
 
 
-def _to_numpy(tensor: torch.Tensor) -> np.ndarray:
-    return tensor.detach().cpu().numpy()
+def is_batched(tensor: torch.Tensor) -> bool:
+    """True inside `is_grads_batched=True`, by which PyTorch computes Jacobians in one backward pass."""
+    return torch._C._functorch.is_legacy_batchedtensor(tensor)
 
 
 def _like(array: np.ndarray, tensor: torch.Tensor) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array)).to(device=tensor.device, dtype=tensor.dtype)
+    writable = np.require(array, requirements=("C", "W"))  # a backend may hand out views of its own memory
+    return torch.from_numpy(writable).to(device=tensor.device, dtype=tensor.dtype)

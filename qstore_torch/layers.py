@@ -16,6 +16,7 @@ from qstore_core.program import Execution, LayerProgram
 
 from .bridge import HostCall, TensorCall
 from .engine import TorchOps
+from .operator import graph_call
 
 __all__ = [
     "QuantumEncoder",
@@ -25,6 +26,7 @@ __all__ = [
     "QuantumReadout",
     "TorchLayer",
 ]
+
 
 _OPS = TorchOps()
 
@@ -56,6 +58,11 @@ class TorchLayer(LayerDefinition, nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Features (…, F) → outputs (…, O), in the dtype of `x`."""
+        if torch.compiler.is_compiling():  # dynamo must not trace the core: one operator stands for the layer
+            work = torch.float64 if x.dtype == torch.float64 else torch.float32
+            rows, theta = x.reshape(-1, x.shape[-1]).to(work), self.theta.to(work)
+            out = graph_call(self._program, theta, rows)
+            return out.reshape(*x.shape[:-1], out.shape[-1]).to(x.dtype if x.is_floating_point() else work)
         program, spec = self._program, self.spec
         if x.is_complex():
             raise InputError(f"{program.name} takes real numbers, received dtype {x.dtype}.")
