@@ -10,7 +10,7 @@ import torch
 from qstore_core import GradientError
 from qstore_core.program import LayerProgram
 
-__all__ = ["HostCall", "TensorCall", "is_batched"]
+__all__ = ["HostCall", "TensorCall"]
 
 
 class TensorCall(torch.autograd.Function):
@@ -35,7 +35,7 @@ class TensorCall(torch.autograd.Function):
         wanted = ctx.needs_input_grad[3:]
         theta, x = ctx.saved_tensors
         twice = torch.is_grad_enabled()
-        if not twice and not is_batched(gradient):
+        if not twice and not _is_batched(gradient):
             return None, None, None, *(g if w else None for g, w in zip(ctx.pull(gradient), wanted, strict=True))
         leaves = [t for t, w in zip((theta, x), wanted, strict=True) if w]
         with torch.enable_grad():
@@ -75,7 +75,7 @@ class HostCall(torch.autograd.Function):
         return None, _like(d_theta, theta), None if d_x is None else _like(d_x, x)
 
 
-def is_batched(tensor: torch.Tensor) -> bool:
+def _is_batched(tensor: torch.Tensor) -> bool:
     """True inside `is_grads_batched=True`, by which PyTorch computes Jacobians in one backward pass."""
     return torch._C._functorch.is_legacy_batchedtensor(tensor)
 
