@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from qstore_core import Capabilities, CapabilityError, Circuit, OptionError, hookimpl, lower
+from qstore_core.engines.adjoint import value_and_pull
 from qstore_core.engines.array import ArrayProgram, inverse_index
 from qstore_core.engines.memory import check_memory
 from qstore_core.measurement import Measurement
@@ -38,6 +39,25 @@ class TensorflowOps:
         """Take along the last axis; the gradient is a take by the inverse permutation, not a scatter."""
         return _permute(x, index, inverse_index(index))
 
+    def permute_back(self, x: tf.Tensor, index: np.ndarray) -> tf.Tensor:
+        """Take by the inverse permutation."""
+        return _permute(x, inverse_index(index), index)
+
+    def scatter_last(self, x: tf.Tensor, index: np.ndarray, width: int) -> tf.Tensor:
+        """Add columns of x up where `index` says."""
+        chosen = index[:, None] == np.arange(width)  # as a product: a scatter is slow under XLA
+        if x.shape.rank == 1:
+            return tf.linalg.matvec(tf.constant(chosen.T.astype(x.dtype.as_numpy_dtype)), x)
+        return tf.matmul(x, tf.constant(chosen.astype(x.dtype.as_numpy_dtype)))
+
+    def stack(self, arrays: Sequence[tf.Tensor], axis: int) -> tf.Tensor:
+        """Along a new axis."""
+        return tf.stack(list(arrays), axis=axis)
+
+    def scale(self, state: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
+        """Complex times real."""
+        return state * tf.cast(factor, state.dtype)
+
     def concat(self, arrays: Sequence[tf.Tensor]) -> tf.Tensor:
         """Along the last axis."""
         return tf.concat(list(arrays), axis=-1)
@@ -51,7 +71,7 @@ class TensorflowOps:
     imag = staticmethod(tf.math.imag)
     sqrt = staticmethod(tf.sqrt)
 
-    def sum(self, x: tf.Tensor, axis: int, keepdims: bool = False) -> tf.Tensor:
+    def sum(self, x: tf.Tensor, axis: int | tuple[int, ...], keepdims: bool = False) -> tf.Tensor:
         """Sum along one axis."""
         return tf.reduce_sum(x, axis=axis, keepdims=keepdims)
 
@@ -127,6 +147,12 @@ class TensorflowExecutable:
         """`theta` (W,), `inputs` (B, I) → outputs (B, O), differentiable."""
         return self.program.forward(self.ops, theta, inputs)
 
+    def apply_and_pull(
+        self, theta: tf.Tensor, inputs: tf.Tensor
+    ) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]]:
+        """The same with the pull-back of the adjoint method."""
+        return value_and_pull(self.program, self.ops, theta, inputs)
+
     def forward(self, theta: np.ndarray, inputs: np.ndarray) -> np.ndarray:
         """The same on NumPy arrays."""
         return self.apply(tf.constant(theta), tf.constant(inputs)).numpy()
@@ -135,18 +161,13 @@ class TensorflowExecutable:
         self, theta: np.ndarray, inputs: np.ndarray
     ) -> tuple[np.ndarray, Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]]:
         """Outputs, and the function that pulls cotangents back."""
-        leaves = [tf.constant(theta), tf.constant(inputs)]
-        with tf.GradientTape(persistent=True) as tape:
-            tape.watch(leaves)
-            outputs = self.apply(*leaves)
+        outputs, pull = self.apply_and_pull(tf.constant(theta), tf.constant(inputs))
 
-        def pull(cotangents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            zero = tf.UnconnectedGradients.ZERO
-            grads = tape.gradient(outputs, leaves, tf.constant(cotangents), unconnected_gradients=zero)
-            d_theta, d_inputs = (tf.convert_to_tensor(g).numpy() for g in grads)
-            return d_theta, d_inputs
+        def pull_arrays(cotangents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            d_theta, d_inputs = pull(tf.constant(cotangents))
+            return d_theta.numpy(), d_inputs.numpy()
 
-        return outputs.numpy(), pull
+        return outputs.numpy(), pull_arrays
 
     def vjp(self, theta: np.ndarray, inputs: np.ndarray, cotangents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Pull `cotangents` (B, O) back to `(d_theta (W,), d_inputs (B, I))`."""
