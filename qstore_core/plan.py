@@ -33,7 +33,7 @@ from .measurement import Measurement, Probabilities
 __all__ = ["Diagonal", "Factor", "Frame", "Plan", "PlanMeasurement", "Rotation", "lower", "parity"]
 
 Factor = tuple[Axis, Angle]
-_FULL_TURN = 4 * math.pi
+_FULL_TURN = 2 * math.pi  # minus the identity: a global phase
 
 
 def parity(value: int) -> int:
