@@ -1,0 +1,212 @@
+"""Train an image classifier whose head is three quantum layers, in Keras or in PyTorch.
+
+    python examples/image_classification.py --framework keras --quick-test --visualize
+    python examples/image_classification.py --framework torch
+    python examples/image_classification.py --data PetImages --epochs 30
+    python examples/image_classification.py --no-quantum            # classical layers in the same places
+
+image → convolutions 32, 64, 128, 256 (separable, residual) → global average pooling
+  → Dense 256 → QuantumFeatureExtractor, 8 qubits → 8 numbers
+  → Dense 64  → QuantumPooling, 6 qubits          → 3 numbers
+  → Dense 16  → QuantumReadout, 4 qubits          → 4 numbers
+  → Dense, one logit (two classes) or one for each class
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import math
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+
+from image_classification_lib import report
+from image_classification_lib.data import Batches, DataError, ImageData, load, split
+from image_classification_lib.train import Monitor, Settings, probabilities
+from rich.console import Console
+
+from qstore_core import QstoreError, cache_info, fallback_counts
+
+VALIDATION_SHARE = 0.2
+EXTRAS = {"keras": "tf", "torch": "torch"}  # what installs each framework
+QUICK_TEST = {"limit": 1000, "epochs": 5, "batch_size": 16}  # small batches: 250 steps out of few images
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return its exit status."""
+    options = parse(arguments)
+    console = Console(highlight=False)
+    try:
+        run(options, console)
+    except (DataError, QstoreError, ImportError) as error:
+        Console(stderr=True, highlight=False).print(f"error: {error}", soft_wrap=True, markup=False)
+        return 2
+    except KeyboardInterrupt:
+        console.print("stopped")
+        return 130
+    return 0
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Return the options, with every default filled in."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--framework", choices=("keras", "torch"), default="keras", help="default: keras")
+    add("--data", default="mnist", metavar="mnist|synthetic|PATH", help="PATH: a folder of class folders of JPEGs")
+    add("--image-size", type=_at_least(16), default=180, help="side of the images of a folder (default: 180)")
+    add("--limit", type=_at_least(8), help="take at most this many images")
+    add("--quick-test", action="store_true", help="1,000 images, 5 epochs, batches of 16")
+    head = parser.add_mutually_exclusive_group()
+    head.add_argument("--no-quantum", action="store_true", help="classical layers in the quantum layers' places")
+    head.add_argument("--original", action="store_true", help="one quantum layer: 8 qubits, depth 3, bases Z, X, Y")
+    head.add_argument("--preset", choices=("speed", "accuracy", "research"), help="depth and bases of the layers")
+    add("--epochs", type=_at_least(1), help="default: 20; for synthetic images 2")
+    add("--batch-size", type=_at_least(2), help="default: 64; for images larger than MNIST's 32")
+    add("--learning-rate", type=_positive, default=Settings.learning_rate, help="highest rate (default: %(default)s)")
+    add("--backend", default="auto", help="what simulates the circuits (default: %(default)s)")
+    add("--seed", type=_at_least(0), default=0, help="of the split, the weights, the order and the augmentation")
+    add("--visualize", action="store_true", help="write pictures of the run")
+    add("--output-dir", type=Path, help="where pictures and results.json go (default with --visualize: out/)")
+    options = parser.parse_args(arguments)
+    defaults = QUICK_TEST if options.quick_test else {}
+    for name, value in (
+        ("limit", defaults.get("limit")),
+        ("epochs", defaults.get("epochs", 2 if options.data == "synthetic" else 20)),
+        ("batch_size", defaults.get("batch_size", 64 if options.data == "mnist" else 32)),
+        ("output_dir", Path("out") if options.visualize else None),
+    ):
+        if getattr(options, name) is None:
+            setattr(options, name, value)
+    return options
+
+
+def run(options: argparse.Namespace, console: Console) -> report.Result:
+    """Load, train, measure and report."""
+    if options.output_dir is not None:  # before the work: a folder that cannot be written must not cost a run
+        _make_folder(options.output_dir)
+    data = load(options.data, limit=options.limit, image_size=options.image_size, seed=options.seed)
+    train, validation = split(data, validation_share=VALIDATION_SHARE, seed=options.seed)
+    settings = Settings(
+        head="classical" if options.no_quantum else "original" if options.original else "quantum",
+        epochs=options.epochs,
+        batch_size=min(options.batch_size, len(train.labels)),
+        learning_rate=options.learning_rate,
+        preset=options.preset,
+        backend=options.backend,
+        seed=options.seed,
+    )
+    framework = _import_framework(options.framework)
+    batches = Batches(train, settings.batch_size, settings.seed)
+    model = framework.make(settings, train)
+    _announce(console, framework, model, data, train, validation, settings)
+
+    with Monitor(settings, batches.steps_per_epoch, console) as monitor:
+        begin = time.perf_counter()
+        framework.fit(model, batches, validation, settings, monitor)
+        seconds = time.perf_counter() - begin
+    cache, fallbacks = cache_info(), sum(fallback_counts().values())  # before timing adds calls of its own
+    layers = framework.quantum_layers(model)
+    result = report.Result(
+        framework=options.framework,
+        version=framework.VERSION,
+        settings=settings,
+        source=data.source,
+        image_shape=data.images.shape[1:],
+        train_images=len(train.labels),
+        validation_images=len(validation.labels),
+        skipped_files=len(data.skipped),
+        parameters=framework.parameter_count(model),
+        quantum_parameters=sum(layer.spec.n_weights for layer in layers.values()),
+        history=monitor.history,
+        best=monitor.best,
+        train_seconds=seconds,
+        step_seconds=monitor.step_time,
+        part_seconds=framework.time_parts(model, batches[0][0]),
+        quantum_layers={name: layer.backend_name for name, layer in layers.items()},
+        cache={"hits": cache.hits, "misses": cache.misses},
+        fallbacks=fallbacks,
+    )
+    report.show(result, console)
+    if options.output_dir is not None:
+        written = [report.write(result, options.output_dir)]
+        if options.visualize:
+            from image_classification_lib import plots  # matplotlib takes a second: only when it is wanted
+
+            chances = probabilities(framework.predict(model, validation.images))
+            circuits = {name: layer.circuit for name, layer in layers.items()}
+            written += plots.write_all(result, validation, chances, circuits, options.output_dir)
+        console.print(f"written: {', '.join(map(str, written))}", soft_wrap=True)
+    return result
+
+
+def _import_framework(name: str) -> ModuleType:
+    """Return `fit_keras` or `fit_torch`: the same functions in both."""
+    if name == "keras":
+        os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no notes about the processor
+    try:
+        return importlib.import_module(f"image_classification_lib.fit_{name}")
+    except ImportError as error:
+        raise ImportError(
+            f'--framework {name} cannot be imported: {error}. pip install "qstore[{EXTRAS[name]},examples]"'
+        ) from error
+
+
+def _announce(
+    console: Console,
+    framework: ModuleType,
+    model: object,
+    data: ImageData,
+    train: ImageData,
+    validation: ImageData,
+    settings: Settings,
+) -> None:
+    height, width, channels = data.images.shape[1:]
+    console.print(
+        f"{framework.VERSION}, {settings.head} head{f', preset {settings.preset}' if settings.preset else ''}\n"
+        f"{data.source}: {len(train.labels)} images to train on, {len(validation.labels)} to validate, "
+        f"{height}x{width}x{channels}, classes {', '.join(data.class_names)}"
+    )
+    if data.skipped:
+        console.print(f"skipped {len(data.skipped)} files that are not JFIF or do not decode: {data.skipped[0]}, …")
+    for name, layer in framework.quantum_layers(model).items():
+        spec = layer.spec
+        console.print(f"{name}: {spec.n_qubits} qubits → {layer.output_dim} numbers, {spec.n_weights} angles")
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"--output-dir {path}: cannot be made: {error}") from error
+
+
+def _at_least(least: int):
+    def whole(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"expected a whole number, received {text!r}") from None
+        if value < least:
+            raise argparse.ArgumentTypeError(f"expected at least {least}, received {value}")
+        return value
+
+    return whole
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a positive number, received {text!r}")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,114 @@
+"""Train, predict and time in Keras. `fit_torch.py` is the same file for PyTorch."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from .data import WORKERS, Batches, ImageData
+from .nets_keras import build
+from .train import ADAM, Monitor, Settings, median_seconds, n_outputs
+
+VERSION = f"Keras {keras.__version__} on TensorFlow {tf.__version__}"
+
+
+def make(settings: Settings, data: ImageData) -> keras.Sequential:
+    """Return the network for these images."""
+    keras.utils.set_random_seed(settings.seed)
+    return build(settings, data.images.shape[1:], n_outputs(len(data.class_names)))
+
+
+def fit(model: keras.Sequential, batches: Batches, validation: ImageData, settings: Settings, monitor: Monitor) -> None:
+    """Train; the model ends up with the weights of its best epoch."""
+    binary = model.output_shape[-1] == 1
+    model.compile(
+        optimizer=keras.optimizers.Adam(epsilon=ADAM["eps"]),
+        loss=keras.losses.BinaryCrossentropy(from_logits=True)
+        if binary
+        else keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=[keras.metrics.BinaryAccuracy("accuracy", threshold=0.0) if binary else "accuracy"],
+    )
+    model.fit(
+        _stream(batches, settings.epochs, binary),
+        epochs=settings.epochs,
+        steps_per_epoch=batches.steps_per_epoch,
+        callbacks=[Watch(monitor, validation)],
+        shuffle=False,  # the batches are shuffled already
+        verbose=0,
+    )
+    model.set_weights(monitor.best_weights)
+
+
+class Watch(keras.callbacks.Callback):
+    """Tells the monitor what happens, and sets the learning rate that it wants."""
+
+    def __init__(self, monitor: Monitor, validation: ImageData) -> None:
+        super().__init__()
+        self.monitor, self.validation = monitor, validation
+
+    def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
+        self.model.optimizer.learning_rate = self.monitor.learning_rate
+
+    def on_train_batch_end(self, batch: int, logs: dict) -> None:
+        self.monitor.step_done(float(logs["loss"]), float(logs["accuracy"]))
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        logits = predict(self.model, self.validation.images)
+        if not self.monitor.epoch_done(logits, self.validation.labels, self.model.get_weights):
+            self.model.stop_training = True
+
+
+def predict(model: keras.Sequential, images: np.ndarray, *, batch_size: int = 128) -> np.ndarray:
+    """Return logits (N, n_outputs)."""
+    return model.predict(images, batch_size=batch_size, verbose=0)
+
+
+def parameter_count(model: keras.Sequential) -> int:
+    """Return the number of trained numbers."""
+    return sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
+
+
+def quantum_layers(model: keras.Sequential) -> dict[str, keras.layers.Layer]:
+    """Return the quantum layers by name."""
+    return {part.name: part for part in model.layers if hasattr(part, "circuit")}
+
+
+def time_parts(model: keras.Sequential, images: np.ndarray) -> dict[str, float]:
+    """Return the seconds that each part takes alone, forward and backward, on the batch that reaches it."""
+    x = tf.constant(images)
+    times = {}
+    for part in model.layers:
+        inputs = x
+        x = part(inputs, training=False)  # leaves the running means of the batch normalisation alone
+        run = _both_ways(part, inputs)
+        times[part.name] = median_seconds(lambda run=run: [tensor.numpy() for tensor in run()[-1:]])
+    return times
+
+
+def _both_ways(part: keras.layers.Layer, inputs: tf.Tensor):
+    @tf.function
+    def run():
+        with tf.GradientTape() as tape:
+            if inputs.dtype.is_floating:
+                tape.watch(inputs)
+            outputs = part(inputs, training=False)
+        wanted = [weight.value for weight in part.trainable_weights]
+        if inputs.dtype.is_floating:
+            wanted.append(inputs)
+        return tape.gradient(outputs, wanted) if wanted else [outputs]
+
+    return run
+
+
+def _stream(batches: Batches, epochs: int, binary: bool) -> tf.data.Dataset:
+    """Return all batches of all epochs; threads prepare the next ones while this one trains."""
+
+    def read(number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        images, labels = tf.numpy_function(batches.__getitem__, [number], (tf.uint8, tf.int64), stateful=False)
+        images.set_shape((batches.batch_size, *batches.data.images.shape[1:]))
+        labels.set_shape((batches.batch_size,))
+        return images, tf.cast(labels, tf.float32)[:, None] if binary else labels
+
+    numbers = tf.data.Dataset.range(epochs * batches.steps_per_epoch)
+    return numbers.map(read, num_parallel_calls=WORKERS, deterministic=True).prefetch(4)
