@@ -7,7 +7,9 @@ gradient method. Tensor path: the same encoding in the framework's ops, then `Ex
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -81,22 +83,18 @@ def choose_backend(framework: str | None, shots: int | None) -> tuple[str, str]:
         raise CapabilityError(
             f"shots={shots} needs a backend that samples. Name one: {', '.join(_other_names()) or 'none is installed'}."
         )
-    if framework is not None:
-        return framework, f"the {framework} engine runs on the tensors where they are"
-    usable = {info.name for info in list_backends()}
-    if "numba" in usable and _importable("numba"):
+    if _has_numba():
         return "numba", "the fastest engine on a CPU"
-    return "statevector", 'numba is not installed (pip install "qstore[fast]")'
+    return framework or "statevector", 'numba, which is faster on a CPU, is not installed: pip install "qstore[fast]"'
 
 
 def _other_names() -> list[str]:
     return [info.name for info in list_backends() if info.name not in OWN_ENGINES]
 
 
-def _importable(name: str) -> bool:
-    from importlib.util import find_spec
-
-    return find_spec(name) is not None
+@lru_cache(maxsize=1)
+def _has_numba() -> bool:
+    return find_spec("numba") is not None and any(info.name == "numba" for info in list_backends())
 
 
 class LayerProgram:
@@ -107,6 +105,10 @@ class LayerProgram:
         execution: How.
         name: Layer name, for messages and profiles.
         framework: None (NumPy), "torch" or "tensorflow": whose tensors the layer meets.
+
+    Attributes:
+        twin: With backend "auto": the same layer on the framework's own engine, for tensors on a GPU, function
+            transforms, second derivatives and exported graphs. None where the backend was named, or is that engine.
     """
 
     def __init__(self, spec: LayerSpec, execution: Execution, *, name: str, framework: str | None = None) -> None:
@@ -114,6 +116,7 @@ class LayerProgram:
         self.spec, self.execution, self.name, self.framework = spec, execution, name, framework
         self._recipes: dict[tuple[int, str, bool], Recipe] = {}
         self.reason = "as asked"
+        self.twin: LayerProgram | None = None
         if spec.measurement is None:
             self.backends: tuple[Backend, ...] = ()
             self.ladder = Ladder(name, ())
@@ -121,6 +124,9 @@ class LayerProgram:
         backend = execution.backend
         if isinstance(backend, str) and backend == "auto":
             backend, self.reason = choose_backend(framework, execution.shots)
+            if framework is not None and backend != framework:
+                twin = replace(execution, backend=framework, fallback=None)
+                self.twin = LayerProgram(spec, twin, name=name, framework=framework)
         first = get_backend(backend)
         chain = _fallback_names(execution.fallback, first)
         self.backends = (first, *(get_backend(name) for name in chain))
@@ -192,6 +198,8 @@ class LayerProgram:
         if not self.backends:
             return f"{self.name}: normalises; runs no circuit"
         rest = "".join(f", then {b.name}" for b in self.backends[1:])
+        if self.twin is not None:
+            rest += f"; {self.twin.backend_name} on a GPU and wherever tensors must not leave the framework"
         return f"{self.name}: {self.backend_name} ({self.reason}){rest}"
 
     # -- executables ----------------------------------------------------------------------------------------------

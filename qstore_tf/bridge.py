@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.ops import control_flow_util  # the one place that knows of jit_compile=True
 
 from qstore_core import GradientError
 from qstore_core.program import LayerProgram
 
-__all__ = ["host_call"]
+__all__ = ["host_call", "may_call_host", "refuse_gradient"]
 
 
 def host_call(program: LayerProgram, theta: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
@@ -51,6 +53,16 @@ def host_call(program: LayerProgram, theta: tf.Tensor, x: tf.Tensor) -> tf.Tenso
         return y, gradient
 
     return call(theta, x)
+
+
+def may_call_host() -> bool:
+    """True outside XLA, and where no GPU would have to wait for the host."""
+    return not (control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()) or _has_gpu())
+
+
+@lru_cache(maxsize=1)
+def _has_gpu() -> bool:
+    return bool(tf.config.list_physical_devices("GPU"))
 
 
 def _once(tensor: tf.Tensor) -> tf.Tensor:

@@ -14,7 +14,7 @@ from qstore_core.initial import Init, initial_theta
 from qstore_core.layers import numbered
 from qstore_core.program import Execution, LayerProgram
 
-from .bridge import host_call, refuse_gradient
+from .bridge import host_call, may_call_host, refuse_gradient
 from .engine import TensorflowOps
 
 __all__ = [
@@ -44,7 +44,7 @@ class KerasLayer(LayerDefinition, keras.Layer):
         name = framework.get("name") or numbered(type(self).__name__)
         self._program = LayerProgram(spec, execution, name=name, framework="tensorflow")
         self._config, self._init = config, init
-        self.supports_jit = self._program.on_tensors
+        self.supports_jit = self._program.on_tensors or self._program.twin is not None
 
     def build(self, input_shape: Any) -> None:
         """Create theta; it exists even for unknown batch sizes, since shapes are known from the spec."""
@@ -62,7 +62,7 @@ class KerasLayer(LayerDefinition, keras.Layer):
         )
         self.built = True
 
-    def call(self, x: Any) -> Any:
+    def call(self, x: Any, training: bool | None = None) -> Any:
         """Features (…, F) → outputs (…, O), in the layer's compute dtype."""
         program, spec = self._program, self.spec
         x = tf.convert_to_tensor(x)
@@ -74,6 +74,8 @@ class KerasLayer(LayerDefinition, keras.Layer):
                 f"{program.name} takes inputs of shape (batch, features), received {tuple(x.shape)}. "
                 "Use x[None, :] for one sample."
             )
+        if program.twin is not None and not (training is True and may_call_host()):
+            program = program.twin  # inference may be exported, and a graph on disk cannot call the host
         work = tf.float64 if x.dtype == tf.float64 else tf.float32
         rows, theta = tf.cast(x, work), tf.cast(self.theta, work)
         if x.shape.rank != 2:

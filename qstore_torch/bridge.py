@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,11 @@ import torch
 from qstore_core import GradientError
 from qstore_core.program import LayerProgram
 
+from .engine import TorchOps
+
 __all__ = ["HostCall", "TensorCall"]
+
+_OPS = TorchOps()
 
 
 class TensorCall(torch.autograd.Function):
@@ -34,18 +39,23 @@ class TensorCall(torch.autograd.Function):
         """Pull `gradient` back."""
         wanted = ctx.needs_input_grad[3:]
         theta, x = ctx.saved_tensors
-        twice = torch.is_grad_enabled()
-        if not twice and not _is_batched(gradient):
-            return None, None, None, *(g if w else None for g, w in zip(ctx.pull(gradient), wanted, strict=True))
-        leaves = [t for t, w in zip((theta, x), wanted, strict=True) if w]
-        with torch.enable_grad():
-            outputs = ctx.run(theta, x)
-        grads = iter(
-            torch.autograd.grad(
-                outputs, leaves, gradient, create_graph=twice, allow_unused=True, materialize_grads=True
-            )
-        )
-        return None, None, None, *(next(grads) if w else None for w in wanted)
+        if torch.is_grad_enabled() or _is_batched(gradient):
+            return None, None, None, *_by_autograd(ctx.run, (theta, x), wanted, gradient)
+        return None, None, None, *(g if w else None for g, w in zip(ctx.pull(gradient), wanted, strict=True))
+
+
+def _by_autograd(
+    run: Callable[..., torch.Tensor], tensors: Sequence[torch.Tensor], wanted: Sequence[bool], gradient: torch.Tensor
+) -> Iterator[torch.Tensor | None]:
+    """Gradients through the plain operations, which can be differentiated again."""
+    twice = torch.is_grad_enabled()
+    with torch.enable_grad():
+        outputs = run(*tensors)
+    leaves = [t for t, w in zip(tensors, wanted, strict=True) if w]
+    grads = iter(
+        torch.autograd.grad(outputs, leaves, gradient, create_graph=twice, allow_unused=True, materialize_grads=True)
+    )
+    return (next(grads) if w else None for w in wanted)
 
 
 class HostCall(torch.autograd.Function):
@@ -55,6 +65,7 @@ class HostCall(torch.autograd.Function):
     def forward(ctx: Any, program: LayerProgram, theta: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         """`theta` (W,), `x` (B, F) → (B, O), on the device of `x`."""
         arrays = theta.numpy(force=True), x.numpy(force=True)
+        ctx.program = program
         if any(ctx.needs_input_grad):
             outputs, ctx.pull = program.value_and_vjp(*arrays, wrt_inputs=ctx.needs_input_grad[2])
             ctx.save_for_backward(theta, x)
@@ -63,14 +74,21 @@ class HostCall(torch.autograd.Function):
         return _like(outputs, x)
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[None, torch.Tensor, torch.Tensor | None]:
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:
         """Pull `gradient` back."""
-        if torch.is_grad_enabled():  # also where `gradient` is a constant, which `once_differentiable` lets through
-            raise GradientError(
-                "second derivatives need a circuit in PyTorch operations, and this backend is on the host. Use "
-                'backend="torch" for create_graph=True.'
-            )
         theta, x = ctx.saved_tensors  # raises where one was changed in place: the arrays share their memory
+        if torch.is_grad_enabled() or _is_batched(gradient):
+            # Also where `gradient` is a constant, which `once_differentiable` lets through.
+            twin = ctx.program.twin
+            if twin is None:
+                raise GradientError(
+                    "second derivatives need a circuit in PyTorch operations, and this backend is on the host. Use "
+                    'backend="torch" for create_graph=True.'
+                )
+            dtype = "float64" if x.dtype == torch.float64 else "float32"
+            return None, *_by_autograd(
+                lambda theta_, x_: twin.apply(_OPS, theta_, x_, dtype), (theta, x), ctx.needs_input_grad[1:], gradient
+            )
         d_theta, d_x = ctx.pull(gradient.numpy(force=True))
         return None, _like(d_theta, theta), None if d_x is None else _like(d_x, x)
 

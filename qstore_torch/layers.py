@@ -76,8 +76,11 @@ class TorchLayer(LayerDefinition, nn.Module):
             raise GradientError(program.no_input_gradient)
         work = torch.float64 if x.dtype == torch.float64 else torch.float32
         rows, theta = x.reshape(-1, x.shape[-1]).to(work), self.theta.to(work)
+        eager = _is_eager()
+        if program.twin is not None and (x.device.type != "cpu" or not eager):
+            program = program.twin
         if program.on_tensors:
-            eager, bits = _is_eager(), not spec.encoding.differentiable
+            bits = not spec.encoding.differentiable
             if eager and rows.device.type == "cpu" and (bits or not torch.isfinite(rows).all()):
                 program.check_values(rows.detach().numpy())  # what NumPy layers refuse is refused here
             dtype = "float64" if work == torch.float64 else "float32"

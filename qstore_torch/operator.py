@@ -36,10 +36,15 @@ def _width(program: LayerProgram) -> int:
     return program.spec.output_dim
 
 
+def _program(handle: int, x: torch.Tensor) -> LayerProgram:
+    program = _programs[handle]
+    return program if program.twin is None or x.device.type == "cpu" else program.twin
+
+
 @torch.library.custom_op("qstore::layer", mutates_args=())
 def layer(handle: int, width: int, theta: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     """Features `x` (B, F) → outputs (B, width)."""
-    program = _programs[handle]
+    program = _program(handle, x)
     program.spec.check_features(tuple(x.shape))
     if program.on_tensors:
         return program.apply(_OPS, theta, x, _dtype(x)).clone()  # an operator may not return its input
@@ -56,7 +61,7 @@ def layer_vjp(
     handle: int, wrt_inputs: bool, theta: torch.Tensor, x: torch.Tensor, gradient: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Pull `gradient` (B, width) back; the second result is empty where input gradients are not wanted."""
-    program, nothing = _programs[handle], x.new_empty((0,))
+    program, nothing = _program(handle, x), x.new_empty((0,))
     if wrt_inputs and not program.has_input_gradient:
         raise GradientError(program.no_input_gradient)
     if program.on_tensors:
