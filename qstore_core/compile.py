@@ -76,12 +76,13 @@ class _Cache:
 
     def __init__(self, maxsize: int) -> None:
         self.maxsize = maxsize
+        self._lock = threading.Lock()
         self.clear()
 
     def clear(self) -> None:
-        self._lock = threading.Lock()
-        self._entries: OrderedDict[Recipe, _Entry] = OrderedDict()
-        self.hits = self.misses = 0
+        with self._lock:
+            self._entries: OrderedDict[Recipe, _Entry] = OrderedDict()
+            self.hits = self.misses = 0
 
     def get(self, recipe: Recipe) -> Executable:
         with self._lock:
@@ -109,6 +110,7 @@ class _Cache:
                     raise
                 with self._lock:
                     self.misses += 1
+                    self._entries.setdefault(recipe, entry)  # it was removed where another thread failed before
                     while len(self._entries) > self.maxsize:
                         self._entries.popitem(last=False)
             else:
