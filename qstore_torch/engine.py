@@ -14,7 +14,7 @@ from qstore_core.engines.array import ArrayProgram, inverse_index
 from qstore_core.engines.memory import check_memory
 from qstore_core.measurement import Measurement
 
-__all__ = ["TorchBackend", "TorchExecutable", "TorchOps"]
+__all__ = ["TorchBackend", "TorchExecutable", "TorchOps", "is_plain"]
 
 _COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
 
@@ -29,12 +29,15 @@ class TorchOps:
     def _keep(self, value: np.ndarray, device: torch.device, dtype: torch.dtype, part: str = "") -> torch.Tensor:
         if value.flags.writeable:
             return torch.as_tensor(value, dtype=dtype, device=device)
-        key = (id(value), device, dtype, part)
-        if key not in self._kept:
-            source = inverse_index(value) if part == "inverse" else np.array(value)
+        key, plain = (id(value), device, dtype, part), is_plain()
+        if plain and key in self._kept:
+            return self._kept[key][1]
+        source = inverse_index(value) if part == "inverse" else np.array(value)
+        with torch.inference_mode(mode=False):  # what is made in inference mode cannot take part in training later
             tensor = torch.as_tensor(source, device=device).to(dtype)
+        if plain:
             self._kept[key] = (value, tensor)  # `value` too, so that its id stays its own
-        return self._kept[key][1]
+        return tensor
 
     def const(self, value: np.ndarray, like: torch.Tensor) -> torch.Tensor:
         """`value` beside `like`, in its precision."""
@@ -52,7 +55,7 @@ class TorchOps:
     def permute(self, x: torch.Tensor, index: np.ndarray) -> torch.Tensor:
         """Take along the last axis; the gradient is a take by the inverse permutation, not a scatter."""
         forward = self._keep(index, x.device, torch.int64)
-        if not x.requires_grad:
+        if not x.requires_grad or not is_plain():
             return x.index_select(-1, forward)
         return _Permute.apply(x, forward, self._keep(index, x.device, torch.int64, "inverse"))
 
@@ -119,6 +122,11 @@ class TorchOps:
         """Zeros up to `width` columns."""
         missing = width - x.shape[-1]
         return torch.nn.functional.pad(x, (0, missing)) if missing else x
+
+
+def is_plain() -> bool:
+    """True where tensors are what they seem: outside function transforms, fake tensors and other dispatch modes."""
+    return torch._C._functorch.peek_interpreter_stack() is None and not torch._C._len_torch_dispatch_stack()
 
 
 class _Permute(torch.autograd.Function):
