@@ -329,7 +329,7 @@ class LayerProgram:
                     d_theta, d_inputs = np.zeros_like(theta), np.zeros_like(inputs)
                 else:
                     d_theta, d_inputs = pull(flat)
-                d_x = None if d_inputs is None or not wrt_inputs else unencode(d_inputs).reshape(*lead, -1)
+                d_x = None if d_inputs is None or not wrt_inputs else unencode(d_inputs).reshape(*lead, rows.shape[1])
                 return d_theta, d_x
 
         return outputs.reshape(*lead, self.spec.output_dim).astype(rows.dtype, copy=False), pullback

@@ -15,7 +15,7 @@ from qstore_core.layers import numbered
 from qstore_core.program import Execution, LayerProgram
 
 from .bridge import HostCall, TensorCall
-from .engine import TorchOps
+from .engine import TorchOps, is_plain
 from .operator import graph_call
 
 __all__ = [
@@ -32,9 +32,13 @@ _OPS = TorchOps()
 
 
 class TorchLayer(LayerDefinition, nn.Module):
-    """Base of the PyTorch layers. `theta` is a parameter; inputs (…, F) of any float dtype and device."""
+    """Base of the PyTorch layers. `theta` is a parameter; inputs (…, F) of any float dtype and device.
 
-    theta: nn.Parameter
+    NaN and infinity raise an `InputError` on the CPU and on host backends. On a GPU, where looking would wait for the
+    device, and in function transforms they propagate: NaN features give NaN outputs.
+    """
+
+    theta: torch.Tensor
 
     def _define(  # type: ignore[override]
         self,
@@ -49,49 +53,68 @@ class TorchLayer(LayerDefinition, nn.Module):
     ) -> None:
         nn.Module.__init__(self)
         program = LayerProgram(spec, execution, name=name or numbered(type(self).__name__), framework="torch")
-        self._program, self._config = program, config
-        seed = execution.seed
-        if seed is None:  # torch.manual_seed decides
-            seed = int(torch.randint(2**31, ()).item())
-        theta = torch.tensor(initial_theta(init, spec.n_weights, seed))
-        self.theta = nn.Parameter(theta.to(device=device, dtype=dtype or torch.get_default_dtype()))
+        self._program, self._config, self._init = program, config, init
+        theta = torch.empty(spec.n_weights, device=device, dtype=dtype)
+        if spec.n_weights:
+            self.theta = nn.Parameter(theta)
+        else:  # a parameter that no gradient ever reaches would stop DistributedDataParallel
+            self.register_buffer("theta", theta, persistent=False)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw theta anew: from `seed`, or where that is None from PyTorch's generator (`torch.manual_seed`)."""
+        seed = self._program.execution.seed
+        if seed is None:
+            seed = int(torch.randint(2**31, (), device="cpu"))
+        theta = torch.from_numpy(initial_theta(self._init, self.spec.n_weights, seed))
+        with torch.no_grad():
+            self.theta.copy_(theta)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Features (…, F) → outputs (…, O), in the dtype of `x`."""
         if torch.compiler.is_compiling():  # dynamo must not trace the core: one operator stands for the layer
             work = torch.float64 if x.dtype == torch.float64 else torch.float32
-            rows, theta = x.reshape(-1, x.shape[-1]).to(work), self.theta.to(work)
+            rows, theta = x.flatten(0, -2).to(work), self.theta.to(work)
             out = graph_call(self._program, theta, rows)
             return out.reshape(*x.shape[:-1], out.shape[-1]).to(x.dtype if x.is_floating_point() else work)
+        self._check(x)
         program, spec = self._program, self.spec
-        if x.is_complex():
-            raise InputError(f"{program.name} takes real numbers, received dtype {x.dtype}.")
-        spec.check_features(tuple(x.shape))
-        if x.dim() == 1:
-            raise ShapeError(
-                f"{program.name} takes inputs of shape (batch, features), received {tuple(x.shape)}. "
-                "Use x[None, :] for one sample."
-            )
-        if x.requires_grad and torch.is_grad_enabled() and not program.has_input_gradient:
-            raise GradientError(program.no_input_gradient)
         work = torch.float64 if x.dtype == torch.float64 else torch.float32
-        rows, theta = x.reshape(-1, x.shape[-1]).to(work), self.theta.to(work)
+        rows, theta = x.flatten(0, -2).to(work), self.theta.to(work)
+        if not torch.is_grad_enabled():  # autograd functions are not told that
+            rows, theta = rows.detach(), theta.detach()
+        if rows.requires_grad and not program.has_input_gradient:
+            raise GradientError(program.no_input_gradient)
         eager = _is_eager()
         if program.twin is not None and (x.device.type != "cpu" or not eager):
             program = program.twin
         if program.on_tensors:
             bits = not spec.encoding.differentiable
             if eager and rows.device.type == "cpu" and (bits or not torch.isfinite(rows).all()):
-                program.check_values(rows.detach().numpy())  # what NumPy layers refuse is refused here
+                program.check_values(rows.numpy(force=True))  # what NumPy layers refuse is refused here
             dtype = "float64" if work == torch.float64 else "float32"
             with _full_precision(rows):
-                if eager and torch.is_grad_enabled() and (theta.requires_grad or rows.requires_grad):
+                if eager and (theta.requires_grad or rows.requires_grad):
                     out = TensorCall.apply(program, _OPS, dtype, theta, rows)
                 else:
                     out = program.apply(_OPS, theta, rows, dtype)
         else:
             out = HostCall.apply(program, theta, rows)
         return out.reshape(*x.shape[:-1], spec.output_dim).to(x.dtype if x.is_floating_point() else work)
+
+    def _check(self, x: Any) -> None:
+        """Raise for what is not (batch, features) of real numbers."""
+        name = self._program.name
+        if not isinstance(x, torch.Tensor):
+            raise InputError(f"{name} takes a torch.Tensor, received {type(x).__name__}. Use torch.as_tensor(x).")
+        if x.is_complex():
+            raise InputError(f"{name} takes real numbers, received dtype {x.dtype}.")
+        self.spec.check_features(tuple(x.shape))
+        if x.dim() == 1:
+            raise ShapeError(
+                f"{name} takes inputs of shape (batch, features), received {tuple(x.shape)}. "
+                "Use x[None, :] for one sample."
+            )
 
     async def call_async(self, x: torch.Tensor) -> torch.Tensor:
         """The same without blocking the running event loop; gradients flow through the result."""
@@ -115,17 +138,13 @@ class TorchLayer(LayerDefinition, nn.Module):
 
 def _is_eager() -> bool:
     """True outside compilation, tracing and function transforms: values exist, and Python may look at them."""
-    return (
-        not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()
-        and torch._C._functorch.peek_interpreter_stack() is None
-    )
+    return is_plain() and not torch.compiler.is_compiling() and not torch.jit.is_tracing()
 
 
 def _full_precision(rows: torch.Tensor) -> Any:
     """Autocast must not reach the circuit: bfloat16 amplitudes would lose the physics."""
     kind = rows.device.type
-    if torch.is_autocast_enabled(kind):
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
         return torch.autocast(kind, enabled=False)
     return contextlib.nullcontext()
 
