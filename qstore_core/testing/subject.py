@@ -17,7 +17,19 @@ from ..measurement import Measurement, Probabilities
 from ..plugins import get_backend
 from . import reference
 
-__all__ = ["Check", "ConformanceError", "NotDeclared", "Subject", "check", "registered", "same"]
+__all__ = [
+    "SEED",
+    "SIGMAS",
+    "Check",
+    "ConformanceError",
+    "NotDeclared",
+    "Subject",
+    "arrays",
+    "check",
+    "registered",
+    "same",
+    "shaped",
+]
 
 SIGMAS = 5.0
 SEED = 20240229

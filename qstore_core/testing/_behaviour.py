@@ -11,12 +11,12 @@ from ..errors import CapabilityError, InputError, OptionError, QstoreError, Shap
 from ..layers import QuantumFeatureExtractor
 from ..measurement import Expectation
 from ..plugins import get_backend
+from ._values import random_point, rotations
 from .subject import ConformanceError, NotDeclared, Subject, arrays, check, same
-from .values import random_point, rotations
 
 
 @check("repeatable")
-def repeatable(subject: Subject) -> None:
+def _repeatable(subject: Subject) -> None:
     """Exact values are the same at every call and after every compilation."""
     if subject.shots is not None:
         raise NotDeclared("capabilities.exact is False: values are sampled")
@@ -34,7 +34,7 @@ def repeatable(subject: Subject) -> None:
 
 
 @check("threads")
-def threads(subject: Subject) -> None:
+def _threads(subject: Subject) -> None:
     """Four threads compile and call at once; each gets its own values."""
     circuit, measured = rotations(2), Expectation()
     points = [arrays(*random_point(circuit, 3, seed), "float64") for seed in range(12)]
@@ -53,7 +53,7 @@ def threads(subject: Subject) -> None:
 
 
 @check("pickling")
-def pickling(subject: Subject) -> None:
+def _pickling(subject: Subject) -> None:
     """A layer on this backend can be sent to another process."""
     by_name = isinstance(subject.given, str) and not subject.options
     layer = QuantumFeatureExtractor(
@@ -78,7 +78,7 @@ def pickling(subject: Subject) -> None:
 
 
 @check("errors")
-def errors(subject: Subject) -> None:
+def _errors(subject: Subject) -> None:
     """The caller's mistakes come out as what they are, never as a fallback; limits are said before anything runs."""
     layer = QuantumFeatureExtractor(2, depth=1, encoding="angle", backend=subject.backend, shots=subject.shots)
     for inputs, kind in ((np.array([[np.nan, 0.0]]), InputError), (np.zeros((1, 5)), ShapeError)):
@@ -99,7 +99,7 @@ def errors(subject: Subject) -> None:
 
 
 @check("options")
-def options(subject: Subject) -> None:
+def _options(subject: Subject) -> None:
     """An unknown option is refused by name."""
     if not isinstance(subject.given, str):
         raise NotDeclared("the backend was given as an object")

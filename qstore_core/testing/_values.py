@@ -15,6 +15,8 @@ from ..measurement import Expectation, Observable, Pauli, Probabilities
 from . import reference
 from .subject import SEED, ConformanceError, NotDeclared, Subject, arrays, check, same, shaped
 
+__all__ = ["random_point", "rotations", "unit"]
+
 
 def rotations(n_qubits: int, *, amplitudes: bool = False, depth: int = 1) -> Circuit:
     """RY(input) on each qubit, then levels of RY, RZ(weight) and a ring of CNOTs."""
@@ -48,7 +50,7 @@ def random_point(circuit: Circuit, batch: int, seed: int = SEED) -> tuple[np.nda
 
 
 @check("contract", core=True)
-def contract(subject: Subject) -> None:
+def _contract(subject: Subject) -> None:
     """It is a Backend; executables have the methods that its capabilities declare."""
     backend = subject.backend
     problems = contract_problems(backend)
@@ -70,7 +72,7 @@ def contract(subject: Subject) -> None:
 
 
 @check("output shape", core=True)
-def output_shape(subject: Subject) -> None:
+def _output_shape(subject: Subject) -> None:
     """(batch, outputs), real floats; also without inputs, without weights, for one row and one output."""
     for n_qubits, measurement in ((1, Expectation()), (3, Expectation(("Z", "X"))), (2, Probabilities())):
         circuit = rotations(n_qubits)
@@ -85,7 +87,7 @@ def output_shape(subject: Subject) -> None:
 
 
 @check("dtypes", core=True)
-def dtypes(subject: Subject) -> None:
+def _dtypes(subject: Subject) -> None:
     """float32 and float64; float64 is accurate to 1e-6."""
     circuit = rotations(2)
     for dtype in ("float32", "float64"):
@@ -93,7 +95,7 @@ def dtypes(subject: Subject) -> None:
 
 
 @check("closed forms", core=True)
-def closed_forms(subject: Subject) -> None:
+def _closed_forms(subject: Subject) -> None:
     """RY, RX, RZ: cosines and sines; the Bell state; Born's rule."""
     x = np.linspace(-3.0, 3.0, 7)[:, None]
     for gate, basis, want, formula in (
@@ -123,7 +125,7 @@ def closed_forms(subject: Subject) -> None:
 
 
 @check("qubit order", core=True)
-def qubit_order(subject: Subject) -> None:
+def _qubit_order(subject: Subject) -> None:
     """Qubit 0 is the most significant bit of the index and the first output; controls come first."""
     c = Circuit(3)
     c.append("x", (0,))
@@ -155,7 +157,7 @@ def qubit_order(subject: Subject) -> None:
 
 
 @check("every gate")
-def every_gate(subject: Subject) -> None:
+def _every_gate(subject: Subject) -> None:
     """Each gate of the table against its matrix, on a state that shows every phase."""
     bases = Expectation(("X", "Y", "Z"))
     refused = []
@@ -179,7 +181,7 @@ def every_gate(subject: Subject) -> None:
 
 
 @check("circuits")
-def circuits(subject: Subject) -> None:
+def _circuits(subject: Subject) -> None:
     """Random circuits against a dense reference."""
     rng = np.random.default_rng(SEED)
     names = [name for name, entry in GATES.items() if entry.n_qubits <= 2]
@@ -196,7 +198,7 @@ def circuits(subject: Subject) -> None:
 
 
 @check("angles")
-def angles(subject: Subject) -> None:
+def _angles(subject: Subject) -> None:
     """Angles that are polynomials of slots: sums, products, constants, a slot used twice."""
     c = Circuit(2)
     (x, y), (v, w) = c.inputs(2), c.weights(2)
@@ -212,7 +214,7 @@ def angles(subject: Subject) -> None:
 
 
 @check("amplitudes")
-def amplitudes(subject: Subject) -> None:
+def _amplitudes(subject: Subject) -> None:
     """Unit rows of real amplitudes as the start state, alone and before angles."""
     c = rotations(3, amplitudes=True)
     subject.expect(c, Expectation(("Z", "X")), *random_point(c, 4), "amplitude inputs")
@@ -223,7 +225,7 @@ def amplitudes(subject: Subject) -> None:
 
 
 @check("observables")
-def observables(subject: Subject) -> None:
+def _observables(subject: Subject) -> None:
     """Sums of Pauli strings with coefficients; bases on chosen qubits."""
     c = rotations(3)
     point = random_point(c, 3)
@@ -237,7 +239,7 @@ def observables(subject: Subject) -> None:
 
 
 @check("probabilities")
-def probabilities(subject: Subject) -> None:
+def _probabilities(subject: Subject) -> None:
     """Probabilities of all bitstrings, of chosen qubits in their order, and of classes; they sum to 1."""
     c = rotations(3)
     point = random_point(c, 3)
@@ -252,7 +254,7 @@ def probabilities(subject: Subject) -> None:
 
 
 @check("batch = loop", core=True)
-def batch_is_loop(subject: Subject) -> None:
+def _batch_is_loop(subject: Subject) -> None:
     """Every row of a batch has the value that it has alone."""
     circuit, measured = rotations(2), Expectation(("Z", "X"))
     theta, inputs = arrays(*random_point(circuit, 19), "float64")
@@ -270,7 +272,7 @@ def batch_is_loop(subject: Subject) -> None:
 
 
 @check("empty batch")
-def empty_batch(subject: Subject) -> None:
+def _empty_batch(subject: Subject) -> None:
     """A layer on this backend takes no rows and further leading dimensions."""
     layer = QuantumFeatureExtractor(2, depth=1, encoding="angle", backend=subject.backend, shots=subject.shots)
     for shape in ((0, 2), (2, 3, 2)):
@@ -282,7 +284,7 @@ def empty_batch(subject: Subject) -> None:
 
 
 @check("arguments")
-def arguments_untouched(subject: Subject) -> None:
+def _arguments_untouched(subject: Subject) -> None:
     """No call of forward writes to its arguments, and its result is not written to by the next call."""
     circuit = rotations(2, amplitudes=True)
     theta, inputs = arrays(*random_point(circuit, 3), "float64")

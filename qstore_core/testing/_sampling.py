@@ -8,8 +8,8 @@ from ..circuit import Circuit
 from ..errors import CapabilityError
 from ..measurement import Expectation, Probabilities
 from . import reference
+from ._values import random_point, rotations
 from .subject import SIGMAS, ConformanceError, NotDeclared, Subject, check, same
-from .values import random_point, rotations
 
 _SHOTS = 200
 _ROWS = 128
@@ -23,7 +23,7 @@ def _cosine() -> Circuit:
 
 
 @check("shots refused")
-def shots_refused(subject: Subject) -> None:
+def _shots_refused(subject: Subject) -> None:
     """A backend that does not sample says so, with a CapabilityError, instead of ignoring shots."""
     if subject.capabilities.shots:
         raise NotDeclared("capabilities.shots is True: it takes shots")
@@ -35,7 +35,7 @@ def shots_refused(subject: Subject) -> None:
 
 
 @check("shots: mean")
-def shots_mean(subject: Subject) -> None:
+def _shots_mean(subject: Subject) -> None:
     """Sampled expectations and probabilities lie within 5 standard deviations."""
     subject.need("shots", _NO_SHOTS)
     shots = 2000
@@ -50,7 +50,7 @@ def shots_mean(subject: Subject) -> None:
 
 
 @check("shots: spread")
-def shots_spread(subject: Subject) -> None:
+def _shots_spread(subject: Subject) -> None:
     """Sampled values differ from exact ones by as much as the number of shots says, independently per row."""
     subject.need("shots", _NO_SHOTS)
     x = np.linspace(0.5, 2.6, _ROWS)[:, None]
@@ -71,7 +71,7 @@ def shots_spread(subject: Subject) -> None:
 
 
 @check("shots: fresh")
-def shots_fresh(subject: Subject) -> None:
+def _shots_fresh(subject: Subject) -> None:
     """Every call samples anew: noise that is frozen would bias training."""
     subject.need("shots", _NO_SHOTS)
     executable = subject.compile(_cosine(), Expectation(), shots=_SHOTS)
@@ -82,7 +82,7 @@ def shots_fresh(subject: Subject) -> None:
 
 
 @check("shots: seed")
-def shots_seed(subject: Subject) -> None:
+def _shots_seed(subject: Subject) -> None:
     """The same seed gives the same samples, another seed others."""
     subject.need("shots", _NO_SHOTS)
     if subject.capabilities.remote:

@@ -14,8 +14,10 @@ from ..differentiate import ParameterShift, unshared
 from ..layers import QuantumFeatureExtractor
 from ..measurement import Expectation, Measurement
 from . import reference
+from ._values import random_point, rotations, unit
 from .subject import SEED, SIGMAS, ConformanceError, NotDeclared, Subject, arrays, check, same
-from .values import random_point, rotations, unit
+
+__all__ = ["differences"]
 
 _STEP = 0.02
 _SHIFT_TOLERANCE = 1e-5
@@ -72,21 +74,21 @@ def _against_both(subject: Subject, circuit: Circuit, measured: Measurement, whi
 
 
 @check("gradient: weights")
-def gradient_of_weights(subject: Subject) -> None:
+def _gradient_of_weights(subject: Subject) -> None:
     """The vjp for theta against the parameter-shift rule and finite differences, both of forward."""
     subject.need("vjp", _COMPUTED_BY_CORE)
     _against_both(subject, _circuit(), Expectation(("Z", "X")), 0, "theta")
 
 
 @check("gradient: inputs")
-def gradient_of_inputs(subject: Subject) -> None:
+def _gradient_of_inputs(subject: Subject) -> None:
     """The vjp for angle inputs against the parameter-shift rule and finite differences."""
     subject.need("vjp", _COMPUTED_BY_CORE)
     _against_both(subject, _circuit(), Expectation(("Z", "X")), 1, "inputs")
 
 
 @check("gradient: amplitudes")
-def gradient_of_amplitudes(subject: Subject) -> None:
+def _gradient_of_amplitudes(subject: Subject) -> None:
     """The vjp for amplitude inputs, along the sphere, against finite differences of normalised rows."""
     subject.need("vjp", "amplitude inputs have no gradient on this backend")
     circuit, measured = rotations(2, amplitudes=True), Expectation(("Z", "X"))
@@ -107,7 +109,7 @@ def gradient_of_amplitudes(subject: Subject) -> None:
 
 
 @check("gradient: shapes")
-def gradient_shapes(subject: Subject) -> None:
+def _gradient_shapes(subject: Subject) -> None:
     """The vjp without weights or inputs, of one row, in float32; it is linear, and its outputs are forward's."""
     subject.need("vjp", _COMPUTED_BY_CORE)
     plain = Circuit(2)
@@ -140,7 +142,7 @@ def gradient_shapes(subject: Subject) -> None:
 
 
 @check("gradient: layer")
-def gradient_of_a_layer(subject: Subject) -> None:
+def _gradient_of_a_layer(subject: Subject) -> None:
     """A layer's gradients, by whatever method it chooses, against finite differences of the reference."""
     layer = QuantumFeatureExtractor(
         2,
@@ -172,7 +174,7 @@ def gradient_of_a_layer(subject: Subject) -> None:
 
 
 @check("framework tensors")
-def framework_tensors(subject: Subject) -> None:
+def _framework_tensors(subject: Subject) -> None:
     """On the framework's tensors, apply gives forward's values, and the framework's gradients are vjp's."""
     subject.need("framework", "it computes on NumPy arrays")
     framework = subject.capabilities.framework
