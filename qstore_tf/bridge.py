@@ -12,47 +12,76 @@ from tensorflow.python.ops import control_flow_util  # the one place that knows 
 from qstore_core import GradientError
 from qstore_core.program import LayerProgram
 
+from .engine import TensorflowOps
+
 __all__ = ["host_call", "may_call_host", "refuse_gradient"]
+
+_OPS = TensorflowOps()
 
 
 def host_call(program: LayerProgram, theta: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
     """Run a layer's host path on `theta` (W,), `x` (B, F) → (B, O); its gradient is the core's vjp.
 
     TensorFlow calls back from its own threads, so nothing is kept between the passes: the backward pass runs the
-    circuit again.
+    circuit again. Second derivatives go through the layer's twin in TensorFlow operations, where it has one.
     """
-    width = program.spec.output_dim
+    inputs = program.has_input_gradient
 
-    def forward(theta_: np.ndarray, x_: np.ndarray) -> np.ndarray:
-        return np.ascontiguousarray(program.forward(theta_, x_))
+    def forward(theta_: np.ndarray, x_: np.ndarray) -> list[np.ndarray]:
+        return [program.forward(theta_, x_)]
 
-    def backward(theta_: np.ndarray, x_: np.ndarray, cotangents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        d_theta, d_x = program.value_and_vjp(theta_, x_, wrt_inputs=True)[1](cotangents)
-        return d_theta.astype(x_.dtype, copy=False), np.ascontiguousarray(d_x)
-
-    def backward_theta(theta_: np.ndarray, x_: np.ndarray, cotangents: np.ndarray) -> np.ndarray:
-        pullback = program.value_and_vjp(theta_, x_, wrt_inputs=False)[1]
-        return pullback(cotangents)[0].astype(x_.dtype, copy=False)
+    def backward(theta_: np.ndarray, x_: np.ndarray, cotangents: np.ndarray) -> list[np.ndarray]:
+        d_theta, d_x = program.value_and_vjp(theta_, x_, wrt_inputs=inputs)[1](cotangents)
+        return [d_theta, np.zeros_like(x_) if d_x is None else d_x]  # zeros that `refuse_gradient` keeps from anyone
 
     @tf.custom_gradient
     def call(theta_: tf.Tensor, x_: tf.Tensor) -> tuple[tf.Tensor, Any]:
-        y = tf.numpy_function(forward, [theta_, x_], x_.dtype, stateful=True)
-        y.set_shape((x_.shape[0], width))  # tf.numpy_function forgets it
+        (y,) = _on_host(forward, [theta_, x_], [(x_.shape[0], program.spec.output_dim)])
+        return y, lambda upstream: pull(theta_, x_, upstream)
 
-        def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            arguments = [theta_, x_, upstream]
-            if not program.has_input_gradient:
-                d_theta = tf.numpy_function(backward_theta, arguments, x_.dtype)
-                d_x = refuse_gradient(tf.zeros_like(x_), program.no_input_gradient)
-            else:
-                d_theta, d_x = tf.numpy_function(backward, arguments, [x_.dtype, x_.dtype])
-            d_theta.set_shape(theta_.shape)
-            d_x.set_shape(x_.shape)
-            return _once(d_theta), _once(d_x)
+    @tf.custom_gradient
+    def pull(theta_: tf.Tensor, x_: tf.Tensor, upstream: tf.Tensor) -> tuple[list[tf.Tensor], Any]:
+        # A function of its own, so that a second derivative is never lost: also where `upstream` is a constant.
+        def gradient(*upstreams: tf.Tensor) -> list[tf.Tensor]:
+            return _pull_twice(program, theta_, x_, upstream, upstreams)
 
-        return y, gradient
+        return _on_host(backward, [theta_, x_, upstream], [theta_.shape, x_.shape]), gradient
 
-    return call(theta, x)
+    return call(theta, x if inputs else refuse_gradient(x, program.no_input_gradient))
+
+
+def _on_host(function: Any, tensors: list[tf.Tensor], shapes: list[Any]) -> list[tf.Tensor]:
+    """`function` on arrays; its results have the dtype of the last tensor."""
+    dtype = tensors[-1].dtype
+
+    def call(*arrays: np.ndarray) -> list[np.ndarray]:
+        return [np.ascontiguousarray(result, dtype.as_numpy_dtype) for result in function(*arrays)]
+
+    if tf.executing_eagerly():  # errors and warnings reach the caller as they are
+        return [tf.constant(array) for array in call(*(t.numpy() for t in tensors))]
+    results = tf.numpy_function(call, tensors, [dtype] * len(shapes), stateful=True)
+    for result, shape in zip(results, shapes, strict=True):
+        result.set_shape(shape)  # tf.numpy_function forgets it
+    return results
+
+
+def _pull_twice(
+    program: LayerProgram, theta: tf.Tensor, x: tf.Tensor, upstream: tf.Tensor, upstreams: tuple[tf.Tensor, ...]
+) -> list[tf.Tensor]:
+    """The pull-back of the pull-back."""
+    twin = program.twin
+    if twin is None:
+        raise GradientError(
+            "second derivatives need a circuit in TensorFlow operations, and this backend is on the host. Use "
+            'backend="tensorflow".'
+        )
+    with tf.GradientTape() as outer:
+        outer.watch([theta, x, upstream])
+        with tf.GradientTape() as inner:
+            inner.watch([theta, x])
+            y = twin.apply(_OPS, theta, x, x.dtype.name)
+        gradients = inner.gradient(y, [theta, x], upstream, unconnected_gradients="zero")
+    return outer.gradient(gradients, [theta, x, upstream], upstreams, unconnected_gradients="zero")
 
 
 def may_call_host() -> bool:
@@ -63,14 +92,6 @@ def may_call_host() -> bool:
 @lru_cache(maxsize=1)
 def _has_gpu() -> bool:
     return bool(tf.config.list_physical_devices("GPU"))
-
-
-def _once(tensor: tf.Tensor) -> tf.Tensor:
-    return refuse_gradient(
-        tensor,
-        "second derivatives need a circuit in TensorFlow operations, and this backend is on the host. Use "
-        'backend="tensorflow".',
-    )
 
 
 def refuse_gradient(tensor: tf.Tensor, message: str) -> tf.Tensor:

@@ -6,12 +6,12 @@ import random
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from qstore_core import InputError, LayerSpec, ShapeError, SpecError, definition, runner
+from qstore_core import InputError, LayerSpec, QstoreError, ShapeError, SpecError, definition, runner
 from qstore_core.definition import LayerDefinition
 from qstore_core.initial import Init, initial_theta
-from qstore_core.layers import numbered
 from qstore_core.program import Execution, LayerProgram
 
 from .bridge import host_call, may_call_host, refuse_gradient
@@ -28,9 +28,18 @@ __all__ = [
 
 _OPS = TensorflowOps()
 
+# AutoGraph and Keras replace the exceptions that pass them by new ones, with neither our types nor our attributes
+# (`error.row`). They let pass what has these marks.
+QstoreError.ag_pass_through = True  # type: ignore[attr-defined]
+QstoreError._keras_call_info_injected = True  # type: ignore[attr-defined]
+
 
 class KerasLayer(LayerDefinition, keras.Layer):
-    """Base of the Keras layers. `theta` is a weight; inputs (…, F)."""
+    """Base of the Keras layers. `theta` is a weight; inputs (…, F), their last axis of known size.
+
+    NaN and infinity raise an `InputError` in eager mode, and an error of TensorFlow's with the same text where a graph
+    calls a host backend. In graphs of TensorFlow operations they propagate: NaN features give NaN outputs.
+    """
 
     def _define(
         self, spec: LayerSpec, execution: Execution, init: Init, config: dict[str, Any], **framework: Any
@@ -41,14 +50,23 @@ class KerasLayer(LayerDefinition, keras.Layer):
                 "Set KERAS_BACKEND=tensorflow before importing keras."
             )
         keras.Layer.__init__(self, **framework)
-        name = framework.get("name") or numbered(type(self).__name__)
-        self._program = LayerProgram(spec, execution, name=name, framework="tensorflow")
-        self._config, self._init = config, init
+        self._program = LayerProgram(spec, execution, name=self.name, framework="tensorflow")
+        self._config, self._init, self._theta = config, init, None
         self.supports_jit = self._program.on_tensors or self._program.twin is not None
 
+    @property
+    def theta(self) -> Any:
+        """The trainable angles, a `keras.Variable` (W,), radians; there once the layer is built."""
+        if self._theta is None:
+            raise AttributeError(f"{self.name!r} has no theta yet: call the layer, or build((None, features)), first.")
+        return self._theta
+
     def build(self, input_shape: Any) -> None:
-        """Create theta; it exists even for unknown batch sizes, since shapes are known from the spec."""
-        self.spec.check_features(tuple(input_shape))
+        """Create theta; the batch size may be unknown, since shapes are known from the spec."""
+        self._check_shape(tuple(input_shape))
+        if not self.spec.n_weights:  # a variable that no gradient ever reaches would make fit() warn
+            self._theta = np.zeros(0, self.variable_dtype)
+            return
         seed = self._program.execution.seed
         if seed is None:  # keras.utils.set_random_seed decides
             seed = random.randrange(2**31)
@@ -57,26 +75,33 @@ class KerasLayer(LayerDefinition, keras.Layer):
             return tf.constant(initial_theta(self._init, int(shape[0]), seed), dtype)
 
         # Not cast to half precision with the activations: angles keep the variable's dtype.
-        self.theta = self.add_weight(
+        self._theta = self.add_weight(
             shape=(self.spec.n_weights,), initializer=values, name="theta", trainable=True, autocast=False
         )
-        self.built = True
+
+    def _check_shape(self, shape: tuple[int | None, ...]) -> None:
+        self.spec.check_features(shape)
+        if len(shape) == 1:
+            raise ShapeError(
+                f"{self.name} takes inputs of shape (batch, features), received {shape}. Use x[None, :] for one sample."
+            )
+        if shape[-1] is None:
+            raise ShapeError(
+                f"{self.name} takes inputs whose last axis is known, received shape {shape}. Give the size, as in "
+                f"keras.Input(({self.spec.n_features},)), or set it: x.set_shape((None, {self.spec.n_features}))."
+            )
 
     def call(self, x: Any, training: bool | None = None) -> Any:
         """Features (…, F) → outputs (…, O), in the layer's compute dtype."""
         program, spec = self._program, self.spec
         x = tf.convert_to_tensor(x)
-        if x.dtype.is_complex:
-            raise InputError(f"{program.name} takes real numbers, received dtype {x.dtype.name}.")
-        spec.check_features(tuple(x.shape))
-        if x.shape.rank == 1:
-            raise ShapeError(
-                f"{program.name} takes inputs of shape (batch, features), received {tuple(x.shape)}. "
-                "Use x[None, :] for one sample."
-            )
+        if not (x.dtype.is_floating or x.dtype.is_integer or x.dtype.is_bool):
+            raise InputError(f"{self.name} takes real numbers, received dtype {x.dtype.name}.")
+        self._check_shape(tuple(x.shape))
         if program.twin is not None and not (training is True and may_call_host()):
             program = program.twin  # inference may be exported, and a graph on disk cannot call the host
-        work = tf.float64 if x.dtype == tf.float64 else tf.float32
+        wide = (x.dtype if x.dtype.is_floating else tf.as_dtype(self.compute_dtype)) == tf.float64
+        work = tf.float64 if wide else tf.float32
         rows, theta = tf.cast(x, work), tf.cast(self.theta, work)
         if x.shape.rank != 2:
             rows = tf.reshape(rows, (-1, x.shape[-1]))
@@ -93,10 +118,13 @@ class KerasLayer(LayerDefinition, keras.Layer):
         if x.shape.rank != 2:
             out = tf.reshape(out, tf.concat([tf.shape(x)[:-1], [spec.output_dim]], 0))
             out.set_shape((*x.shape[:-1], spec.output_dim))
-        return tf.cast(out, self.compute_dtype if x.dtype.is_floating else work)
+        return tf.cast(out, self.compute_dtype)
 
     async def call_async(self, x: Any) -> Any:
-        """The same without blocking the running event loop."""
+        """The same without blocking the running event loop.
+
+        Values only: a `tf.GradientTape` records the thread that it was made in.
+        """
         return await runner.to_thread(self, x)
 
     def get_config(self) -> dict[str, Any]:
