@@ -17,6 +17,7 @@ __all__ = [
     "RealAmplitudes",
     "StronglyEntangling",
     "as_ansatz",
+    "as_entanglement",
     "entangling_pairs",
 ]
 

@@ -25,7 +25,7 @@ from .angle import Angle, AngleLike, as_angle, input_, weight
 from .errors import SpecError, nearest
 from .gates import GATES, gate
 
-__all__ = ["Circuit", "Operation"]
+__all__ = ["Circuit", "Operation", "check_n_qubits", "whole_number"]
 
 
 @dataclass(frozen=True, slots=True)

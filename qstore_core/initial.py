@@ -10,7 +10,7 @@ import numpy as np
 
 from .errors import SpecError, nearest
 
-__all__ = ["Init", "initial_theta"]
+__all__ = ["Init", "check_init", "initial_theta"]
 
 Init: TypeAlias = str | Callable[[np.random.Generator, int], Any]
 

@@ -29,6 +29,7 @@ __all__ = [
     "QuantumLayer",
     "QuantumPooling",
     "QuantumReadout",
+    "numbered",
 ]
 
 _numbers: dict[str, itertools.count] = {}

@@ -30,7 +30,20 @@ from .circuit import Circuit
 from .gates import GATES, Axis, Cnot, Z
 from .measurement import Measurement, Probabilities
 
-__all__ = ["Diagonal", "Factor", "Frame", "Plan", "PlanMeasurement", "Rotation", "lower", "parity"]
+__all__ = [
+    "Diagonal",
+    "Factor",
+    "Frame",
+    "Plan",
+    "PlanMeasurement",
+    "Rotation",
+    "collect_diagonals",
+    "decompose",
+    "drop_unseen",
+    "lower",
+    "parity",
+    "track",
+]
 
 Factor = tuple[Axis, Angle]
 _FULL_TURN = 2 * math.pi  # minus the identity: a global phase

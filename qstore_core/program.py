@@ -25,7 +25,7 @@ from .fallback import Ladder
 from .plugins import get_backend, list_backends
 from .spec import LayerSpec
 
-__all__ = ["Execution", "LayerProgram"]
+__all__ = ["Execution", "LayerProgram", "choose_backend"]
 
 OWN_ENGINES = ("statevector", "numba", "torch", "tensorflow")
 _GRADIENTS = ("auto", "adjoint", "parameter-shift")

@@ -19,7 +19,17 @@ from .encoding import Amplitude, AngleEncoding, Encoding, as_encoding
 from .errors import ShapeError, SpecError, nearest
 from .measurement import Expectation, Measurement, Observable, Probabilities, as_measurement
 
-__all__ = ["LayerSpec", "custom", "encoder", "feature_extractor", "pooling", "readout"]
+__all__ = [
+    "LayerSpec",
+    "custom",
+    "encoder",
+    "feature_extractor",
+    "measurement_from_dict",
+    "measurement_to_dict",
+    "pooling",
+    "readout",
+    "value_to_dict",
+]
 
 _POOLING_MODES = ("measurement", "partial_trace")
 

@@ -13,7 +13,7 @@ from qstore_core.program import LayerProgram
 
 from .engine import TorchOps
 
-__all__ = ["graph_call"]
+__all__ = ["graph_call", "layer", "layer_vjp"]
 
 _OPS = TorchOps()
 _programs: weakref.WeakValueDictionary[int, LayerProgram] = weakref.WeakValueDictionary()

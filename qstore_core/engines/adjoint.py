@@ -19,7 +19,7 @@ import numpy as np
 
 from .array import Array, ArrayProgram, DiagonalLayer, Group, KronLayer, Ops, Polynomials, Stack, Turns
 
-__all__ = ["KEEP_BYTES", "value_and_pull"]
+__all__ = ["KEEP_BYTES", "pull_kronecker", "value_and_pull"]
 
 KEEP_BYTES = 1 << 25
 """States of the forward pass are kept up to this size."""

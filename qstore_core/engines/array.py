@@ -16,7 +16,22 @@ import numpy as np
 from ..angle import Angle
 from ..plan import Diagonal, Frame, Plan, Rotation
 
-__all__ = ["ArrayProgram", "DiagonalLayer", "KronLayer", "Ops", "inverse_index", "linear_index", "signs"]
+__all__ = [
+    "ArrayProgram",
+    "DiagonalLayer",
+    "Group",
+    "KronLayer",
+    "Measuring",
+    "Ops",
+    "Polynomials",
+    "Stack",
+    "Turns",
+    "frozen",
+    "group_sizes",
+    "inverse_index",
+    "linear_index",
+    "signs",
+]
 
 Array = Any
 
