@@ -41,6 +41,8 @@ class KerasLayer(LayerDefinition, keras.Layer):
     calls a host backend. In graphs of TensorFlow operations they propagate: NaN features give NaN outputs.
     """
 
+    _theta: Any
+
     def _define(
         self, spec: LayerSpec, execution: Execution, init: Init, config: dict[str, Any], **framework: Any
     ) -> None:

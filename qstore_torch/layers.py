@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any
+import copy
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -129,6 +130,13 @@ class TorchLayer(LayerDefinition, nn.Module):
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments."""
         return self.config()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """A layer with weights of its own. A backend that was given as an object is shared, with its connections."""
+        memo |= {id(backend): backend for backend in self._program.backends}
+        other = memo[id(self)] = type(self).__new__(type(self))
+        other.__setstate__(copy.deepcopy(self.__dict__, memo))
+        return other
 
     def extra_repr(self) -> str:
         """What `print(module)` shows."""

@@ -1,0 +1,95 @@
+"""Layers in compiled and exported graphs."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from qstore_torch import QuantumFeatureExtractor, QuantumPooling, QuantumReadout
+
+# torch._dynamo and torch.export warn about themselves.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+]
+
+
+@pytest.fixture(autouse=True)
+def fresh_dynamo():
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+def model(backend):
+    return nn.Sequential(
+        nn.Linear(5, 8),
+        QuantumFeatureExtractor(3, backend=backend, seed=0),
+        QuantumPooling(3, 3, encoding="angle", backend=backend, seed=1),
+        nn.Linear(1, 2),
+        QuantumReadout(1, backend=backend, seed=2),
+    )
+
+
+def value_and_gradients(module, run, x):
+    module.zero_grad()
+    y = run(x)
+    y.square().sum().backward()
+    return y.detach(), [p.grad.clone() for p in module.parameters()]
+
+
+@pytest.mark.parametrize("backend", ["torch", "statevector", "auto"])
+@pytest.mark.parametrize("warm", [False, True])
+def test_compiled_models_agree(backend, warm, empty_cache):
+    module = model(backend)
+    if warm:
+        module(torch.rand(2, 5))
+    compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
+    for rows in (4, 7, 3):  # the second one makes the batch size a symbol
+        x = torch.rand(rows, 5)
+        torch.testing.assert_close(value_and_gradients(module, compiled, x), value_and_gradients(module, module, x))
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(x), module(x))
+
+
+def test_compiled_in_float64_and_under_autocast():
+    layer = QuantumFeatureExtractor(2, seed=0, dtype=torch.float64)
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    x = torch.rand(3, 2, 4, dtype=torch.float64)
+    torch.testing.assert_close(compiled(x), layer(x))
+    assert compiled(x).dtype == torch.float64
+    mixed = nn.Sequential(nn.Linear(4, 4), QuantumFeatureExtractor(2, seed=0))
+    compiled = torch.compile(mixed, fullgraph=True, backend="aot_eager")
+    with torch.autocast("cpu", torch.bfloat16):
+        y = compiled(torch.rand(3, 4))
+    assert y.dtype == torch.bfloat16
+    assert y.isfinite().all()
+
+
+def test_inductor():
+    module = model("torch")
+    x = torch.rand(4, 5)
+    compiled = torch.compile(module, fullgraph=True)
+    torch.testing.assert_close(value_and_gradients(module, compiled, x), value_and_gradients(module, module, x))
+
+
+@pytest.mark.parametrize("backend", ["torch", "auto"])
+def test_exported_programs_agree_and_leave_the_layer_usable(backend, empty_cache):
+    module = model(backend)
+    rows = torch.export.Dim("rows", min=2, max=64)
+    program = torch.export.export(module, (torch.rand(4, 5),), dynamic_shapes=({0: rows},))
+    x = torch.rand(6, 5)
+    torch.testing.assert_close(program.module()(x), module(x))
+    assert type(module(x)) is torch.Tensor
+
+
+def test_fake_tensors_leave_nothing_behind(empty_cache):
+    layer = QuantumFeatureExtractor(3, measurement_bases=("Z", "X"), backend="torch", seed=0)
+    with torch._subclasses.FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        fake = layer(mode.from_tensor(torch.rand(4, 8)))
+    assert fake.shape == (4, 6)
+    x = torch.rand(4, 8, requires_grad=True)
+    y = layer(x)
+    assert type(y.detach()) is torch.Tensor
+    y.sum().backward()

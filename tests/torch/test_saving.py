@@ -1,0 +1,102 @@
+"""PyTorch layers as files and copies."""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+import pickle
+
+import pytest
+import torch
+from hypothesis import given
+from torch import nn
+
+import qstore_torch
+from qstore_core import IQP, HardwareEfficient, LayerSpec, SpecError
+from qstore_torch import QuantumEncoder, QuantumFeatureExtractor, QuantumPooling, QuantumReadout
+from tests.faults import FaultyBackend
+from tests.strategies import batches, layer_arguments
+
+
+def model():
+    return nn.Sequential(
+        nn.Linear(5, 8),
+        QuantumFeatureExtractor(3, backend="torch"),
+        QuantumEncoder(2),
+        QuantumPooling(2, backend="statevector"),
+        QuantumReadout(1, encoding=IQP(), ansatz=HardwareEfficient("none"), n_classes=2),
+    )
+
+
+def test_state_dict_round_trip():
+    one, two = model(), model()
+    x = torch.rand(3, 5)
+    assert sorted(one.state_dict()) == ["0.bias", "0.weight", "1.theta", "3.theta", "4.theta"]
+    assert not torch.allclose(one(x), two(x))
+    file = io.BytesIO()
+    torch.save(one.state_dict(), file)
+    two.load_state_dict(torch.load(io.BytesIO(file.getvalue()), weights_only=True))
+    torch.testing.assert_close(one(x), two(x))
+    other = QuantumReadout(2)
+    with pytest.raises(RuntimeError, match="size mismatch for theta"):
+        other.load_state_dict(QuantumReadout(3).state_dict())
+
+
+COPIES = {
+    "deepcopy": copy.deepcopy,
+    "pickle": lambda m: pickle.loads(pickle.dumps(m)),
+    "torch.save": lambda m: torch.load(_saved(m), weights_only=False),
+}
+
+
+def _saved(module):
+    file = io.BytesIO()
+    torch.save(module, file)
+    file.seek(0)
+    return file
+
+
+@pytest.mark.parametrize("how", COPIES)
+def test_copies_compute_the_same_and_live_alone(how):
+    one = model()
+    x = torch.rand(3, 5)
+    one(x)  # compiled circuits must not travel
+    two = COPIES[how](one)
+    torch.testing.assert_close(one(x), two(x))
+    assert two[1].spec == one[1].spec
+    assert two[1].get_config() == one[1].get_config()
+    two(x)[:, 0].sum().backward()
+    assert one[1].theta.grad is None
+    with torch.no_grad():
+        two[1].theta.add_(0.5)
+    assert not torch.allclose(one(x), two(x))
+
+
+@given(drawn=layer_arguments(), batch=batches(min_rows=1))
+def test_config_round_trip(drawn, batch):
+    kind, arguments = drawn
+    make = getattr(qstore_torch, kind)
+    layer = make(**arguments) if kind == "QuantumEncoder" else make(**arguments, backend="torch", seed=3)
+    config = json.loads(json.dumps(layer.get_config()))
+    again = make(**config)
+    assert again.spec == layer.spec == LayerSpec.from_dict(json.loads(json.dumps(layer.spec.to_dict())))
+    assert again.get_config() == layer.get_config()
+    x = torch.from_numpy(batch.features(layer.spec))
+    torch.testing.assert_close(again(x), layer(x))
+
+
+def test_objects_without_a_name_cannot_be_saved():
+    for arguments, message in [
+        ({"backend": FaultyBackend("mine", None)}, "backend="),
+        ({"init": lambda rng, size: rng.normal(size=size)}, "init="),
+    ]:
+        with pytest.raises(SpecError, match=f"{message}.*is an object"):
+            QuantumReadout(2, **arguments).get_config()
+
+
+def test_a_layer_on_a_backend_object_can_be_copied():
+    layer = QuantumReadout(2, backend=FaultyBackend("mine", None))  # holds a lock, as clients do
+    twin = copy.deepcopy(layer)
+    x = torch.rand(3, 4)
+    torch.testing.assert_close(twin(x), layer(x))
