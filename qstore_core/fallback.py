@@ -125,4 +125,4 @@ class Ladder:
         )
         _log.warning(text, extra={"qstore_event": event}, exc_info=error)
         if first:
-            warnings.warn(text, FallbackWarning, stacklevel=2)
+            warnings.warn(FallbackWarning(text, backend=failed, used=used, cause=cause), stacklevel=2)

@@ -6,6 +6,7 @@ gradient method. Tensor path: the same encoding in the framework's ops, then `Ex
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -118,6 +119,7 @@ class LayerProgram:
         self.reason = "as asked"
         self.twin: LayerProgram | None = None
         if spec.measurement is None:
+            self._check_memory()
             self.backends: tuple[Backend, ...] = ()
             self.ladder = Ladder(name, ())
             return
@@ -158,9 +160,12 @@ class LayerProgram:
                 backend=backend.name,
             )
         if backend.name in OWN_ENGINES:
-            from .engines.memory import check_memory  # engines come after this module
+            self._check_memory(backend=backend.name)
 
-            check_memory(self.spec.n_qubits, backend=backend.name)
+    def _check_memory(self, rows: int = 1, dtype: str = "float32", backend: str = "") -> None:
+        from .engines.memory import check_memory  # engines come after this module
+
+        check_memory(self.spec.n_qubits, rows, dtype, backend=backend)
 
     @property
     def backend_name(self) -> str:
@@ -230,6 +235,10 @@ class LayerProgram:
             state["spec"], state["execution"], name=state["name"], framework=state["framework"]
         )
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> LayerProgram:
+        """Only counters change in it, and they start anew; a backend (a device, a connection) is not copied."""
+        return LayerProgram(self.spec, self.execution, name=self.name, framework=self.framework)
+
     # -- tensor path ----------------------------------------------------------------------------------------------
 
     @property
@@ -289,7 +298,7 @@ class LayerProgram:
         if not self.backends or not len(rows):
             out = inputs if not self.backends else np.zeros((0, self.spec.output_dim), rows.dtype)
             return out.reshape(*lead, self.spec.output_dim), 0
-        theta = np.ascontiguousarray(theta, rows.dtype)
+        theta = self._weights(theta, rows.dtype)
 
         def attempt(rung: int) -> np.ndarray:
             return self._checked(rung, self.executable(rung, rows.dtype.name).forward(theta, inputs), len(rows))
@@ -314,13 +323,20 @@ class LayerProgram:
             if wrt_inputs and not self.has_input_gradient:
                 raise GradientError(self.no_input_gradient)
             inputs, unencode = self._encode(rows)
-            theta = np.ascontiguousarray(theta, rows.dtype)
+            theta = self._weights(theta, rows.dtype)
             if self.backends and len(rows):
-                (outputs, pull), _ = self.ladder.climb(lambda rung: self._start(rung, theta, inputs, wrt_inputs))
+                (outputs, pull), first = self.ladder.climb(lambda rung: self._start(rung, theta, inputs, wrt_inputs))
             else:
                 outputs = inputs if not self.backends else np.zeros((0, self.spec.output_dim), rows.dtype)
 
+        def pull_on(rung: int, cotangents: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+            """On the backend of the forward half, or, where that failed now, both halves on a later one."""
+            own: Pullback = pull if rung == first else self._start(rung, theta, inputs, wrt_inputs)[1]
+            return own(cotangents)
+
         def pullback(cotangents: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+            d_theta: np.ndarray
+            d_inputs: np.ndarray | None
             with profiling.timed(self.name, "backward"):
                 flat = np.ascontiguousarray(cotangents, rows.dtype).reshape(len(rows), self.spec.output_dim)
                 if not self.backends:
@@ -328,14 +344,14 @@ class LayerProgram:
                 elif not len(rows):
                     d_theta, d_inputs = np.zeros_like(theta), np.zeros_like(inputs)
                 else:
-                    d_theta, d_inputs = pull(flat)
+                    (d_theta, d_inputs), _ = self.ladder.climb(lambda rung: pull_on(rung, flat), start=first)
                 d_x = None if d_inputs is None or not wrt_inputs else unencode(d_inputs).reshape(*lead, rows.shape[1])
                 return d_theta, d_x
 
         return outputs.reshape(*lead, self.spec.output_dim).astype(rows.dtype, copy=False), pullback
 
-    def _start(self, rung: int, theta: np.ndarray, inputs: np.ndarray, wrt_inputs: bool) -> tuple[np.ndarray, Any]:
-        """The forward half of a gradient on one backend; where its backward half fails, the next one takes over."""
+    def _start(self, rung: int, theta: np.ndarray, inputs: np.ndarray, wrt_inputs: bool) -> tuple[np.ndarray, Pullback]:
+        """The forward half of a gradient on one backend, and its backward half."""
         executable = self.executable(rung, inputs.dtype.name)
         if self._shifts(rung):
             shifted = self.executable(rung, inputs.dtype.name, shifted=True)
@@ -349,36 +365,53 @@ class LayerProgram:
             def pull(cotangents: np.ndarray) -> Any:
                 return executable.vjp(theta, inputs, cotangents)
 
-        outputs = self._checked(rung, outputs, len(inputs))
-        if rung + 1 == len(self.backends):
-            return outputs, pull
+        def pull_checked(cotangents: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+            d_theta, d_inputs = pull(cotangents)
+            finite = bool(np.isfinite(cotangents).all())  # else the gradients need not be
+            d_theta = self._like(rung, "a gradient of theta", d_theta, theta.shape, finite)
+            if d_inputs is not None:
+                d_inputs = self._like(rung, "a gradient of the inputs", d_inputs, inputs.shape, finite)
+            return d_theta, d_inputs
 
-        def careful(cotangents: np.ndarray) -> Any:
-            def attempt(number: int) -> Any:
-                if number == rung:
-                    return pull(cotangents)
-                return self._start(number, theta, inputs, wrt_inputs)[1](cotangents)
-
-            return self.ladder.climb(attempt, start=rung)[0]
-
-        return outputs, careful
+        return self._checked(rung, outputs, len(inputs)), pull_checked
 
     def _checked(self, rung: int, outputs: Any, rows: int) -> np.ndarray:
         """Outputs of a backend, which must have the promised shape and be finite."""
-        backend = self.backends[rung]
-        array = np.asarray(outputs)
-        if array.shape != (rows, self.spec.output_dim):
-            raise BackendError(
-                f"backend {backend.name!r} returned shape {array.shape}, expected {(rows, self.spec.output_dim)}.",
-                backend=backend.name,
-            )
-        if backend.name not in OWN_ENGINES and not np.isfinite(array).all():
-            raise BackendError(f"backend {backend.name!r} returned values that are not finite.", backend=backend.name)
+        return self._like(rung, "outputs", outputs, (rows, self.spec.output_dim))
+
+    def _like(self, rung: int, what: str, values: Any, shape: tuple[int, ...], finite: bool = True) -> np.ndarray:
+        """What a backend returned, as an array of this shape; what ours return is not searched for NaN."""
+        name = self.backends[rung].name
+        array = np.asarray(values)
+        problem = ""
+        if array.dtype.kind != "f":
+            problem = f"{what} of dtype {array.dtype}, expected floats"
+        elif array.shape != shape:
+            problem = f"{what} of shape {array.shape}, expected {shape}"
+        elif finite and name not in OWN_ENGINES and not np.isfinite(array).all():
+            problem = f"{what} that are not finite"
+        if problem:
+            raise BackendError(f"backend {name!r} returned {problem}.", backend=name)
         return array
+
+    def _weights(self, theta: Any, dtype: np.dtype) -> np.ndarray:
+        """Angles in the dtype of the inputs."""
+        theta = np.ascontiguousarray(theta, dtype)
+        if not np.isfinite(theta).all():
+            bad = int(np.flatnonzero(~np.isfinite(theta))[0])
+            raise InputError(
+                f"{self.name}: theta has {theta[bad]} at index {bad}; finite angles are expected. Where training "
+                "diverged, lower the learning rate or clip gradients, and set theta anew.",
+                value=float(theta[bad]),
+            )
+        return theta
 
     def rows(self, x: Any) -> tuple[np.ndarray, tuple[int, ...]]:
         """Features as (B, F) of a float dtype, and the leading dimensions."""
-        array = np.asarray(x)
+        try:
+            array = np.asarray(x)
+        except ValueError as error:  # rows of different lengths
+            raise InputError(f"{self.name} takes an array of numbers: {error}") from error
         if array.dtype.kind not in "fiub":
             raise InputError(f"{self.name} takes real numbers, received dtype {array.dtype}.")
         self.spec.check_features(array.shape)
@@ -388,8 +421,9 @@ class LayerProgram:
                 "Use x[None, :] for one sample.",
                 received=array.shape,
             )
-        dtype = np.float64 if array.dtype == np.float64 else np.float32
-        return np.ascontiguousarray(array, dtype).reshape(-1, array.shape[-1]), array.shape[:-1]
+        dtype = np.float64 if array.dtype.kind == "f" and array.dtype.itemsize >= 8 else np.float32
+        lead = array.shape[:-1]
+        return np.ascontiguousarray(array, dtype).reshape(math.prod(lead), array.shape[-1]), lead
 
     def check_values(self, rows: np.ndarray) -> None:
         """Raise `InputError` for features (B, F) that cannot be encoded."""
@@ -400,6 +434,7 @@ class LayerProgram:
         spec = self.spec
         if spec.encoding.is_amplitude:
             width = 1 << spec.n_qubits
+            self._check_memory(len(rows), rows.dtype.name)
             unit, pull = _encode_amplitudes(rows[:, :width], width, self.name)
             if rows.shape[1] <= width:
                 return unit, pull
