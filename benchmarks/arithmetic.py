@@ -1,0 +1,107 @@
+"""How much arithmetic a Plan needs, and how much this machine can do.
+
+A multiply-add is `a·b + c` on real numbers. Per amplitude of the state, steps of a Plan need (a product
+counts as a multiply-add with c = 0):
+
+    step                                            forward     backward (one adjoint sweep)
+    rotation about Y or X alone (2 of 4 entries real,     4     un-apply on ψ and λ: 8, one overlap: 2
+      2 of 4 imaginary)
+    any other rotation (SU(2))                            8     un-apply on ψ and λ: 16, 2x2 contraction: 8
+    diagonal                                              4     un-apply on ψ and λ: 8, one overlap: 2
+    reading ⟨Z⟩                                           2     λ = Σ_k cotangent_k ± ψ: 2
+    reading ⟨X⟩, ⟨Y⟩, ⟨Z⟩ of a qubit                      2     2    (its reduced density matrix)
+
+A rotation of a state that is still real (amplitude encoding) needs half of its forward count. Additions of
+signs (parities), normalising the features, and building matrices from angles are not counted: the count is
+what a gate-by-gate engine cannot avoid, so the share of the peak is an underestimate.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+
+from qstore_core.plan import Diagonal, Plan
+
+_REAL_AXES = ((0.0, 1.0, 0.0), (1.0, 0.0, 0.0))
+
+
+def multiply_adds(plan: Plan) -> dict[str, int]:
+    """Multiply-adds per sample: {"forward": …, "step": …}; a step is forward and backward."""
+    size = 1 << plan.n_qubits
+    forward = backward = 0
+    real = plan.n_amplitudes > 0
+    for step in plan.steps:
+        if isinstance(step, Diagonal):
+            forward, backward, real = forward + 4, backward + 10, False
+            continue
+        axes = {axis for axis, _ in step.factors}
+        single = len(axes) == 1 and next(iter(axes)) in _REAL_AXES
+        cost = 4 if single else 8
+        forward += cost // 2 if real else cost
+        backward += 10 if single else 24
+        real = real and axes == {_REAL_AXES[0]}
+    reads = 2 if plan.measurement.is_diagonal else 2 * plan.n_qubits
+    return {"forward": (forward + reads) * size, "step": (forward + backward + 2 * reads) * size}
+
+
+def peak(threads: int = 1, seconds: float = 0.5) -> dict[str, float]:
+    """Multiply-adds per second, float32: the better of chains in registers (numba) and a matrix product."""
+    from threadpoolctl import threadpool_limits
+
+    chains = _chains_rate(threads, seconds)
+    rng = np.random.default_rng(0)
+    a, b = (rng.standard_normal((1024, 1024), dtype=np.float32) for _ in range(2))
+    out = np.empty_like(a)
+    best = np.inf
+    with threadpool_limits(threads, "blas"):
+        end = time.perf_counter() + seconds
+        while time.perf_counter() < end:
+            begin = time.perf_counter()
+            np.matmul(a, b, out=out)
+            best = min(best, time.perf_counter() - begin)
+    product = 1024**3 / best
+    return {"chains": chains, "matmul": product, "peak": max(chains, product), "threads": threads}
+
+
+_CHAINS, _STEPS = 12, 32
+
+
+def _kernel() -> Any:
+    """`kernel(x, out, a, b)`: _CHAINS chains of _STEPS multiply-adds for each element, all in registers."""
+    import numba
+
+    lines = ["def kernel(x, out, a, b):", "    for i in range(x.size):"]
+    lines += [f"        c{k} = x[i] + b * np.float32({k})" for k in range(_CHAINS)]
+    for _ in range(_STEPS):
+        lines += [f"        c{k} = c{k} * a + b" for k in range(_CHAINS)]
+    lines.append("        out[i] = " + " + ".join(f"c{k}" for k in range(_CHAINS)))
+    space: dict[str, Any] = {"np": np}
+    exec("\n".join(lines), space)
+    signature = "void(float32[::1], float32[::1], float32, float32)"
+    return numba.njit(signature, fastmath={"contract"}, nogil=True)(space["kernel"])
+
+
+def _chains_rate(threads: int, seconds: float) -> float:
+    from concurrent.futures import ThreadPoolExecutor
+
+    kernel = _kernel()
+    x = np.linspace(0.0, 1.0, 2048, dtype=np.float32)
+    a, b = np.float32(0.5), np.float32(0.25)
+    count, repeats = x.size * _CHAINS * _STEPS, 50
+
+    def run(_: int) -> None:
+        out = np.empty_like(x)
+        for _ in range(repeats):
+            kernel(x, out, a, b)
+
+    best = np.inf
+    with ThreadPoolExecutor(threads) as pool:
+        end = time.perf_counter() + seconds
+        while time.perf_counter() < end:
+            begin = time.perf_counter()
+            list(pool.map(run, range(threads)))
+            best = min(best, time.perf_counter() - begin)
+    return threads * repeats * count / best
