@@ -96,10 +96,16 @@ def _has_gpu() -> bool:
 
 def refuse_gradient(tensor: tf.Tensor, message: str) -> tf.Tensor:
     """The identity; asking for its gradient raises `GradientError`."""
+    graph = tf.compat.v1.get_default_graph()
 
     @tf.custom_gradient
     def identity(t: tf.Tensor) -> tuple[tf.Tensor, Any]:
         def gradient(upstream: tf.Tensor) -> tf.Tensor:
+            if not tf.executing_eagerly() and tf.compat.v1.get_default_graph() is not graph:
+                raise GradientError(
+                    f"{message} A tf.GradientTape outside of a tf.function differentiates all that is in the function, "
+                    "wanted or not: put the tape inside."
+                )
             raise GradientError(message)
 
         return tf.identity(t), gradient
