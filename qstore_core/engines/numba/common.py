@@ -1,0 +1,80 @@
+"""What the kernel modules share: compiler settings, the fields of `tables.HEADER` by number, places in the scratch."""
+
+from __future__ import annotations
+
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+
+from .simd import get, get_item, lanes, put, transpose, vload, vsplat, vstore
+from .tables import HEADER, WORK
+
+__all__ = ["add_to", "clear", "inline", "jit", "load_rows", "place", "store_rows"]
+
+# Inner kernels are called by kernels only: a Python entry for each would double the time to compile them. They are
+# cached on disk inside the entry (`kernels.entry`).
+_SETTINGS = {"nogil": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+jit = njit(**_SETTINGS)
+inline = njit(**_SETTINGS, forceinline=True)
+
+(ROWS, AMPLITUDES, INPUTS, WEIGHTS, OUTPUTS, ANGLES, SHARED, MONOMIALS, COEFFICIENTS, STEPS, N_STEPS, PRODUCT_ROWS,
+ N_PRODUCT, PRODUCT_ANGLES, REAL_END, FOLDS, N_FOLDS, TOTAL, CLASSES, N_CLASSES, SHIFTS, N_SHIFTS, OUT_PTR, OUT_VALUES,
+ OUT_COEFFICIENTS, VALUES, PLACES, PLANE) = range(len(HEADER))  # fmt: skip
+COEF, D_ANGLE, SLOTS, D_SLOTS, VALUE, OUTPUT, BUFFER, TABLE, PHASES, LAMBDA = range(len(WORK))
+
+
+@intrinsic
+def place(typingctx, ints, name):
+    """Where a part of the scratch array starts. An intrinsic, so that it is not compiled anew for every name."""
+
+    def codegen(context, builder, signature, args):
+        table, part = args
+        places = get_item(context, builder, signature.args[0], table, ir.Constant(ir.IntType(64), PLACES))
+        return get_item(context, builder, signature.args[0], table, builder.add(places, part))
+
+    return types.int64(ints, types.int64), codegen
+
+
+@inline
+def add_to(array, at, value):
+    """Add a vector to the one at element `at`."""
+    vstore(array, at, vload(array, at) + value)
+
+
+@jit
+def clear(array, start, count):
+    """Set `count` vectors to zero."""
+    size = lanes(array)
+    zero = vsplat(array, 0.0)
+    for i in range(count):
+        vstore(array, start + i * size, zero)
+
+
+@jit
+def load_rows(source, column, width, n, first, count, target, at):
+    """Columns [column, column + n) of rows [first, first + count) of a (B, width) array, samples innermost."""
+    size = lanes(target)
+    done = 0
+    if count == size:
+        while done + size <= n:
+            transpose(source, first * width + column + done, width, target, at + done * size, size)
+            done += size
+    elif n > done:
+        clear(target, at, n)
+    for i in range(count):
+        for k in range(done, n):
+            put(target, at + k * size + i, get(source, (first + i) * width + column + k))
+
+
+@jit
+def store_rows(source, at, target, column, width, n, first, count):
+    """Inverse of `load_rows`."""
+    size = lanes(source)
+    done = 0
+    if count == size:
+        while done + size <= n:
+            transpose(source, at + done * size, size, target, first * width + column + done, width)
+            done += size
+    for i in range(count):
+        for k in range(done, n):
+            put(target, (first + i) * width + column + k, get(source, at + k * size + i))

@@ -1,0 +1,120 @@
+"""Phases: one complex factor per amplitude, shared by the batch (a table) or per sample (tables of up to four bits)."""
+
+from __future__ import annotations
+
+from .common import COEF, N_STEPS, PHASES, PLANE, ROWS, SHARED, STEPS, TABLE, clear, jit, place
+from .simd import get, lanes, put, vfma, vfnma, vload, vsplat, vstore
+from .tables import FOLD_SIZE, PHASE, STEP_SIZE
+
+__all__ = ["apply_phases", "phase_tables"]
+
+
+@jit
+def phase_tables(ints, work):
+    """Phases of all amplitudes, from the shared angles, for every step that has some."""
+    size, rows, coef, n_shared = lanes(work), get(ints, ROWS), place(ints, COEF), get(ints, SHARED)
+    re, shift = place(ints, TABLE), rows
+    for s in range(get(ints, N_STEPS)):
+        step = get(ints, STEPS) + s * STEP_SIZE
+        if get(ints, step) != PHASE or get(ints, step + 3) < 0:
+            continue
+        out = place(ints, PHASES) + 2 * rows * get(ints, step + 3)
+        for g in range(get(ints, step + 5)):
+            fold = get(ints, step + 4) + g * FOLD_SIZE
+            bits, order = get(ints, fold), get(ints, fold + 1)
+            put(work, re, 1.0)
+            put(work, re + shift, 0.0)
+            # First mask is the most significant bit of a bucket, so the table doubles from the last mask on.
+            for k in range(bits):
+                angle = get(ints, fold + 2 + bits - 1 - k)
+                c, t = 1.0, 0.0
+                if angle < n_shared:
+                    c, t = get(work, coef + 2 * angle * size), get(work, coef + (2 * angle + 1) * size)
+                half = 1 << k
+                for j in range(half):
+                    x, y = get(work, re + j), get(work, re + shift + j)
+                    put(work, re + half + j, c * x - t * y)  # parity 1: exp(+i angle/2)
+                    put(work, re + shift + half + j, c * y + t * x)
+                    put(work, re + j, c * x + t * y)
+                    put(work, re + shift + j, c * y - t * x)
+            members = rows >> bits
+            for j in range(1 << bits):
+                x, y = get(work, re + j), get(work, re + shift + j)
+                for m in range(members):
+                    p = get(ints, order + j * members + m) // size
+                    if g == 0:
+                        put(work, out + p, x)
+                        put(work, out + rows + p, y)
+                    else:
+                        a, b = get(work, out + p), get(work, out + rows + p)
+                        put(work, out + p, a * x - b * y)
+                        put(work, out + rows + p, a * y + b * x)
+
+
+@jit
+def _shared_phases(x, start, ints, table, work, real, back):
+    """Multiply by the phases of a table, or by their conjugates.
+
+    `real`: the state is real before, or, with `back`, was before the phases that are taken off.
+    """
+    size, rows, plane = lanes(work), get(ints, ROWS), get(ints, PLANE)
+    re = place(ints, PHASES) + 2 * rows * table
+    im = re + rows
+    sign = vsplat(work, -1.0 if back else 1.0)
+    for r in range(rows):
+        c, s = vsplat(work, get(work, re + r)), vsplat(work, get(work, im + r)) * sign
+        p = start + r * size
+        a = vload(x, p)
+        if not real:
+            b = vload(x, p + plane)
+            vstore(x, p, vfnma(s, b, c * a))
+            vstore(x, p + plane, vfma(s, a, c * b))
+        elif back:
+            vstore(x, p, vfnma(s, vload(x, p + plane), c * a))
+        else:
+            vstore(x, p, c * a)
+            vstore(x, p + plane, s * a)
+
+
+@jit
+def _sampled_phases(x, start, ints, fold, work, back):
+    """Multiply by the per-sample phases of up to four masks, or by their conjugates."""
+    size, rows, plane, coef = lanes(work), get(ints, ROWS), get(ints, PLANE), place(ints, COEF)
+    bits, order = get(ints, fold), get(ints, fold + 1)
+    re = place(ints, TABLE)
+    im = re + (size << bits)
+    sign = vsplat(work, -1.0 if back else 1.0)
+    vstore(work, re, vsplat(work, 1.0))
+    vstore(work, im, vsplat(work, 0.0))
+    for k in range(bits):
+        at = coef + 2 * size * get(ints, fold + 2 + bits - 1 - k)
+        c, t = vload(work, at), vload(work, at + size) * sign
+        half = 1 << k
+        for j in range(half):
+            a, b = vload(work, re + j * size), vload(work, im + j * size)
+            vstore(work, re + (half + j) * size, vfnma(t, b, c * a))
+            vstore(work, im + (half + j) * size, vfma(t, a, c * b))
+            vstore(work, re + j * size, vfma(t, b, c * a))
+            vstore(work, im + j * size, vfnma(t, a, c * b))
+    members = rows >> bits
+    for j in range(1 << bits):
+        c, s = vload(work, re + j * size), vload(work, im + j * size)
+        for m in range(members):
+            p = start + get(ints, order + j * members + m)
+            a, b = vload(x, p), vload(x, p + plane)
+            vstore(x, p, vfnma(s, b, c * a))
+            vstore(x, p + plane, vfma(s, a, c * b))
+
+
+@jit
+def apply_phases(x, start, ints, step, work, real, back):
+    """One step of phases: the shared table, then the per-sample groups."""
+    table, folds, count = get(ints, step + 3), get(ints, step + 6), get(ints, step + 7)
+    if table >= 0 and (not back or count == 0):
+        _shared_phases(x, start, ints, table, work, real, back)
+    elif real and not back:
+        clear(x, start + get(ints, PLANE), get(ints, ROWS))
+    for g in range(count):
+        _sampled_phases(x, start, ints, folds + g * FOLD_SIZE, work, back)
+    if back and table >= 0 and count:
+        _shared_phases(x, start, ints, table, work, real, back)

@@ -1,0 +1,208 @@
+"""From a Plan to layers of real turns and phases: what the compiled kernels are good at.
+
+Every SU(2) factor is written as Z, Y, Z turns of its pair. A Y turn is a real 2x2 matrix, so it costs half the
+arithmetic of a general one, and acts on the real and the imaginary plane apart from each other. Z turns commute with
+most neighbours: they are collected, and a whole layer of them costs one complex product per amplitude.
+"""
+
+from __future__ import annotations
+
+import cmath
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ...angle import Angle, as_angle
+from ...plan import Diagonal, Factor, Plan, parity
+
+__all__ = ["BLOCK", "Phases", "Turn", "Turns", "blocks_of", "independent_groups", "rank", "schedule"]
+
+BLOCK = 3  # turns applied in one pass over memory: 2**3 vectors fit the registers
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """`exp(-i angle/2 Y)` on the pairs `(p, p ^ v)`; the member with `parity(p & u) == 0` is |0⟩."""
+
+    v: int
+    u: int
+    angle: Angle
+
+    def commutes(self, other: Turn) -> bool:
+        """True where the two may change places."""
+        return parity(self.v & other.u) == parity(self.u & other.v)
+
+    def independent(self, others: Sequence[Turn]) -> bool:
+        """True where it and `others` act on different qubits of some common relabelling."""
+        if any(parity(self.v & t.u) or parity(self.u & t.v) for t in others):
+            return False
+        return rank([self.v, *(t.v for t in others)]) == len(others) + 1
+
+
+@dataclass(slots=True)
+class Turns:
+    """Turns in order of time."""
+
+    turns: list[Turn] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Phases:
+    """`exp(-i/2 Σ angle (-1)^parity(p & mask))`."""
+
+    terms: dict[int, Angle] = field(default_factory=dict)
+
+
+Layer = Turns | Phases
+
+
+def rank(vectors: Iterable[int]) -> int:
+    """Rank over GF(2)."""
+    pivots: list[int] = []
+    for v in vectors:
+        for p in pivots:
+            v = min(v, v ^ p)
+        if v:
+            pivots.append(v)
+    return len(pivots)
+
+
+def independent_groups(masks: Sequence[int], size: int) -> list[list[int]]:
+    """Split `masks` into groups of at most `size` that are linearly independent over GF(2)."""
+    groups: list[list[int]] = []
+    for mask in masks:
+        for group in groups:
+            if len(group) < size and rank([*group, mask]) == len(group) + 1:
+                group.append(mask)
+                break
+        else:
+            groups.append([mask])
+    return groups
+
+
+def schedule(plan: Plan) -> list[Layer]:
+    """The layers of a plan, first to last in time."""
+    layers: list[Layer] = []
+    for step in plan.steps:
+        if isinstance(step, Diagonal):
+            for mask, angle in step.terms:
+                _add_phase(layers, mask, angle)
+            continue
+        for axis, angle in _zyz(step.factors):
+            if axis == "z":
+                _add_phase(layers, step.u, angle)
+            else:
+                _add_turn(layers, Turn(step.v, step.u, angle))
+    if not plan.n_amplitudes:
+        _drop_leading_phases(layers)
+    _drop_trailing_phases(layers, [x for x, _, _ in plan.measurement.strings if x])
+    return [layer for layer in layers if (layer.turns if isinstance(layer, Turns) else layer.terms)]
+
+
+def blocks_of(turns: Sequence[Turn]) -> list[list[Turn]]:
+    """Group turns so that those of a block act on different bits of one relabelled index."""
+    left, blocks = list(turns), []
+    while left:
+        block: list[Turn] = [left[0]]
+        skipped: list[Turn] = []
+        for turn in left[1:]:
+            fits = len(block) < BLOCK and turn.independent(block) and all(turn.commutes(s) for s in skipped)
+            (block if fits else skipped).append(turn)
+        blocks.append(block)
+        left = skipped
+    return blocks
+
+
+def _add_phase(layers: list[Layer], mask: int, angle: Angle) -> None:
+    for layer in reversed(layers):
+        if isinstance(layer, Phases):
+            layer.terms[mask] = layer.terms.get(mask, Angle()) + angle
+            return
+        if any(parity(mask & t.v) for t in layer.turns):
+            break
+    layers.append(Phases({mask: angle}))
+
+
+def _add_turn(layers: list[Layer], turn: Turn) -> None:
+    for layer in reversed(layers):
+        if isinstance(layer, Turns):
+            for k in range(len(layer.turns) - 1, -1, -1):
+                old = layer.turns[k]
+                if (old.v, old.u) == (turn.v, turn.u):
+                    layer.turns[k] = Turn(old.v, old.u, old.angle + turn.angle)
+                    return
+                if not old.commutes(turn):
+                    break
+            layer.turns.append(turn)
+            return
+        if any(parity(mask & turn.v) for mask in layer.terms):
+            break
+    layers.append(Turns([turn]))
+
+
+def _drop_leading_phases(layers: list[Layer]) -> None:
+    """|0…0⟩ sees them as a global phase; so does what no turn before has moved."""
+    before: list[Turn] = []
+    for layer in layers:
+        if isinstance(layer, Turns):
+            before += layer.turns
+        else:
+            layer.terms = {m: a for m, a in layer.terms.items() if any(parity(m & t.v) for t in before)}
+
+
+def _drop_trailing_phases(layers: list[Layer], directions: Sequence[int]) -> None:
+    """Phases that commute with all that follows and with the measured operators cannot be seen."""
+    after = list(directions)
+    for layer in reversed(layers):
+        if isinstance(layer, Turns):
+            after += [t.v for t in layer.turns]
+        else:
+            layer.terms = {m: a for m, a in layer.terms.items() if any(parity(m & v) for v in after)}
+
+
+# -- SU(2) factors as Z and Y turns -----------------------------------------------------------------------------------
+
+
+def _zyz(factors: Sequence[Factor]) -> Iterator[tuple[str, Angle]]:
+    """Factors as Z and Y turns in order of time; runs of constants become one Z Y Z."""
+    constants: list[tuple[tuple[float, float, float], float]] = []
+    for axis, angle in factors:
+        if angle.is_constant:
+            constants.append((axis, angle.constant))
+            continue
+        yield from _constant_zyz(constants)
+        constants = []
+        nx, ny, nz = axis
+        if abs(nz) == 1.0:
+            yield "z", nz * angle
+        elif abs(ny) == 1.0:
+            yield "y", ny * angle
+        elif nz == 0.0:  # RZ(φ) RY(angle) RZ(-φ)
+            phi = math.atan2(-nx, ny)
+            yield from (("z", as_angle(-phi)), ("y", angle), ("z", as_angle(phi)))
+        else:  # RZ(φ) RY(ϑ) RZ(angle) RY(-ϑ) RZ(-φ)
+            phi, polar = math.atan2(ny, nx), math.acos(max(-1.0, min(1.0, nz)))
+            yield from (("z", as_angle(-phi)), ("y", as_angle(-polar)), ("z", angle), ("y", as_angle(polar)))
+            yield "z", as_angle(phi)
+    yield from _constant_zyz(constants)
+
+
+def _constant_zyz(turns: Sequence[tuple[tuple[float, float, float], float]]) -> Iterator[tuple[str, Angle]]:
+    matrix = np.eye(2, dtype=complex)
+    for (nx, ny, nz), angle in turns:
+        c, s = math.cos(angle / 2), math.sin(angle / 2)
+        matrix = np.array([[c - 1j * s * nz, -s * (ny + 1j * nx)], [s * (ny - 1j * nx), c + 1j * s * nz]]) @ matrix
+    # RZ(a) RY(t) RZ(b) = [[e^{-i(a+b)/2} cos(t/2), …], [e^{i(a-b)/2} sin(t/2), …]]
+    tilt = 2 * math.atan2(abs(matrix[1, 0]), abs(matrix[0, 0]))
+    total = -2 * cmath.phase(matrix[0, 0]) if abs(matrix[0, 0]) > 1e-12 else 0.0
+    difference = 2 * cmath.phase(matrix[1, 0]) if abs(matrix[1, 0]) > 1e-12 else 0.0
+    if abs(matrix[0, 0]) <= 1e-12:  # only the difference counts: RZ(a) RY(π) = RY(π) RZ(-a)
+        total = difference
+    if abs(matrix[1, 0]) <= 1e-12:
+        difference = total
+    angles = (("z", (total - difference) / 2), ("y", tilt), ("z", (total + difference) / 2))
+    for axis, angle in angles:
+        if abs(math.remainder(angle, 2 * math.pi)) > 1e-12:
+            yield axis, as_angle(angle)

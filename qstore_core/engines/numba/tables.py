@@ -1,0 +1,310 @@
+"""Tables for the compiled kernels: a scheduled plan as one integer array and one float array.
+
+The kernels in `numba_kernels` interpret these tables; the fields of a record are read there in the order in which they
+are written here. Row numbers are multiplied by the number of lanes of a vector, so that they index elements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ...angle import Angle
+from ...plan import Plan
+from .schedule import BLOCK, Phases, Turn, Turns, blocks_of, independent_groups, schedule
+
+__all__ = ["GRADIENT_ONLY", "HEADER", "PHASE", "TURN", "Program"]
+
+# fmt: off
+HEADER = (
+    "rows", "amplitudes", "inputs", "weights", "outputs", "angles", "shared", "monomials", "coefficients", "steps",
+    "n_steps", "product_rows", "n_product", "product_angles", "real_end", "folds", "n_folds", "total", "classes",
+    "n_classes", "shifts", "n_shifts", "out_ptr", "out_values", "out_coefficients", "values", "places", "plane",
+)
+WORK = ("coef", "d_angle", "slots", "d_slots", "values", "outputs", "buffer", "table", "phases", "lambda")
+# fmt: on
+TURN = 0
+GRADIENT_ONLY = 1  # turns that the start state has in it already
+PHASE = 2
+STEP_SIZE, SHIFT_SIZE = 10, 7
+FOLD_MASKS = 32
+FOLD_SIZE = 2 + FOLD_MASKS
+SAMPLED_BITS = 4  # per-sample phase tables of 2**4 entries stay in the nearest cache
+
+
+class Program:
+    """A plan as tables for vectors of `lanes` samples.
+
+    Attributes:
+        ints: int32; starts with the fields named in `HEADER`.
+        floats: Coefficients, of the executable's dtype.
+        operations: Multiply-adds of one sample's forward pass, about; for choosing threads.
+        work_size: Scratch elements that one thread needs.
+        state_size: Elements of one chunk's state.
+    """
+
+    def __init__(self, plan: Plan, lanes: int, dtype: np.dtype) -> None:
+        """Lay out the tables."""
+        self.plan, self.lanes = plan, lanes
+        self._ints: list[np.ndarray] = [np.zeros(len(HEADER), dtype=np.int32)]
+        self._n_ints = len(HEADER)
+        self._floats: list[float] = []
+        self._folds: dict[tuple[int, ...], tuple[int, int]] = {}
+        self._p = np.arange(1 << plan.n_qubits, dtype=np.uint32)
+        self._angles: list[Angle] = []
+        self._head = dict.fromkeys(HEADER, 0)
+        layers = schedule(plan)
+        self._collect_angles(layers)
+        head = self._head
+        head["rows"], head["amplitudes"], head["inputs"] = len(self._p), plan.n_amplitudes, plan.n_inputs
+        head["weights"], head["outputs"], head["plane"] = plan.n_weights, plan.n_outputs, len(self._p) * lanes
+        self._write_angles()
+        self._write_steps(layers)
+        self._write_measurement()
+        self.work_size = self._plan_work()
+        self.operations = self._count_operations(layers)
+        self.state_size = 2 * len(self._p) * lanes
+        self._ints[0][:] = [head[name] for name in HEADER]
+        self.ints = np.concatenate(self._ints).astype(np.int32)
+        self.floats = np.array([*self._floats, 0.0], dtype=dtype)
+        self.n_shared = head["shared"]
+
+    # -- writing ------------------------------------------------------------------------------------------------
+
+    def _put(self, values: Sequence[int] | np.ndarray) -> int:
+        """Append integers; returns where they start."""
+        array = np.asarray(values, dtype=np.int64).reshape(-1)
+        start = self._n_ints
+        self._ints.append(array)
+        self._n_ints += len(array)
+        return start
+
+    def _put_floats(self, values: Sequence[float]) -> int:
+        start = len(self._floats)
+        self._floats.extend(float(v) for v in values)
+        return start
+
+    # -- angles -------------------------------------------------------------------------------------------------
+
+    def _collect_angles(self, layers: Sequence[Turns | Phases]) -> None:
+        """Number the angles: shared ones first, then those that differ from sample to sample."""
+        refs: list[tuple[int, object, Angle]] = []
+        for number, layer in enumerate(layers):
+            if isinstance(layer, Turns):
+                refs += [(number, k, t.angle) for k, t in enumerate(layer.turns)]
+            else:
+                refs += [(number, mask, angle) for mask, angle in layer.terms.items()]
+        refs.sort(key=lambda ref: ref[2].uses_inputs)
+        self._number = {(number, key): i for i, (number, key, _) in enumerate(refs)}
+        self._angles = [angle for _, _, angle in refs]
+        self._head["angles"] = len(refs)
+        self._head["shared"] = sum(not angle.uses_inputs for angle in self._angles)
+
+    def _write_angles(self) -> None:
+        """Polynomials: angle → monomials → factors; slot j is weight j, slot n_weights + i is input i."""
+        n_weights = self.plan.n_weights
+        spans, monomials, factors, coefficients = [0], [0], [], []
+        for angle in self._angles:
+            for monomial, coefficient in angle.terms:
+                factors += [index + (n_weights if kind == "x" else 0) for kind, index in monomial]
+                monomials.append(len(factors))
+                coefficients.append(coefficient)
+            spans.append(len(coefficients))
+        factors_at = self._put(factors)
+        monomials_at = self._put([m + factors_at for m in monomials])
+        self._head["monomials"] = self._put([m + monomials_at for m in spans])
+        # A monomial's coefficient stands at the same distance as its factor span.
+        self._head["coefficients"] = self._put_floats(coefficients) - monomials_at
+
+    # -- steps --------------------------------------------------------------------------------------------------
+
+    def _write_steps(self, layers: Sequence[Turns | Phases]) -> None:
+        records: list[list[int]] = []
+        real, n_tables = True, 0
+        for number, layer in enumerate(layers):
+            if isinstance(layer, Turns):
+                numbered = [(t, self._number[number, k]) for k, t in enumerate(layer.turns)]
+                if number == 0 and not self.plan.n_amplitudes:
+                    product, numbered = _split_product(numbered)
+                    self._write_product(product)
+                    records += self._turn_records(product, GRADIENT_ONLY, real)
+                records += self._turn_records(numbered, TURN, real)
+                continue
+            terms = {mask: self._number[number, mask] for mask in layer.terms}
+            shared = any(i < self._head["shared"] for i in terms.values())
+            records.append(self._phase_record(terms, real, n_tables if shared else -1))
+            n_tables += shared
+            real = False
+        if not self.plan.n_amplitudes and not self._head["n_product"]:
+            self._write_product([])
+        self._head["steps"], self._head["n_steps"] = self._put([f for r in records for f in r]), len(records)
+        self._head["real_end"], self._n_tables = int(real), n_tables
+
+    def _write_product(self, product: Sequence[tuple[Turn, int]]) -> None:
+        """Turns of |0…0⟩ on different qubits make a product state: rows in the order in which they fill."""
+        rows = [0]
+        for turn, _ in product:
+            rows += [row ^ turn.v for row in rows]
+        self._head["n_product"] = len(product)
+        self._head["product_rows"] = self._put([row * self.lanes for row in rows])
+        self._head["product_angles"] = self._put([i for _, i in product])
+
+    def _turn_records(self, numbered: Sequence[tuple[Turn, int]], kind: int, real: bool) -> list[list[int]]:
+        index = {id(turn): i for turn, i in numbered}
+        records = []
+        for block in blocks_of([turn for turn, _ in numbered]):
+            zero_members = np.ones(len(self._p), dtype=bool)
+            for turn in block:
+                zero_members &= (np.bitwise_count(self._p & turn.u) & 1) == 0
+            reps = self._put(self._p[zero_members].astype(np.int64) * self.lanes)
+            moves = self._put([_combine(block, j) * self.lanes for j in range(1 << len(block))])
+            angles = [index[id(turn)] for turn in block]
+            wanted = any(not self._angles[i].is_constant for i in angles)
+            if kind == GRADIENT_ONLY and not wanted:
+                continue
+            angles += [0] * (BLOCK - len(angles))
+            records.append([kind, int(real), int(wanted), len(block), reps, len(self._p) >> len(block), moves, *angles])
+        return records
+
+    def _phase_record(self, terms: dict[int, int], real: bool, table: int) -> list[int]:
+        folds = self._put_folds(list(terms), len(self._p).bit_length() - 1, terms)
+        sampled = [mask for mask, i in terms.items() if i >= self._head["shared"]]
+        applied = self._put_folds(sampled, SAMPLED_BITS, terms)
+        wanted = any(not self._angles[i].is_constant for i in terms.values())
+        return [PHASE, int(real), int(wanted), table, folds[0], folds[1], applied[0], applied[1], 0, 0]
+
+    def _put_folds(self, masks: Sequence[int], size: int, numbers: dict[int, int]) -> tuple[int, int]:
+        """Records `bits, order, number of each mask` (`FOLD_SIZE` numbers); returns (start, count)."""
+        records = []
+        for group in independent_groups(masks, size):
+            numbered = [numbers[mask] for mask in group]
+            records.append([len(group), self._order(tuple(group)), *numbered, *([0] * (FOLD_MASKS - len(group)))])
+        return self._put([f for r in records for f in r]), len(records)
+
+    def _order(self, masks: tuple[int, ...]) -> int:
+        """Rows sorted by the parities of `masks`, first mask most significant."""
+        if masks not in self._folds:
+            bucket = np.zeros(len(self._p), dtype=np.int64)
+            for mask in masks:
+                bucket = bucket << 1 | (np.bitwise_count(self._p & mask) & 1)
+            self._folds[masks] = self._put(np.argsort(bucket, kind="stable") * self.lanes), len(masks)
+        return self._folds[masks][0]
+
+    # -- measurement --------------------------------------------------------------------------------------------
+
+    def _write_measurement(self) -> None:
+        m, head = self.plan.measurement, self._head
+        head["total"] = -1
+        if not m.strings:
+            self._write_classes()
+            return
+        value_of: dict[int, int] = {}
+        masks = {z: number for number, (x, z, _) in enumerate(m.strings) if not x and z}
+        for number, mask in enumerate(masks):
+            value_of[masks[mask]] = number
+        n_values = len(masks)
+        identity = [number for number, (x, z, _) in enumerate(m.strings) if not x and not z]
+        if identity:
+            value_of[identity[0]] = head["total"] = n_values
+            n_values += 1
+        numbers = {mask: value_of[string] for mask, string in masks.items()}
+        head["folds"], head["n_folds"] = self._put_folds(list(masks), len(self._p).bit_length() - 1, numbers)
+        if identity and not masks:
+            head["folds"], head["n_folds"] = self._put([0, self._order(()), *([0] * FOLD_MASKS)]), 1
+        by_shift: dict[int, list[int]] = {}
+        for number, (x, _, _) in enumerate(m.strings):
+            if x:
+                by_shift.setdefault(x, []).append(number)
+        records = []
+        for x, numbers_of_x in by_shift.items():
+            for number in numbers_of_x:
+                value_of[number] = n_values
+                n_values += 1
+            records.append(self._shift_record(x, [(m.strings[k], value_of[k]) for k in numbers_of_x]))
+        head["shifts"], head["n_shifts"] = self._put([f for r in records for f in r]), len(records)
+        self._write_outputs([[(value_of[k], c) for k, c in output] for output in m.outputs], n_values)
+
+    def _shift_record(self, x: int, strings: Sequence[tuple[tuple[int, int, int], int]]) -> list[int]:
+        """Pairs (p, p ^ x) in runs of equal signs, so that a string costs work per run, not per pair."""
+        odd = next((z for (_, z, n_y), _ in strings if n_y & 1), 1 << (x.bit_length() - 1))
+        reps = self._p[(np.bitwise_count(self._p & odd) & 1) == 0]
+        pattern = np.stack([np.bitwise_count(reps & z) & 1 for (_, z, _), _ in strings], axis=1)
+        patterns, inverse = np.unique(pattern, axis=0, return_inverse=True)
+        order = np.argsort(inverse.reshape(-1), kind="stable")
+        ends = np.cumsum(np.bincount(inverse.reshape(-1), minlength=len(patterns)))
+        # 2 i^n_y (-1)^parity c with c = conj(ψ_p') ψ_p: even n_y reads Re c, odd n_y reads Im c.
+        factors = [(2.0, -2.0, -2.0, 2.0)[n_y] for (_, _, n_y), _ in strings]
+        signs = self._put_floats([f * (1 - 2 * int(b)) for row in patterns for f, b in zip(factors, row, strict=True)])
+        rows = self._put(reps[order].astype(np.int64) * self.lanes)
+        which = self._put([entry for (_, _, n_y), value in strings for entry in (n_y & 1, value)])
+        return [x * self.lanes, rows, self._put([0, *ends]), len(patterns), len(strings), which, signs]
+
+    def _write_classes(self) -> None:
+        """Probabilities: rows sorted by class."""
+        m, head = self.plan.measurement, self._head
+        label = np.zeros(len(self._p), dtype=np.int64)
+        for mask in m.masks:
+            label = label << 1 | (np.bitwise_count(self._p & mask) & 1)
+        label %= m.n_outputs
+        rows = self._put(np.argsort(label, kind="stable") * self.lanes)
+        starts = np.concatenate([[0], np.cumsum(np.bincount(label, minlength=m.n_outputs))])
+        head["classes"], head["n_classes"] = self._put(starts + rows), m.n_outputs
+        self._write_outputs([[(k, 1.0)] for k in range(m.n_outputs)], m.n_outputs)
+
+    def _write_outputs(self, outputs: Sequence[Sequence[tuple[int, float]]], n_values: int) -> None:
+        ends = np.cumsum([0, *(len(output) for output in outputs)])
+        self._head["out_values"] = values = self._put([v for output in outputs for v, _ in output])
+        self._head["out_ptr"] = self._put(ends + values)
+        self._head["out_coefficients"] = self._put_floats([c for output in outputs for _, c in output]) - values
+        self._head["values"] = n_values
+
+    # -- scratch ------------------------------------------------------------------------------------------------
+
+    def _count_operations(self, layers: Sequence[Turns | Phases]) -> int:
+        per_row = 6 + 5 * self._head["n_shifts"]
+        for layer in layers:
+            per_row += 4 * len(layer.turns) if isinstance(layer, Turns) else 4
+        return per_row * len(self._p)
+
+    def _plan_work(self) -> int:
+        """Places in the scratch array; every place is a multiple of a cache line."""
+        head, rows, lanes = self._head, len(self._p), self.lanes
+        sizes = {
+            "coef": 2 * head["angles"] * lanes,
+            "d_angle": head["angles"] * lanes,
+            "slots": self.plan.n_inputs * lanes,
+            "d_slots": self.plan.n_inputs * lanes,
+            "values": head["values"] * lanes,
+            "outputs": self.plan.n_outputs * lanes,
+            "buffer": rows * lanes,
+            "table": max(4 * rows, 2 * lanes << SAMPLED_BITS),
+            "phases": 2 * rows * self._n_tables,
+            "lambda": 2 * rows * lanes,
+        }
+        total, places = 0, []
+        for name in WORK:
+            places.append(total)
+            total += -(-sizes[name] // 16) * 16
+        head["places"] = self._put(places)
+        return total
+
+
+def _combine(block: Sequence[Turn], member: int) -> int:
+    row = 0
+    for k, turn in enumerate(block):
+        if member >> k & 1:
+            row ^= turn.v
+    return row
+
+
+def _split_product(
+    numbered: Sequence[tuple[Turn, int]],
+) -> tuple[list[tuple[Turn, int]], list[tuple[Turn, int]]]:
+    """First turns of |0…0⟩ that act on different qubits, and the rest."""
+    product: list[tuple[Turn, int]] = []
+    rest: list[tuple[Turn, int]] = []
+    for turn, i in numbered:
+        first = all(turn.commutes(t) for t, _ in rest) and turn.independent([t for t, _ in product])
+        (product if first else rest).append((turn, i))
+    return product, rest
