@@ -17,6 +17,7 @@ from .errors import (
     FallbackWarning,
     GradientError,
     InputError,
+    JobLostError,
     MemoryLimitError,
     OptionError,
     PluginError,
@@ -25,9 +26,11 @@ from .errors import (
     RunnerError,
     ShapeError,
     SpecError,
+    TransientError,
     UnknownBackendError,
 )
 from .fallback import fallback_counts, reset_fallback_counts
+from .jobs import JobPolicy, with_jobs
 from .layers import QuantumEncoder, QuantumFeatureExtractor, QuantumLayer, QuantumPooling, QuantumReadout
 from .measurement import Expectation, Observable, Pauli, Probabilities
 from .plan import Plan, lower
@@ -61,6 +64,8 @@ __all__ = [
     "GradientError",
     "HardwareEfficient",
     "InputError",
+    "JobLostError",
+    "JobPolicy",
     "LayerSpec",
     "MemoryLimitError",
     "Observable",
@@ -81,6 +86,7 @@ __all__ = [
     "ShapeError",
     "SpecError",
     "StronglyEntangling",
+    "TransientError",
     "UnknownBackendError",
     "cache_clear",
     "cache_info",
@@ -94,4 +100,5 @@ __all__ = [
     "register_backend",
     "reset_fallback_counts",
     "unregister_backend",
+    "with_jobs",
 ]

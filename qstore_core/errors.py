@@ -11,6 +11,8 @@
     ├── CapabilityError                         a backend cannot do what the layer asks for
     │   └── GradientError                       no exact derivative exists, or not in the way asked for
     ├── BackendError (RuntimeError)             a backend failed while it computed
+    │   └── TransientError                      it may pass: the same request may be made again
+    │       └── JobLostError                    a service does not know a job any more
     ├── ResourceLimitError                      the work would not fit this machine
     │   └── MemoryLimitError (MemoryError)      it would not fit the memory
     ├── RunnerError (RuntimeError)              the event loop was used where it cannot work
@@ -37,6 +39,7 @@ __all__ = [
     "FallbackWarning",
     "GradientError",
     "InputError",
+    "JobLostError",
     "MemoryLimitError",
     "OptionError",
     "PluginError",
@@ -45,6 +48,7 @@ __all__ = [
     "RunnerError",
     "ShapeError",
     "SpecError",
+    "TransientError",
     "UnknownBackendError",
     "nearest",
 ]
@@ -197,6 +201,32 @@ class BackendError(QstoreError, RuntimeError):
         super().__init__(message)
         self.backend = backend
         self.cause = cause
+
+
+class TransientError(BackendError):
+    """A backend failed in a way that may pass: a lost connection, a full queue, "429 Too Many Requests".
+
+    Job-type backends raise it to be asked again.
+
+    Attributes:
+        retry_after: Seconds after which the service wants to be asked again; None where it does not say.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        backend: str | None = None,
+        cause: BaseException | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        """Store the message, the backend's name, the cause and the wait."""
+        super().__init__(message, backend=backend, cause=cause)
+        self.retry_after = retry_after
+
+
+class JobLostError(TransientError):
+    """A service does not know a job any more, as after a restart; the job may be submitted again."""
 
 
 class ResourceLimitError(QstoreError):

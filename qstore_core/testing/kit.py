@@ -11,7 +11,7 @@ from typing import Any
 
 from ..backend import CONTRACT_VERSION, Backend
 from ..errors import SpecError, nearest
-from . import _behaviour, _gradients, _sampling, _values  # noqa: F401 - their checks
+from . import _behaviour, _gradients, _jobs, _sampling, _values  # noqa: F401 - their checks
 from .subject import Check, ConformanceError, Subject, registered
 
 __all__ = ["Outcome", "Report", "conformance_checks", "run_checks"]

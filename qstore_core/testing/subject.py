@@ -12,6 +12,7 @@ import numpy as np
 
 from ..backend import Backend
 from ..circuit import Circuit
+from ..compile import Recipe, compile_recipe
 from ..errors import CapabilityError
 from ..measurement import Measurement, Probabilities
 from ..plugins import get_backend
@@ -143,7 +144,7 @@ class Subject:
         if self.capabilities.max_qubits is not None and circuit.n_qubits > self.capabilities.max_qubits:
             raise NotDeclared(f"capabilities.max_qubits is {self.capabilities.max_qubits}")
         options = {"dtype": dtype, "shots": self.shots, "seed": SEED} | changes
-        return self.backend.compile(circuit, measurement, **options)
+        return compile_recipe(Recipe(circuit, measurement, self.backend, **options))
 
     def forward(
         self,
