@@ -62,6 +62,11 @@ class TorchLayer(LayerDefinition, nn.Module):
             self.register_buffer("theta", theta, persistent=False)
         self.reset_parameters()
 
+    @property
+    def name(self) -> str:
+        """Name in messages and profiles."""
+        return self._program.name
+
     def reset_parameters(self) -> None:
         """Draw theta anew: from `seed`, or where that is None from PyTorch's generator (`torch.manual_seed`)."""
         seed = self._program.execution.seed
