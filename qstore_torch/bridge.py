@@ -11,7 +11,7 @@ import torch
 from qstore_core import GradientError
 from qstore_core.program import LayerProgram
 
-from .engine import TorchOps
+from .engine import TorchOps, full_precision
 
 __all__ = ["HostCall", "TensorCall"]
 
@@ -41,7 +41,9 @@ class TensorCall(torch.autograd.Function):
         theta, x = ctx.saved_tensors
         if torch.is_grad_enabled() or _is_batched(gradient):
             return None, None, None, *_by_autograd(ctx.run, (theta, x), wanted, gradient)
-        return None, None, None, *(g if w else None for g, w in zip(ctx.pull(gradient), wanted, strict=True))
+        with full_precision(gradient):
+            gradients = ctx.pull(gradient)
+        return None, None, None, *(g if w else None for g, w in zip(gradients, wanted, strict=True))
 
 
 def _by_autograd(
@@ -49,12 +51,14 @@ def _by_autograd(
 ) -> Iterator[torch.Tensor | None]:
     """Gradients through the plain operations, which can be differentiated again."""
     twice = torch.is_grad_enabled()
-    with torch.enable_grad():
-        outputs = run(*tensors)
     leaves = [t for t, w in zip(tensors, wanted, strict=True) if w]
-    grads = iter(
-        torch.autograd.grad(outputs, leaves, gradient, create_graph=twice, allow_unused=True, materialize_grads=True)
-    )
+    with torch.enable_grad(), full_precision(gradient):
+        outputs = run(*tensors)
+        grads = iter(
+            torch.autograd.grad(
+                outputs, leaves, gradient, create_graph=twice, allow_unused=True, materialize_grads=True
+            )
+        )
     return (next(grads) if w else None for w in wanted)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from qstore_core.engines.array import ArrayProgram, inverse_index
 from qstore_core.engines.memory import check_memory
 from qstore_core.measurement import Measurement
 
-__all__ = ["TorchBackend", "TorchExecutable", "TorchOps", "is_plain"]
+__all__ = ["TorchBackend", "TorchExecutable", "TorchOps", "full_precision", "is_plain"]
 
 _COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
 
@@ -127,6 +128,14 @@ class TorchOps:
 def is_plain() -> bool:
     """True where tensors are what they seem: outside function transforms, fake tensors and other dispatch modes."""
     return torch._C._functorch.peek_interpreter_stack() is None and not torch._C._len_torch_dispatch_stack()
+
+
+def full_precision(like: torch.Tensor) -> AbstractContextManager[Any]:
+    """Autocast must not reach the circuit, forward or backward: bfloat16 amplitudes would lose the physics."""
+    kind = like.device.type
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        return torch.autocast(kind, enabled=False)
+    return nullcontext()
 
 
 class _Permute(torch.autograd.Function):

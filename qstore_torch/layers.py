@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 from typing import Any, Self
 
@@ -16,7 +15,7 @@ from qstore_core.layers import numbered
 from qstore_core.program import Execution, LayerProgram
 
 from .bridge import HostCall, TensorCall
-from .engine import TorchOps, is_plain
+from .engine import TorchOps, full_precision, is_plain
 from .operator import graph_call
 
 __all__ = [
@@ -78,13 +77,22 @@ class TorchLayer(LayerDefinition, nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Features (…, F) → outputs (…, O), in the dtype of `x`."""
+        if not isinstance(x, torch.Tensor):
+            raise InputError(f"{self.name} takes a torch.Tensor, received {type(x).__name__}. Use torch.as_tensor(x).")
+        if x.is_complex():
+            raise InputError(f"{self.name} takes real numbers, received dtype {x.dtype}.")
         if torch.compiler.is_compiling():  # dynamo must not trace the core: one operator stands for the layer
             work = torch.float64 if x.dtype == torch.float64 else torch.float32
             rows, theta = x.flatten(0, -2).to(work), self.theta.to(work)
             out = graph_call(self._program, theta, rows)
             return out.reshape(*x.shape[:-1], out.shape[-1]).to(x.dtype if x.is_floating_point() else work)
-        self._check(x)
         program, spec = self._program, self.spec
+        spec.check_features(tuple(x.shape))
+        if x.dim() == 1:
+            raise ShapeError(
+                f"{self.name} takes inputs of shape (batch, features), received {tuple(x.shape)}. "
+                "Use x[None, :] for one sample."
+            )
         work = torch.float64 if x.dtype == torch.float64 else torch.float32
         rows, theta = x.flatten(0, -2).to(work), self.theta.to(work)
         if not torch.is_grad_enabled():  # autograd functions are not told that
@@ -99,7 +107,7 @@ class TorchLayer(LayerDefinition, nn.Module):
             if eager and rows.device.type == "cpu" and (bits or not torch.isfinite(rows).all()):
                 program.check_values(rows.numpy(force=True))  # what NumPy layers refuse is refused here
             dtype = "float64" if work == torch.float64 else "float32"
-            with _full_precision(rows):
+            with full_precision(rows):
                 if eager and (theta.requires_grad or rows.requires_grad):
                     out = TensorCall.apply(program, _OPS, dtype, theta, rows)
                 else:
@@ -107,20 +115,6 @@ class TorchLayer(LayerDefinition, nn.Module):
         else:
             out = HostCall.apply(program, theta, rows)
         return out.reshape(*x.shape[:-1], spec.output_dim).to(x.dtype if x.is_floating_point() else work)
-
-    def _check(self, x: Any) -> None:
-        """Raise for what is not (batch, features) of real numbers."""
-        name = self._program.name
-        if not isinstance(x, torch.Tensor):
-            raise InputError(f"{name} takes a torch.Tensor, received {type(x).__name__}. Use torch.as_tensor(x).")
-        if x.is_complex():
-            raise InputError(f"{name} takes real numbers, received dtype {x.dtype}.")
-        self.spec.check_features(tuple(x.shape))
-        if x.dim() == 1:
-            raise ShapeError(
-                f"{name} takes inputs of shape (batch, features), received {tuple(x.shape)}. "
-                "Use x[None, :] for one sample."
-            )
 
     async def call_async(self, x: torch.Tensor) -> torch.Tensor:
         """The same without blocking the running event loop; gradients flow through the result."""
@@ -152,14 +146,6 @@ class TorchLayer(LayerDefinition, nn.Module):
 def _is_eager() -> bool:
     """True outside compilation, tracing and function transforms: values exist, and Python may look at them."""
     return is_plain() and not torch.compiler.is_compiling() and not torch.jit.is_tracing()
-
-
-def _full_precision(rows: torch.Tensor) -> Any:
-    """Autocast must not reach the circuit: bfloat16 amplitudes would lose the physics."""
-    kind = rows.device.type
-    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
-        return torch.autocast(kind, enabled=False)
-    return contextlib.nullcontext()
 
 
 class QuantumEncoder(definition.QuantumEncoder, TorchLayer):

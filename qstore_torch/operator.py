@@ -11,7 +11,7 @@ import torch
 from qstore_core import GradientError
 from qstore_core.program import LayerProgram
 
-from .engine import TorchOps
+from .engine import TorchOps, full_precision
 
 __all__ = ["graph_call", "layer", "layer_vjp"]
 
@@ -47,7 +47,8 @@ def layer(handle: int, width: int, theta: torch.Tensor, x: torch.Tensor) -> torc
     program = _program(handle, x)
     program.spec.check_features(tuple(x.shape))
     if program.on_tensors:
-        return program.apply(_OPS, theta, x, _dtype(x)).clone()  # an operator may not return its input
+        with full_precision(x):
+            return program.apply(_OPS, theta, x, _dtype(x)).clone()  # an operator may not return its input
     return _like(program.forward(_to_numpy(theta), _to_numpy(x)), x)
 
 
@@ -65,7 +66,8 @@ def layer_vjp(
     if wrt_inputs and not program.has_input_gradient:
         raise GradientError(program.no_input_gradient)
     if program.on_tensors:
-        d_theta, d_x = program.apply_and_pull(_OPS, theta, x, _dtype(x))[1](gradient)
+        with full_precision(x):
+            d_theta, d_x = program.apply_and_pull(_OPS, theta, x, _dtype(x))[1](gradient)
         return d_theta.clone(), d_x.clone() if wrt_inputs else nothing
     _, pullback = program.value_and_vjp(_to_numpy(theta), _to_numpy(x), wrt_inputs=wrt_inputs)
     host_theta, host_x = pullback(_to_numpy(gradient))

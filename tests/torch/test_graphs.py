@@ -59,12 +59,14 @@ def test_compiled_in_float64_and_under_autocast():
     x = torch.rand(3, 2, 4, dtype=torch.float64)
     torch.testing.assert_close(compiled(x), layer(x))
     assert compiled(x).dtype == torch.float64
-    mixed = nn.Sequential(nn.Linear(4, 4), QuantumFeatureExtractor(2, seed=0))
+    mixed = nn.Sequential(nn.Linear(4, 16), QuantumReadout(4, n_classes=5, seed=0, backend="torch"))
     compiled = torch.compile(mixed, fullgraph=True, backend="aot_eager")
-    with torch.autocast("cpu", torch.bfloat16):
-        y = compiled(torch.rand(3, 4))
-    assert y.dtype == torch.bfloat16
-    assert y.isfinite().all()
+    x, results = torch.rand(3, 4), []
+    for run in (mixed, compiled):
+        with torch.autocast("cpu", torch.bfloat16):
+            results.append(value_and_gradients(mixed, run, x))
+    assert results[1][0].dtype == torch.bfloat16
+    torch.testing.assert_close(*results)
 
 
 def test_inductor():

@@ -142,6 +142,17 @@ def test_autocast_does_not_reach_the_circuit(backend):
     assert model[0].weight.grad.abs().sum() > 0
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_autocast_does_not_reach_the_backward_pass(backend):
+    layer = QuantumReadout(4, n_classes=5, backend=backend, seed=0)
+    x = torch.rand(3, 16)
+    layer(x).square().sum().backward()
+    expected, layer.theta.grad = layer.theta.grad, None
+    with torch.autocast("cpu", torch.bfloat16):  # PyTorch advises against it, and people do it
+        layer(x).square().sum().backward()
+    torch.testing.assert_close(layer.theta.grad, expected)
+
+
 def test_device_and_dtype_arguments():
     layer = QuantumFeatureExtractor(2, dtype=torch.float64, device="cpu")
     assert layer.theta.dtype == torch.float64
