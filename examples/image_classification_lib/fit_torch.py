@@ -7,7 +7,7 @@ import copy
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from .data import Batches, ImageData, prefetch
 from .nets_torch import build
@@ -98,8 +98,8 @@ def _both_ways(part: nn.Module, inputs: torch.Tensor, wanted: list[torch.Tensor]
 
 def _loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     if logits.shape[1] == 1:
-        return F.binary_cross_entropy_with_logits(logits[:, 0], labels.to(logits.dtype))
-    return F.cross_entropy(logits, labels)
+        return functional.binary_cross_entropy_with_logits(logits[:, 0], labels.to(logits.dtype))
+    return functional.cross_entropy(logits, labels)
 
 
 def _classes(logits: torch.Tensor) -> torch.Tensor:

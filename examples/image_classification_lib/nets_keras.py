@@ -52,8 +52,7 @@ def build(settings: Settings, image_shape: tuple[int, int, int], n_outputs: int)
         layers.BatchNormalization(**BATCH_NORM),
     ]
     parts = [layers.Rescaling(1 / 127.5, offset=-1, name="pixels"), keras.Sequential(stem, name="stem")]
-    for width in CONV_WIDTHS[1:]:
-        parts.append(Block(width, name=f"block_{width}"))
+    parts += [Block(width, name=f"block_{width}") for width in CONV_WIDTHS[1:]]
     parts.append(keras.Sequential([layers.ReLU(), layers.GlobalAveragePooling2D()], name="average"))
     for stage in settings.stages:
         parts.append(layers.Dense(stage.width, activation="relu", name=f"dense_{stage.width}"))

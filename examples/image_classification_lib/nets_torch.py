@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -49,7 +50,7 @@ def build(settings: Settings, image_shape: tuple[int, int, int], n_outputs: int)
         nn.BatchNorm2d(CONV_WIDTHS[0], **_NORM),
     ]
     parts: OrderedDict[str, nn.Module] = OrderedDict(pixels=Pixels(), stem=nn.Sequential(*stem))
-    for channels, width in zip(CONV_WIDTHS, CONV_WIDTHS[1:], strict=False):
+    for channels, width in pairwise(CONV_WIDTHS):
         parts[f"block_{width}"] = Block(channels, width)
     parts["average"] = nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     features = CONV_WIDTHS[-1]

@@ -163,7 +163,8 @@ def _draw_circuit(ax: Axes, circuit: Any) -> None:
     ax.set_ylim(circuit.n_qubits - 0.4, -0.6)
     for qubit in range(circuit.n_qubits):
         ax.plot((-0.5, len(columns) - 0.4), (qubit, qubit), color=MUTED, linewidth=0.8, zorder=1)
-        ax.text(-0.7, qubit, "ψ(x)" if circuit.n_amplitudes else "|0⟩", ha="right", va="center", color=MUTED, fontsize=8)
+        start = "ψ(x)" if circuit.n_amplitudes else "|0⟩"
+        ax.text(-0.7, qubit, start, ha="right", va="center", color=MUTED, fontsize=8)
     for column, operations in enumerate(columns):
         for operation in operations:
             _draw_gate(ax, column, operation)

@@ -277,7 +277,7 @@ def _plus(total: Array, term: Array) -> Array:
 
 
 def _first_column(size: int) -> np.ndarray:
-    return np.eye(1, size)[None]
+    return np.eye(1, size, dtype=complex)[None]
 
 
 def pull_kronecker(ops: Ops, stack: Stack, gradient: Array) -> Array:
