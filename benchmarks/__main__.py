@@ -36,20 +36,14 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--qubits", type=whole, help="default: 2,4,…,20")
     p.add_argument("--batches", type=whole, help="default: 1,32,256")
     p.add_argument("--only", type=words, help="names of libraries, e.g. torch-auto,pennylane")
-    p.add_argument(
-        "--limit", type=float, default=60.0, help="seconds that a call may take, compilation included"
-    )
+    p.add_argument("--limit", type=float, default=60.0, help="seconds that a call may take, compilation included")
     p.add_argument("--rounds", type=int, default=5, help="turns of every library at a point")
     p.add_argument("--seconds", type=float, default=0.1, help="length of a turn")
     p.add_argument("--threads", type=int, help="per library; default: what the library takes")
-    p.add_argument(
-        "--memory", type=float, help="GiB that a library may hold; default: 70 %% of the machine's"
-    )
+    p.add_argument("--memory", type=float, help="GiB that a library may hold; default: 70 %% of the machine's")
     p.add_argument("--no-growth", action="store_true", help="leave out depth, batch, memory and bases")
     p.add_argument("--output", type=Path, help="folder for results; default: benchmarks/results and docs")
-    p.add_argument(
-        "--report", type=Path, metavar="JSON", help="measure nothing, write the report of an earlier run"
-    )
+    p.add_argument("--report", type=Path, metavar="JSON", help="measure nothing, write the report of an earlier run")
     p.add_argument("--python", help="interpreter that has the libraries; default: that of .venv-peers")
     return p
 

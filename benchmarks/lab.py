@@ -127,9 +127,7 @@ class Lab:
 
     python: str = sys.executable
     limit: float = 60.0
-    memory: int = field(
-        default_factory=lambda: int(0.7 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    )
+    memory: int = field(default_factory=lambda: int(0.7 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")))
     rounds: int = 5
     seconds: float = 0.1
     threads: int | None = None
@@ -155,9 +153,7 @@ class Lab:
         path.unlink()
         return results
 
-    def _worth_trying(
-        self, name: str, problem: Problem, modes: Sequence[str], results: dict[str, Any]
-    ) -> bool:
+    def _worth_trying(self, name: str, problem: Problem, modes: Sequence[str], results: dict[str, Any]) -> bool:
         for mode in modes:
             for smaller, status in self.beyond.get((name, mode), ()):
                 if (

@@ -46,8 +46,7 @@ def main() -> None:
             problem = Problem(arguments.qubits, arguments.batch, arguments.depth, bases)
             points[bases] = {"results": lab.measure(problem, names)}
     print(
-        f"{arguments.qubits} qubits, depth {arguments.depth}, batch {arguments.batch}, float32, "
-        f"{os.cpu_count()} cores"
+        f"{arguments.qubits} qubits, depth {arguments.depth}, batch {arguments.batch}, float32, {os.cpu_count()} cores"
     )
     print(f"load average {os.getloadavg()[0]:.1f}; medians of {arguments.rounds} interleaved turns\n")
     head = (
@@ -81,8 +80,7 @@ def main() -> None:
     for row in rows:
         print(
             "  ".join(
-                text.ljust(w) if k == 0 else text.rjust(w)
-                for k, (text, w) in enumerate(zip(row, widths, strict=True))
+                text.ljust(w) if k == 0 else text.rjust(w) for k, (text, w) in enumerate(zip(row, widths, strict=True))
             )
         )
 

@@ -35,10 +35,7 @@ def torch_operators(problem: Problem) -> None:
         events = [e for e in record.key_averages() if e.key.startswith("aten::")]
         total = sum(e.self_cpu_time_total for e in events) / CALLS
         count = sum(e.count for e in events) / CALLS
-        print(
-            f"torch {torch.__version__}, {title}: {count:.0f} aten operators, {total:.0f} µs in them "
-            "(profiler on)"
-        )
+        print(f"torch {torch.__version__}, {title}: {count:.0f} aten operators, {total:.0f} µs in them (profiler on)")
         for e in sorted(events, key=lambda e: -e.self_cpu_time_total)[:14]:
             name, own = e.key.removeprefix("aten::"), e.self_cpu_time_total / CALLS
             print(f"  {e.count / CALLS:6.1f} × {name:28s} {own:8.1f} µs")

@@ -27,11 +27,7 @@ def duration(seconds: float) -> str:
     """
     value, unit = (seconds, "s") if seconds >= 1 else (seconds * 1e3, "ms")
     digits = max(0, 2 - math.floor(math.log10(value))) if value > 0 else 0
-    return (
-        f"{value:.{min(digits, 3)}f}".rstrip("0").rstrip(".") + f" {unit}"
-        if digits
-        else f"{value:.0f} {unit}"
-    )
+    return f"{value:.{min(digits, 3)}f}".rstrip("0").rstrip(".") + f" {unit}" if digits else f"{value:.0f} {unit}"
 
 
 def size(count: float) -> str:
@@ -214,9 +210,7 @@ def _slower(grid: dict[str, Point], ours: Sequence[str], peers: Sequence[str]) -
     return table(("point", "ours", "time", "best peer", "times slower"), rows)
 
 
-def _times(
-    grid: dict[str, Point], batch: int, mode: str, ours: Sequence[str], peers: Sequence[str]
-) -> list[str]:
+def _times(grid: dict[str, Point], batch: int, mode: str, ours: Sequence[str], peers: Sequence[str]) -> list[str]:
     head = [
         "qubits",
         *(label(n, grid) for n in (*ours, *peers)),
@@ -231,9 +225,7 @@ def _times(
             text = cell(point["results"].get(name, {}).get(mode))
             cells.append(f"**{text}**" if top and mine and name in (mine[0], top[0]) else text)
         gain = ratio(top[1], mine[1]) if top and mine else "no peer left" if mine else "–"
-        rows.append(
-            [str(point["problem"]["n_qubits"]), *cells, SUBJECTS[mine[0]].label if mine else "–", gain]
-        )
+        rows.append([str(point["problem"]["n_qubits"]), *cells, SUBJECTS[mine[0]].label if mine else "–", gain])
     return table(head, rows)
 
 
@@ -440,11 +432,7 @@ def plot_grid(results: dict[str, Any], path: Path) -> None:
             axis = axes[row][column]
             points = _points(grid, batch)
             for name in names:
-                line = [
-                    (1 << p["problem"]["n_qubits"], t)
-                    for p in points
-                    if (t := seconds(p, name, mode)) is not None
-                ]
+                line = [(1 << p["problem"]["n_qubits"], t) for p in points if (t := seconds(p, name, mode)) is not None]
                 if line:
                     axis.plot(*zip(*line, strict=True), label=label(name, grid), **_style(name))
             axis.set_title(f"batch {batch}: {title}", loc="left")

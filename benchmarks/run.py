@@ -44,9 +44,7 @@ def machine() -> dict[str, Any]:
     except (OSError, StopIteration):
         pass
     versions = {}
-    for name in sorted(
-        {s.distribution for s in SUBJECTS.values()} | {"numpy", "numba", "torch", "tensorflow", "jax"}
-    ):
+    for name in sorted({s.distribution for s in SUBJECTS.values()} | {"numpy", "numba", "torch", "tensorflow", "jax"}):
         try:
             versions[name] = version(name)
         except PackageNotFoundError:
@@ -63,9 +61,7 @@ def machine() -> dict[str, Any]:
 
 def plan_cost(problem: Problem) -> dict[str, int]:
     """Multiply-adds of the whole batch, by mode."""
-    spec = QuantumFeatureExtractor(
-        problem.n_qubits, problem.depth, measurement_bases=tuple(problem.bases)
-    ).spec
+    spec = QuantumFeatureExtractor(problem.n_qubits, problem.depth, measurement_bases=tuple(problem.bases)).spec
     assert spec.measurement is not None
     counts = multiply_adds(lower(spec.circuit, spec.measurement))
     return {mode: count * problem.batch for mode, count in counts.items()}
@@ -79,9 +75,7 @@ def sections(arguments: argparse.Namespace) -> dict[str, list[tuple[Problem, tup
     names = arguments.only or (*OURS, *PEERS)
     ours = tuple(name for name in ("torch-auto", "torch-engine", "keras-xla", "numpy") if name in names)
     contrast = tuple(
-        name
-        for name in ("torch-auto", "torch-engine", "numpy", "tensorcircuit", "pennylane")
-        if name in names
+        name for name in ("torch-auto", "torch-engine", "numpy", "tensorcircuit", "pennylane") if name in names
     )
     out = {"grid": [(Problem(n, b), tuple(names)) for n in qubits for b in batches]}
     if arguments.no_growth:
@@ -89,9 +83,7 @@ def sections(arguments: argparse.Namespace) -> dict[str, list[tuple[Problem, tup
     size = 10 if quick else 14
     out["depth"] = [(Problem(8, 32, d), ours) for d in (DEPTHS[:3] if quick else DEPTHS)]
     out["batch"] = [(Problem(8, b), ours) for b in (GROWTH_BATCHES[:4] if quick else GROWTH_BATCHES)]
-    out["memory"] = [
-        (Problem(size, 16, d), contrast) for d in (MEMORY_DEPTHS[:2] if quick else MEMORY_DEPTHS)
-    ]
+    out["memory"] = [(Problem(size, 16, d), contrast) for d in (MEMORY_DEPTHS[:2] if quick else MEMORY_DEPTHS)]
     bases = tuple(name for name in (*ours, "numpy-numba", "keras-auto", "pennylane") if name in names)
     out["bases"] = [(Problem(8, 32, 2, letters), bases) for letters in ("Z", "ZXY")]
     return out
@@ -181,10 +173,7 @@ def _lab(arguments: argparse.Namespace, scratch: Path, say: Any) -> Lab:
 def _line(section: str, problem: Problem, measured: dict[str, Any]) -> str:
     parts = [f"{name} {cell(modes.get('step'))}" for name, modes in measured.items()]
     depth = "" if problem.depth == 2 else f", depth {problem.depth}"
-    return (
-        f"{section}: {problem.n_qubits} qubits, batch {problem.batch}{depth}, {problem.bases}: "
-        + " · ".join(parts)
-    )
+    return f"{section}: {problem.n_qubits} qubits, batch {problem.batch}{depth}, {problem.bases}: " + " · ".join(parts)
 
 
 def _without_python(arguments: list[str]) -> list[str]:

@@ -94,9 +94,7 @@ def qstore_engine(backend: str) -> Callable[[Problem], Running]:
             outputs, pull = executable.value_and_vjp(theta, x)
             return outputs, *pull(cotangents)
 
-        return Running(
-            lambda: executable.forward(theta, x), step, np.asarray, {"backend": backend, "unit": True}
-        )
+        return Running(lambda: executable.forward(theta, x), step, np.asarray, {"backend": backend, "unit": True})
 
     return build
 

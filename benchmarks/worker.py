@@ -87,9 +87,7 @@ class Worker:
         ]
         if d_inputs is not None:
             d_inputs, wanted = to_numpy(d_inputs)[rows], expected["d_inputs"]
-            if self.running.info.get(
-                "unit"
-            ):  # unit rows: gradients before the projection of the normalisation
+            if self.running.info.get("unit"):  # unit rows: gradients before the projection of the normalisation
                 x = self.problem.features()[rows]
                 norm = np.linalg.norm(x, axis=1, keepdims=True)
                 unit = x / norm
@@ -128,9 +126,7 @@ def main() -> None:
             status = {"UnknownBackendError": "unavailable", "BackendUnavailableError": "unavailable"}.get(
                 kind, "failed"
             )
-            status = (
-                "memory" if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error) else status
-            )
+            status = "memory" if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error) else status
             answer = {"error": status, "message": f"{kind}: {error}"[:500]}
         answers.write(json.dumps(answer) + "\n")
 
