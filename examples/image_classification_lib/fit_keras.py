@@ -81,18 +81,19 @@ def time_parts(model: keras.Sequential, images: np.ndarray) -> dict[str, float]:
     for part in model.layers:
         inputs = x
         x = part(inputs, training=False)  # leaves the running means of the batch normalisation alone
-        run = _both_ways(part, inputs)
+        # A quantum layer may compute elsewhere in training (layer.explain() says where), and has no running means.
+        run = _both_ways(part, inputs, training=hasattr(part, "circuit"))
         times[part.name] = median_seconds(lambda run=run: [tensor.numpy() for tensor in run()[-1:]])
     return times
 
 
-def _both_ways(part: keras.layers.Layer, inputs: tf.Tensor):
+def _both_ways(part: keras.layers.Layer, inputs: tf.Tensor, *, training: bool):
     @tf.function
     def run():
         with tf.GradientTape() as tape:
             if inputs.dtype.is_floating:
                 tape.watch(inputs)
-            outputs = part(inputs, training=False)
+            outputs = part(inputs, training=training)
         wanted = [weight.value for weight in part.trainable_weights]
         if inputs.dtype.is_floating:
             wanted.append(inputs)
