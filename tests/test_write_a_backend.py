@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
+import importlib.metadata
 import os
 import shutil
 import subprocess
@@ -26,8 +26,10 @@ def run(*command, **environment):
 @pytest.fixture
 def python(tmp_path):
     """The interpreter of a fresh environment, which sees the packages of this one and can install its own."""
+    # Metadata, not find_spec: looking for pip's module makes setuptools give its distutils up, for the whole process.
+    installed = {distribution.name for distribution in importlib.metadata.distributions()}
     for tool in ("pip", "setuptools"):
-        if importlib.util.find_spec(tool) is None:
+        if tool not in installed:
             pytest.skip(f"{tool} is not installed here, and nothing is downloaded by tests")
     done = run(sys.executable, "-m", "venv", "--without-pip", tmp_path / "env")
     assert done.returncode == 0, done.stderr
