@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from .problem import TOLERANCE, Problem, reference
+from .problem import Problem, reference
 
 ROOT = Path(__file__).resolve().parent.parent
 MODES = ("forward", "step")
@@ -55,7 +55,7 @@ class Remote:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            start_new_session=True,
+            process_group=0,
         )
         self._buffer = b""
 
@@ -192,7 +192,8 @@ class Lab:
                         continue
                     self.say(f"{problem.key}: {name}, {mode}")
                     try:
-                        results[name][mode] = self._begin(remotes[name], mode, path) | info[name]["info"]
+                        begun = self._begin(remotes[name], mode, path, problem.tolerance)
+                        results[name][mode] = begun | info[name]["info"]
                         results[name][mode]["build"] = info[name]["seconds"]
                     except NoAnswerError as failure:
                         fail(name, mode, failure)
@@ -202,10 +203,10 @@ class Lab:
             for remote in remotes.values():
                 remote.close()
 
-    def _begin(self, remote: Remote, mode: str, path: str) -> dict[str, Any]:
+    def _begin(self, remote: Remote, mode: str, path: str, tolerance: float) -> dict[str, Any]:
         first = remote.ask(self.limit, do="first", mode=mode)
         check = remote.ask(2 * self.limit, do="check", mode=mode, reference=path)
-        if not check["difference"] <= TOLERANCE:
+        if not check["difference"] <= tolerance:
             raise NoAnswerError("wrong", f"differs from the reference by {check['difference']:.1e}")
         return {"status": "ok", "first": first["seconds"], "memory": first["memory"], "samples": []} | check
 

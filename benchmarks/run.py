@@ -10,6 +10,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from qstore_core import QuantumFeatureExtractor, lower
+from qstore_core.plan import Plan
 
-from .arithmetic import multiply_adds, peak
+from .arithmetic import multiply_adds, peak, scheduled_multiply_adds
 from .lab import ROOT, Lab
 from .problem import Problem
 from .report import cell, write
@@ -59,12 +61,12 @@ def machine() -> dict[str, Any]:
     }
 
 
-def plan_cost(problem: Problem) -> dict[str, int]:
+def plan_cost(problem: Problem, count: Callable[[Plan], dict[str, int]] = multiply_adds) -> dict[str, int]:
     """Multiply-adds of the whole batch, by mode."""
     spec = QuantumFeatureExtractor(problem.n_qubits, problem.depth, measurement_bases=tuple(problem.bases)).spec
     assert spec.measurement is not None
-    counts = multiply_adds(lower(spec.circuit, spec.measurement))
-    return {mode: count * problem.batch for mode, count in counts.items()}
+    counts = count(lower(spec.circuit, spec.measurement))
+    return {mode: number * problem.batch for mode, number in counts.items()}
 
 
 def sections(arguments: argparse.Namespace) -> dict[str, list[tuple[Problem, tuple[str, ...]]]]:
@@ -145,6 +147,7 @@ def run(arguments: argparse.Namespace) -> None:
                 results["arithmetic"][problem.key] = {
                     "problem": problem.to_dict(),
                     "multiply_adds": plan_cost(problem),
+                    "scheduled": plan_cost(problem, scheduled_multiply_adds),
                     "results": measured,
                 }
                 progress.console.print(_line("one thread", problem, measured))

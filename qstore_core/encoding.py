@@ -16,7 +16,7 @@ import numpy as np
 
 from .angle import Angle
 from .circuit import Circuit, whole_number
-from .errors import SpecError, nearest
+from .errors import InputError, SpecError, nearest
 
 __all__ = [
     "IQP",
@@ -26,8 +26,10 @@ __all__ = [
     "Basis",
     "Encoding",
     "as_encoding",
+    "check_finite",
     "unit_rows",
     "unit_rows_and_pull",
+    "unit_rows_of_array",
 ]
 
 
@@ -227,3 +229,39 @@ def _first(width: int) -> np.ndarray:
     first[0, 0] = 1.0
     first.setflags(write=False)
     return first
+
+
+def check_finite(rows: np.ndarray, name: str) -> None:
+    """Raise `InputError` for features of layer `name` that are not finite."""
+    if not np.isfinite(rows).all():
+        row, column = (int(k) for k in np.argwhere(~np.isfinite(rows))[0])
+        raise InputError(
+            f"{name}: row {row} has {rows[row, column]} in feature {column}; finite numbers are expected. "
+            "Check the layers and the data before it.",
+            row=row,
+            column=column,
+            value=float(rows[row, column]),
+        )
+
+
+def unit_rows_of_array(x: np.ndarray, width: int, name: str) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
+    """NumPy form of `unit_rows_and_pull` for layer `name`; refuses NaN and infinity."""
+    count, features = x.shape
+    scale = np.abs(x).max(axis=1, keepdims=True, initial=0.0)
+    if not np.isfinite(scale).all():
+        check_finite(x, name)
+    zero = scale == 0.0
+    unit = np.zeros((count, width), x.dtype)
+    head = unit[:, :features]
+    np.divide(x, np.where(zero, 1.0, scale).astype(x.dtype), out=head)
+    norm = np.sqrt(np.einsum("ij,ij->i", head, head)[:, None])
+    norm[zero] = 1.0
+    head /= norm
+    unit[zero[:, 0], 0] = 1.0
+    length = np.where(zero, np.inf, scale.astype(np.float64) * norm)  # ∞: a zero row has no gradient
+
+    def pull(d_unit: np.ndarray) -> np.ndarray:
+        inner = np.einsum("ij,ij->i", unit, d_unit)[:, None]
+        return ((d_unit[:, :features] - inner * unit[:, :features]) / length).astype(x.dtype, copy=False)
+
+    return unit, pull

@@ -20,7 +20,7 @@ from .backend import Backend
 from .circuit import whole_number
 from .compile import Recipe, compiled
 from .differentiate import ParameterShift, unshared
-from .encoding import unit_rows, unit_rows_and_pull
+from .encoding import check_finite, unit_rows, unit_rows_and_pull, unit_rows_of_array
 from .errors import BackendError, CapabilityError, GradientError, InputError, ShapeError, SpecError, nearest
 from .fallback import Ladder
 from .plugins import get_backend, list_backends
@@ -134,6 +134,8 @@ class LayerProgram:
         self.backends = (first, *(get_backend(name) for name in chain))
         self.ladder = Ladder(name, [b.name for b in self.backends])
         self._check(first)
+        # An engine that normalises features itself does so in the pass that loads them.
+        self._may_pass_features = spec.encoding.is_amplitude and len(self.backends) == 1 and not self._shifts(0)
 
     def _check(self, backend: Backend) -> None:
         capabilities, shots = backend.capabilities, self.execution.shots
@@ -163,6 +165,8 @@ class LayerProgram:
             self._check_memory(backend=backend.name)
 
     def _check_memory(self, rows: int = 1, dtype: str = "float32", backend: str = "") -> None:
+        if self.spec.n_qubits <= 12 and rows <= 1024:
+            return
         from .engines.memory import check_memory  # engines come after this module
 
         check_memory(self.spec.n_qubits, rows, dtype, backend=backend)
@@ -294,6 +298,11 @@ class LayerProgram:
 
     def _forward(self, theta: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, int]:
         rows, lead = self.rows(x)
+        if (engine := self._takes_features(rows)) is not None:
+            theta = self._weights(theta, rows.dtype)
+            outputs, rung = self.ladder.climb(lambda _: engine.forward_features(theta, rows))
+            self._check_features_by(outputs, rows)
+            return outputs if len(lead) == 1 else outputs.reshape(*lead, self.spec.output_dim), rung
         inputs, _ = self._encode(rows)
         if not self.backends or not len(rows):
             out = inputs if not self.backends else np.zeros((0, self.spec.output_dim), rows.dtype)
@@ -301,7 +310,7 @@ class LayerProgram:
         theta = self._weights(theta, rows.dtype)
 
         def attempt(rung: int) -> np.ndarray:
-            return self._checked(rung, self.executable(rung, rows.dtype.name).forward(theta, inputs), len(rows))
+            return self._checked(rung, self.executable(rung, _name(rows.dtype)).forward(theta, inputs), len(rows))
 
         outputs, rung = self.ladder.climb(attempt)
         return outputs.reshape(*lead, self.spec.output_dim).astype(rows.dtype, copy=False), rung
@@ -322,9 +331,13 @@ class LayerProgram:
             rows, lead = self.rows(x)
             if wrt_inputs and not self.has_input_gradient:
                 raise GradientError(self.no_input_gradient)
-            inputs, unencode = self._encode(rows)
+            engine = self._takes_features(rows)
+            inputs, unencode = self._encode(rows) if engine is None else (rows, _same)
             theta = self._weights(theta, rows.dtype)
-            if self.backends and len(rows):
+            if engine is not None:
+                (outputs, pull), first = self.ladder.climb(lambda _: engine.value_and_vjp_features(theta, rows))
+                self._check_features_by(outputs, rows)
+            elif self.backends and len(rows):
                 (outputs, pull), first = self.ladder.climb(lambda rung: self._start(rung, theta, inputs, wrt_inputs))
             else:
                 outputs = inputs if not self.backends else np.zeros((0, self.spec.output_dim), rows.dtype)
@@ -350,11 +363,24 @@ class LayerProgram:
 
         return outputs.reshape(*lead, self.spec.output_dim).astype(rows.dtype, copy=False), pullback
 
+    def _takes_features(self, rows: np.ndarray) -> Any:
+        """The executable, where it takes features (B, F) as they are; None where they are encoded here."""
+        if not self.backends or not self._may_pass_features or not len(rows):
+            return None
+        self._check_memory(len(rows), _name(rows.dtype))
+        executable = self.executable(0, _name(rows.dtype))
+        return executable if hasattr(executable, "forward_features") else None
+
+    def _check_features_by(self, outputs: np.ndarray, rows: np.ndarray) -> None:
+        """Raise for features that are not finite: amplitudes make all outputs of their row NaN, angles need not."""
+        if not np.isfinite(outputs).all() or rows.shape[1] > 1 << self.spec.n_qubits:
+            check_finite(rows, self.name)
+
     def _start(self, rung: int, theta: np.ndarray, inputs: np.ndarray, wrt_inputs: bool) -> tuple[np.ndarray, Pullback]:
         """The forward half of a gradient on one backend, and its backward half."""
-        executable = self.executable(rung, inputs.dtype.name)
+        executable = self.executable(rung, _name(inputs.dtype))
         if self._shifts(rung):
-            shifted = self.executable(rung, inputs.dtype.name, shifted=True)
+            shifted = self.executable(rung, _name(inputs.dtype), shifted=True)
             rule = ParameterShift(self.spec.circuit, executable.forward, shifted.forward)
             outputs, pull = rule.value_and_vjp(theta, inputs, wrt_inputs=wrt_inputs)
         elif hasattr(executable, "value_and_vjp"):
@@ -434,14 +460,14 @@ class LayerProgram:
         spec = self.spec
         if spec.encoding.is_amplitude:
             width = 1 << spec.n_qubits
-            self._check_memory(len(rows), rows.dtype.name)
-            unit, pull = _encode_amplitudes(rows[:, :width], width, self.name)
+            self._check_memory(len(rows), _name(rows.dtype))
+            unit, pull = unit_rows_of_array(rows[:, :width], width, self.name)
             if rows.shape[1] <= width:
                 return unit, pull
-            _check_finite(rows[:, width:], self.name)
+            check_finite(rows[:, width:], self.name)
             inputs = np.concatenate([unit, rows[:, width:]], axis=1)
             return inputs, lambda d: np.concatenate([pull(d[:, :width]), d[:, width:]], axis=1)
-        _check_finite(rows, self.name)
+        check_finite(rows, self.name)
         if not spec.encoding.differentiable and ((rows != 0) & (rows != 1)).any():
             row, column = np.argwhere((rows != 0) & (rows != 1))[0]
             raise InputError(
@@ -454,6 +480,15 @@ class LayerProgram:
         return rows, lambda d: d
 
 
+def _same(array: np.ndarray) -> np.ndarray:
+    return array
+
+
+def _name(dtype: np.dtype) -> str:
+    """`dtype.name`, which takes NumPy a microsecond."""
+    return "float64" if dtype.itemsize == 8 else "float32"
+
+
 def _fallback_names(fallback: Any, first: Backend) -> tuple[Any, ...]:
     if fallback is None:
         return ()
@@ -462,38 +497,3 @@ def _fallback_names(fallback: Any, first: Backend) -> tuple[Any, ...]:
     if isinstance(fallback, str) or not isinstance(fallback, Sequence):
         return (fallback,)
     return tuple(fallback)
-
-
-def _check_finite(rows: np.ndarray, name: str) -> None:
-    if not np.isfinite(rows).all():
-        row, column = (int(k) for k in np.argwhere(~np.isfinite(rows))[0])
-        raise InputError(
-            f"{name}: row {row} has {rows[row, column]} in feature {column}; finite numbers are expected. "
-            "Check the layers and the data before it.",
-            row=row,
-            column=column,
-            value=float(rows[row, column]),
-        )
-
-
-def _encode_amplitudes(x: np.ndarray, width: int, name: str) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
-    """NumPy form of `encoding.unit_rows`, and its pull-back: the projection off the unit row, over the norm."""
-    count, features = x.shape
-    scale = np.abs(x).max(axis=1, keepdims=True, initial=0.0)
-    if not np.isfinite(scale).all():
-        _check_finite(x, name)
-    zero = scale == 0.0
-    unit = np.zeros((count, width), x.dtype)
-    head = unit[:, :features]
-    np.divide(x, np.where(zero, 1.0, scale).astype(x.dtype), out=head)
-    norm = np.sqrt(np.einsum("ij,ij->i", head, head)[:, None])
-    norm[zero] = 1.0
-    head /= norm
-    unit[zero[:, 0], 0] = 1.0
-    length = np.where(zero, np.inf, scale.astype(np.float64) * norm)  # ∞: a zero row has no gradient
-
-    def pull(d_unit: np.ndarray) -> np.ndarray:
-        inner = np.einsum("ij,ij->i", unit, d_unit)[:, None]
-        return ((d_unit[:, :features] - inner * unit[:, :features]) / length).astype(x.dtype, copy=False)
-
-    return unit, pull

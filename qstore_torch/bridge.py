@@ -103,5 +103,9 @@ def _is_batched(tensor: torch.Tensor) -> bool:
 
 
 def _like(array: np.ndarray, tensor: torch.Tensor) -> torch.Tensor:
-    writable = np.require(array, requirements=("C", "W"))  # a backend may hand out views of its own memory
-    return torch.from_numpy(writable).to(device=tensor.device, dtype=tensor.dtype)
+    if not (array.flags.c_contiguous and array.flags.writeable):  # a backend may hand out views of its own memory
+        array = np.require(array, requirements=("C", "W"))
+    result = torch.from_numpy(array)
+    if result.dtype == tensor.dtype and tensor.is_cpu:
+        return result
+    return result.to(device=tensor.device, dtype=tensor.dtype)

@@ -94,7 +94,13 @@ class TorchLayer(LayerDefinition, nn.Module):
                 "Use x[None, :] for one sample."
             )
         work = torch.float64 if x.dtype == torch.float64 else torch.float32
-        rows, theta = x.flatten(0, -2).to(work), self.theta.to(work)
+        rows, theta = x, self.theta
+        if x.dim() != 2:  # every operation that is not needed costs a small circuit's time
+            rows = x.flatten(0, -2)
+        if x.dtype != work:
+            rows = rows.to(work)
+        if theta.dtype != work:
+            theta = theta.to(work)
         if not torch.is_grad_enabled():  # autograd functions are not told that
             rows, theta = rows.detach(), theta.detach()
         if rows.requires_grad and not program.has_input_gradient:
@@ -114,7 +120,9 @@ class TorchLayer(LayerDefinition, nn.Module):
                     out = program.apply(_OPS, theta, rows, dtype)
         else:
             out = HostCall.apply(program, theta, rows)
-        return out.reshape(*x.shape[:-1], spec.output_dim).to(x.dtype if x.is_floating_point() else work)
+        if x.dim() != 2:
+            out = out.reshape(*x.shape[:-1], spec.output_dim)
+        return out if x.dtype == work or not x.is_floating_point() else out.to(x.dtype)
 
     async def call_async(self, x: torch.Tensor) -> torch.Tensor:
         """The same without blocking the running event loop; gradients flow through the result."""

@@ -15,8 +15,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qstore_core import CapabilityError, Circuit, Expectation, OptionError, Pauli, Probabilities, get_backend
+from qstore_core import (
+    CapabilityError,
+    Circuit,
+    Expectation,
+    InputError,
+    OptionError,
+    Pauli,
+    Probabilities,
+    QuantumFeatureExtractor,
+    get_backend,
+)
 from qstore_core.plan import lower
+from qstore_core.program import Execution, LayerProgram
 from tests.strategies import layer_specs, problems
 from tests.tolerances import VALUE, allow
 
@@ -199,6 +210,38 @@ def test_nan_and_infinity_stay_in_their_sample():
 
 
 # -- gradients on demand ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize(("n", "features", "rows"), [(1, 2, 3), (2, 3, 5), (4, 16, 33), (8, 200, 17)])
+def test_features_are_normalised_as_elsewhere(n, features, rows, dtype):
+    """Padding, a row of zeros, and rows whose squares leave the range of float32."""
+    x = np.random.default_rng(n).normal(size=(rows, features))
+    scale = np.ones((rows, 1))
+    scale[:3, 0] = 1e25, 0.0, 1e-30
+    x = (scale * x).astype(dtype)
+    spec = QuantumFeatureExtractor(n, 2, measurement_bases=("Z", "X")).spec
+    layers = [LayerProgram(spec, Execution(backend=name), name="layer") for name in ("numba", "statevector")]
+    theta = np.random.default_rng(1).normal(size=spec.n_weights).astype(dtype)
+    cotangents = np.random.default_rng(2).normal(size=(rows, spec.output_dim)).astype(dtype)
+    (found, pull), (expected, pull_expected) = (layer.value_and_vjp(theta, x) for layer in layers)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=AGREE[dtype])
+    np.testing.assert_array_equal(layers[0].forward(theta, x), found)
+    for a, b, factor in zip(pull(cotangents), pull_expected(cotangents), (1.0, np.sqrt(features) * scale), strict=True):
+        wanted = factor * b.astype(np.float64)
+        np.testing.assert_allclose(factor * a.astype(np.float64), wanted, rtol=0, atol=allow(wanted, AGREE[dtype]))
+    assert not pull(cotangents)[1][1].any()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_features_that_are_not_finite_are_refused(value):
+    x = np.ones((18, 4), np.float32)
+    x[17, 2] = value
+    program = LayerProgram(QuantumFeatureExtractor(2).spec, Execution(backend="numba"), name="layer")
+    theta = np.zeros(program.spec.n_weights, np.float32)
+    for call in (program.forward, program.value_and_vjp):
+        with pytest.raises(InputError, match="layer: row 17 has "):
+            call(theta, x)
 
 
 @pytest.mark.parametrize("keep", [0, 1 << 25])

@@ -107,21 +107,40 @@ class NumbaExecutable:
 
         `inputs` must not change before that function has been called.
         """
+        return self._value_and_vjp(theta, inputs, 0)
+
+    def forward_features(self, theta: np.ndarray, features: np.ndarray) -> np.ndarray:
+        """`forward` of rows that still have to be normalised: (B, F) with F - I_angles amplitude features first.
+
+        Rows with NaN or infinity have NaN outputs.
+        """
+        return self._forward(theta, features, None, features.shape[1] - self.plan.n_inputs)
+
+    def value_and_vjp_features(self, theta: np.ndarray, features: np.ndarray) -> tuple[np.ndarray, Pullback]:
+        """`value_and_vjp` of such rows; gradients are those of the features."""
+        return self._value_and_vjp(theta, features, features.shape[1] - self.plan.n_inputs)
+
+    def _value_and_vjp(self, theta: np.ndarray, inputs: np.ndarray, raw: int) -> tuple[np.ndarray, Pullback]:
         size = -(-len(inputs) // self.lanes) * self.program.state_size
         states = self._states.take(size) if size <= self._keep_size else None
-        outputs = self._forward(theta, inputs, states)
-        return outputs, _Pullback(self, theta.copy(), inputs, states)
+        outputs = self._forward(theta, inputs, states, raw)
+        return outputs, _Pullback(self, theta.copy(), inputs, states, raw)
 
-    def _forward(self, theta: np.ndarray, inputs: np.ndarray, states: np.ndarray | None) -> np.ndarray:
+    def _forward(self, theta: np.ndarray, inputs: np.ndarray, states: np.ndarray | None, raw: int = 0) -> np.ndarray:
         batch, none, none64 = len(inputs), self._none, self._none64
         outputs = np.empty((batch, self.plan.n_outputs), self.dtype)
         if batch:
             ends = (outputs.reshape(-1), none, none64, none, none64)
-            self._run(FORWARD, theta, inputs, batch, ends, states)
+            self._run(FORWARD, theta, inputs, raw, ends, states)
         return outputs
 
     def _pull_back(
-        self, theta: np.ndarray, inputs: np.ndarray, cotangents: np.ndarray, states: np.ndarray | None
+        self,
+        theta: np.ndarray,
+        inputs: np.ndarray,
+        cotangents: np.ndarray,
+        states: np.ndarray | None,
+        raw: int = 0,
     ) -> tuple[np.ndarray, np.ndarray]:
         batch = len(inputs)
         d_theta, d_inputs = np.zeros(self.plan.n_weights), np.empty(inputs.shape, self.dtype)
@@ -130,7 +149,7 @@ class NumbaExecutable:
             sums = np.empty(-(-batch // self.lanes) * self._n_partial)
             ends = (self._none, cotangents.reshape(-1), sums, d_inputs.reshape(-1), d_theta)
             todo = BACKWARD if states is None else BACKWARD | KEPT
-            self._run(todo, theta, inputs, batch, ends, states)
+            self._run(todo, theta, inputs, raw, ends, states)
         return d_theta.astype(self.dtype), d_inputs
 
     def _run(
@@ -138,26 +157,26 @@ class NumbaExecutable:
         todo: int,
         theta: np.ndarray,
         inputs: np.ndarray,
-        batch: int,
+        raw: int,
         ends: tuple[np.ndarray, ...],
         states: np.ndarray | None,
     ) -> None:
         """All chunks, on as many threads as pay."""
-        chunks = -(-batch // self.lanes)
+        chunks = -(-len(inputs) // self.lanes)
         seconds = chunks * self._seconds * (4 if todo & BACKWARD else 1)
         finish = FINISH if todo & BACKWARD else 0
-        begin = (self.program.ints, self.program.floats, theta, inputs.reshape(-1), batch)
+        begin = (self.program.ints, self.program.floats, theta, inputs.reshape(-1), len(inputs), raw)
         threads = 1
         if chunks > 1 and seconds > _PARALLEL_SECONDS:
             threads = min(thread_count(self.threads), chunks)
         if threads == 1:
-            self._chunks(begin, todo | finish, ends, states, 0, chunks)
+            self._chunks(begin, todo | finish, ends, states, chunks, 0, chunks)
             return
         parts = min(chunks, 4 * threads, max(threads, int(seconds / _TASK_SECONDS)))
         edges = [chunks * k // parts for k in range(parts + 1)]
-        run_all([partial(self._chunks, begin, todo, ends, states, a, b) for a, b in pairwise(edges)], threads)
+        run_all([partial(self._chunks, begin, todo, ends, states, chunks, a, b) for a, b in pairwise(edges)], threads)
         if finish:
-            self._chunks(begin, FINISH, ends, states, chunks, chunks)
+            self._chunks(begin, FINISH, ends, states, chunks, chunks, chunks)
 
     def _chunks(
         self,
@@ -165,20 +184,19 @@ class NumbaExecutable:
         todo: int,
         ends: tuple[np.ndarray, ...],
         states: np.ndarray | None,
+        chunks: int,
         first: int,
         last: int,
     ) -> None:
-        """Chunks [first, last) on this thread."""
+        """Chunks [first, last) of all on this thread."""
         program = self.program
         work = self._work.take(program.work_size)
         if states is None:
             own = self._states.take(program.state_size)
-            self._kernel(*begin, work, own, 0, todo, *ends, first, last, -(-begin[-1] // self.lanes))
+            self._kernel(*begin, work, own, 0, todo, *ends, first, last, chunks)
             self._states.give(own)
         else:
-            self._kernel(
-                *begin, work, states, program.state_size, todo, *ends, first, last, -(-begin[-1] // self.lanes)
-            )
+            self._kernel(*begin, work, states, program.state_size, todo, *ends, first, last, chunks)
         self._work.give(work)
 
 
@@ -186,13 +204,19 @@ class _Pullback:
     """Pulls cotangents back, from the forward pass's final states where these were kept."""
 
     def __init__(
-        self, executable: NumbaExecutable, theta: np.ndarray, inputs: np.ndarray, states: np.ndarray | None
+        self,
+        executable: NumbaExecutable,
+        theta: np.ndarray,
+        inputs: np.ndarray,
+        states: np.ndarray | None,
+        raw: int,
     ) -> None:
         self._executable, self._theta, self._inputs, self._states = executable, theta, inputs, states
+        self._raw = raw
 
     def __call__(self, cotangents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         states, self._states = self._states, None  # the sweep un-applies the gates: a second call starts anew
-        result = self._executable._pull_back(self._theta, self._inputs, cotangents, states)
+        result = self._executable._pull_back(self._theta, self._inputs, cotangents, states, self._raw)
         if states is not None:
             self._executable._states.give(states)
         return result

@@ -48,6 +48,7 @@ from .common import (
     place,
     store_rows,
 )
+from .encode import normalise, pull_features
 from .measure import measure, start_lambda
 from .phases import apply_phases, phase_tables
 from .simd import get, lanes, put, vload, vsplat, vstore, vsum
@@ -80,8 +81,8 @@ def _entry(dtype: str) -> Callable[..., None]:
     fixed = {array: types.Array(array, 1, "C", readonly=True) for array in (number, types.int32)}
     i64 = types.int64
     signature = types.void(
-        fixed[types.int32], fixed[number], fixed[number], fixed[number], i64, plain[number], plain[number], i64, i64,
-        plain[number], fixed[number], plain[types.float64], plain[number], plain[types.float64], i64, i64, i64,
+        fixed[types.int32], fixed[number], fixed[number], fixed[number], i64, i64, plain[number], plain[number], i64,
+        i64, plain[number], fixed[number], plain[types.float64], plain[number], plain[types.float64], i64, i64, i64,
     )  # fmt: skip
     settings = {"nogil": True, "error_model": "numpy"}
     function = _python_entry(_digest())
@@ -121,6 +122,18 @@ def _product_state(ints, work, state, start):
 
 
 @jit
+def _load_state(inputs, width, raw, first, count, states, start, ints, work):
+    """Start states from amplitudes, or from features; returns what `normalise` does."""
+    zero, rows = np.int64(0), get(ints, ROWS)
+    if not raw:
+        load_rows(inputs, zero, width, rows, first, count, states, start)
+        return True
+    load_rows(inputs, zero, width, raw, first, count, states, start)
+    clear(states, start + raw * lanes(work), rows - raw)
+    return normalise(states, start, ints, work, count)
+
+
+@jit
 def _finish(ints, floats, theta, partial, n_chunks, d_theta):
     """Sum the rows of `partial` in order, and pull angles back to weights; `d_theta` is float64."""
     n_shared, n_weights = get(ints, SHARED), get(ints, WEIGHTS)
@@ -137,18 +150,21 @@ def _python_entry(digest: int) -> Callable[..., Any]:
     """The entry as a closure over `digest`, which thereby is part of the cache's key."""
 
     def run(
-        ints, floats, theta, inputs, batch, work, states, stride, todo, outputs, cotangents, partial, d_inputs, d_theta,
-        begin, end, n_chunks,
+        ints, floats, theta, inputs, batch, raw, work, states, stride, todo, outputs, cotangents, partial, d_inputs,
+        d_theta, begin, end, n_chunks,
     ):  # fmt: skip
         """Run chunks [begin, end), by the flags in `todo`.
+
+        Rows of `inputs` start with `raw` features to be normalised and padded, or, where that is 0, with amplitudes.
 
         FORWARD writes `outputs`. BACKWARD writes gradients of inputs to `d_inputs`, and sums over the samples of chunk
         k to row k of `partial`, (chunks, shared angles + weights) float64. FINISH sums the rows of `partial` in order
         and pulls them back to `d_theta`, float64: so gradients do not depend on who computed which chunk.
         Chunk k's final state is at `states[k * stride]`; with KEPT it is there from an earlier call.
         """
-        size, width = lanes(work), get(ints, AMPLITUDES) + get(ints, INPUTS)
-        amplitudes, n_inputs, n_shared = get(ints, AMPLITUDES), get(ints, INPUTS), get(ints, SHARED)
+        size, amplitudes, n_inputs, n_shared = lanes(work), get(ints, AMPLITUDES), get(ints, INPUTS), get(ints, SHARED)
+        given = raw if raw else amplitudes
+        width = given + n_inputs
         n_angles, n_weights = get(ints, ANGLES), get(ints, WEIGHTS)
         steps, n_steps = get(ints, STEPS), get(ints, N_STEPS)
         d_angle, d_slots, lam = place(ints, D_ANGLE), place(ints, D_SLOTS), place(ints, LAMBDA)
@@ -163,11 +179,11 @@ def _python_entry(digest: int) -> Callable[..., Any]:
             first, start = chunk * size, chunk * stride
             count = min(size, batch - first)
             if n_inputs:
-                load_rows(inputs, amplitudes, width, n_inputs, first, count, work, place(ints, SLOTS))
+                load_rows(inputs, given, width, n_inputs, first, count, work, place(ints, SLOTS))
                 sampled_angles(ints, floats, theta, work)
             if not todo & KEPT:
                 if amplitudes:
-                    load_rows(inputs, zero, width, amplitudes, first, count, states, start)
+                    _load_state(inputs, width, raw, first, count, states, start, ints, work)
                 else:
                     _product_state(ints, work, states, start)
             if todo & BACKWARD:
@@ -213,13 +229,17 @@ def _python_entry(digest: int) -> Callable[..., Any]:
                     put(partial, chunk * row + n_shared + j, 0.0)
                 if n_inputs:
                     pull_sampled(ints, floats, theta, work, partial, chunk * row + n_shared)
-                    store_rows(work, d_slots, d_inputs, amplitudes, width, n_inputs, first, count)
-                if amplitudes:
+                    store_rows(work, d_slots, d_inputs, given, width, n_inputs, first, count)
+                if raw:
+                    plain = _load_state(inputs, width, raw, first, count, states, start, ints, work)
+                    pull_features(states, start, ints, work, plain)
+                elif amplitudes:
                     two = vsplat(work, 2.0)
                     for r in range(amplitudes):
                         at = lam + r * size
                         vstore(work, at, two * vload(work, at))
-                    store_rows(work, lam, d_inputs, zero, width, amplitudes, first, count)
+                if amplitudes:
+                    store_rows(work, lam, d_inputs, zero, width, given, first, count)
         if todo & FINISH:
             _finish(ints, floats, theta, partial, n_chunks, d_theta)
 

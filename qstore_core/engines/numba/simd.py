@@ -18,8 +18,8 @@ from numba.extending import intrinsic, lower_builtin, models, register_model
 from numba.np.arrayobj import make_array
 
 __all__ = [
-    "Vec", "get", "get_item", "lane_count", "lanes", "put", "transpose", "vfloor", "vfma", "vfnma", "vload", "vround",
-    "vsplat", "vstore", "vsum",
+    "Vec", "get", "get_item", "lane_count", "lanes", "put", "transpose", "vfloor", "vfma", "vfnma", "vload", "vmax_abs",
+    "vround", "vsplat", "vstore", "vsum",
 ]  # fmt: skip
 
 _I32 = ir.IntType(32)
@@ -192,6 +192,16 @@ def vfloor(typingctx, a):
     return a(a), codegen
 
 
+@intrinsic
+def vmax_abs(typingctx, a, b):
+    """The larger of `a` and `|b|`, lane by lane; a NaN counts for nothing."""
+
+    def codegen(context, builder, sig, args):
+        return _call(builder, "maxnum", [args[0], _call(builder, "fabs", [args[1]])])
+
+    return a(a, a), codegen
+
+
 def _halve(builder: Any, v: Any, combine: Any) -> Any:
     count = v.type.count
     while count > 1:
@@ -257,5 +267,10 @@ def _operator(op: Any, method: str) -> None:
         return getattr(builder, method)(*args)
 
 
-for _op, _method in ((operator.add, "fadd"), (operator.sub, "fsub"), (operator.mul, "fmul")):
+for _op, _method in (
+    (operator.add, "fadd"),
+    (operator.sub, "fsub"),
+    (operator.mul, "fmul"),
+    (operator.truediv, "fdiv"),
+):
     _operator(_op, _method)

@@ -22,7 +22,9 @@ HEADER = (
     "n_steps", "product_rows", "n_product", "product_angles", "real_end", "folds", "n_folds", "total", "classes",
     "n_classes", "shifts", "n_shifts", "out_ptr", "out_values", "out_coefficients", "values", "places", "plane",
 )
-WORK = ("coef", "d_angle", "slots", "d_slots", "values", "outputs", "buffer", "table", "phases", "lambda")
+WORK = (
+    "coef", "d_angle", "slots", "d_slots", "values", "outputs", "buffer", "norm", "table", "phases", "lambda",
+)
 # fmt: on
 TURN = 0
 GRADIENT_ONLY = 1  # turns that the start state has in it already
@@ -278,6 +280,7 @@ class Program:
             "values": head["values"] * lanes,
             "outputs": self.plan.n_outputs * lanes,
             "buffer": rows * lanes,
+            "norm": 2 * lanes,
             "table": max(4 * rows, 2 * lanes << SAMPLED_BITS),
             "phases": 2 * rows * self._n_tables,
             "lambda": 2 * rows * lanes,
