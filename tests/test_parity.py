@@ -16,7 +16,7 @@ import qstore_tf
 import qstore_torch
 from tests import reference
 from tests.strategies import KINDS, Batch, batches, layer_arguments
-from tests.tolerances import EXACT, EXACT_GRADIENT, GRADIENT, VALUE, allow
+from tests.tolerances import EXACT, EXACT_GRADIENT, GRADIENT, VALUE, allow, angle_stretch
 
 FIXED = KINDS[:-1]  # their angles are weights, features and products of two features
 TORCH, TENSORFLOW = ("torch", "statevector", "auto"), ("tensorflow", "statevector", "auto")
@@ -103,15 +103,6 @@ def test_all_frameworks_agree_in_float64(drawn, batch):
         compare(expected, keras_results(backend, *given_), EXACT, EXACT_GRADIENT)
 
 
-def widest_angle(spec, theta, x):
-    """The largest angle of the circuit, and the largest slope of one by its slots: what float32 roundings grow by."""
-    if spec.measurement is None:
-        return 0.0
-    rows = x.reshape(-1, x.shape[-1])[:, spec.circuit.n_amplitudes :]
-    values = [abs(angle.value(theta, row)) for op in spec.circuit.operations for angle in op.params for row in rows]
-    return max(values, default=0.0)
-
-
 @settings(max_examples=60)
 @given(drawn=layer_arguments(kinds=FIXED), batch=batches(("float32",), min_rows=1))
 def test_all_frameworks_agree_in_float32(drawn, batch):
@@ -125,8 +116,7 @@ def test_all_frameworks_agree_in_float32(drawn, batch):
         x.astype("float64"),
         cotangents.astype("float64"),
     )
-    # What is promised holds for angles of a turn; ZZ maps reach 2 (2π)² = 79 rad, with slopes of 4π.
-    stretch = max(1.0, widest_angle(spec, theta, x) / np.pi)
+    stretch = angle_stretch(spec, theta, x)
     value, gradient = VALUE["float32"] * stretch, GRADIENT["float32"] * stretch
     given_ = kind, arguments, batch, theta, x, cotangents
     compare(exact, numpy_results(*given_), value, gradient)

@@ -30,3 +30,17 @@ def allow(reference, tolerance: float) -> float:
     import numpy as np
 
     return tolerance * max(1.0, float(np.abs(reference).max(initial=0.0)))
+
+
+def angle_stretch(spec, theta, x) -> float:
+    """What float32 tolerances are multiplied by: the largest angle of the circuit in half turns, where above 1.
+
+    The promise holds for angles of a turn. Those of ZZ maps reach 2 (2π)² = 79 rad, where one rounding is 4e-6.
+    """
+    import math
+
+    if spec.measurement is None:
+        return 1.0
+    rows = x.reshape(-1, x.shape[-1])[:, -spec.circuit.n_inputs :] if spec.circuit.n_inputs else x[:1]
+    values = [abs(angle.value(theta, row)) for op in spec.circuit.operations for angle in op.params for row in rows]
+    return max(1.0, max(values, default=0.0) / math.pi)
