@@ -46,7 +46,9 @@ PIPELINE = (
     Stage("readout", 16, "QuantumReadout", 4, {"depth": 1}, 4),
 )
 ORIGINAL = (
-    Stage("feature_extractor", 256, "QuantumFeatureExtractor", 8, {"depth": 3, "measurement_bases": ("Z", "X", "Y")}, 24),
+    Stage(
+        "feature_extractor", 256, "QuantumFeatureExtractor", 8, {"depth": 3, "measurement_bases": ("Z", "X", "Y")}, 24
+    ),
 )
 
 
