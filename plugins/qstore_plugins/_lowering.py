@@ -1,0 +1,169 @@
+"""What a plugin needs before its own library comes in.
+
+Gate angles as arrays, gates as single-qubit turns, and the preparation of real amplitudes by rotations and CNOTs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from qstore_core import Circuit
+from qstore_core.angle import Angle, as_angle
+from qstore_core.gates import GATES, Axis, Cnot
+
+__all__ = ["AngleTable", "Turned", "amplitude_angles", "amplitude_gates", "gate_angles", "turned"]
+
+
+class AngleTable:
+    """Gate angles of a whole batch, computed from weights and inputs by NumPy.
+
+    A backend's own parameters are then one column per gate angle, whatever polynomial of slots stands there.
+
+    Args:
+        angles: One per column.
+
+    Example:
+        >>> from qstore_core.angle import input_, weight
+        >>> table = AngleTable([2 * input_(0) + weight(0), weight(0)])
+        >>> table.values(np.array([0.5]), np.array([[1.0], [3.0]]))
+        array([[2.5, 0.5],
+               [6.5, 0.5]])
+        >>> table.pull(np.ones((2, 2)), np.array([0.5]), np.array([[1.0], [3.0]]))
+        (array([4.]), array([[2.],
+               [2.]]))
+    """
+
+    def __init__(self, angles: Sequence[Angle]) -> None:
+        self.angles = tuple(angles)
+
+    def __len__(self) -> int:
+        return len(self.angles)
+
+    def values(self, theta: np.ndarray, x: np.ndarray) -> np.ndarray:
+        """`theta` (W,) and angle inputs `x` (B, F) → float64 (B, columns), radians."""
+        theta, x = np.asarray(theta, np.float64), np.asarray(x, np.float64)
+        out = np.zeros((len(x), len(self.angles)))
+        for column, angle in enumerate(self.angles):
+            for monomial, coefficient in angle.terms:
+                term: float | np.ndarray = coefficient
+                for kind, index in monomial:
+                    term = term * (theta[index] if kind == "w" else x[:, index])
+                out[:, column] += term
+        return out
+
+    def pull(self, d_values: np.ndarray, theta: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Derivatives by the columns (B, columns) → by `theta` (W,) and `x` (B, F)."""
+        theta, x = np.asarray(theta, np.float64), np.asarray(x, np.float64)
+        d_theta, d_x = np.zeros(len(theta)), np.zeros(x.shape)
+        for column, angle in enumerate(self.angles):
+            for monomial, coefficient in angle.terms:
+                for place, (kind, index) in enumerate(monomial):
+                    term = coefficient * d_values[:, column]
+                    for other, (kind2, index2) in enumerate(monomial):
+                        if other != place:
+                            term = term * (theta[index2] if kind2 == "w" else x[:, index2])
+                    if kind == "w":
+                        d_theta[index] += term.sum()
+                    else:
+                        d_x[:, index] += term
+        return d_theta, d_x
+
+
+def gate_angles(circuit: Circuit) -> AngleTable:
+    """The gate angles of a circuit that are not constant, in order."""
+    return AngleTable([a for op in circuit.operations for a in op.params if not a.is_constant])
+
+
+@dataclass(frozen=True)
+class Turned:
+    """One step of a circuit: `exp(-i angle/2 axis·σ)` on `qubits[0]`, or a CNOT where axis is None."""
+
+    qubits: tuple[int, ...]
+    axis: Axis | None = None
+    angle: Angle = as_angle(0.0)  # noqa: RUF009 - frozen
+
+
+def turned(circuit: Circuit) -> tuple[Turned, ...]:
+    """A circuit as turns and CNOTs, by the gate table; equal up to a global phase.
+
+    Example:
+        >>> c = Circuit(2)
+        >>> c.crz(c.weights(1)[0], 0, 1)
+        >>> [(str(step.angle), step.qubits) for step in turned(c)]
+        [('0.5*w0', (1,)), ('0', (0, 1)), ('-0.5*w0', (1,)), ('0', (0, 1))]
+    """
+    steps = []
+    for op in circuit.operations:
+        for step in GATES[op.gate].steps:
+            if isinstance(step, Cnot):
+                steps.append(Turned((op.qubits[step.control], op.qubits[step.target])))
+            else:
+                angle = as_angle(step.constant)
+                for coefficient, parameter in zip(step.coefficients, op.params, strict=False):
+                    angle = angle + coefficient * parameter
+                steps.append(Turned((op.qubits[step.qubit],), step.axis, angle))
+    return tuple(steps)
+
+
+def amplitude_gates(n_qubits: int) -> list[tuple[str, tuple[int, ...]]]:
+    """Gates that prepare any real state from |0…0⟩.
+
+    A tree of multiplexed RY, each level in Gray-code order: 2**n - 1 rotations, 2**n - 2 CNOTs, the same for every
+    sample, so that a batch of states is a batch of parameter values.
+
+    Returns:
+        `("ry", (qubit,))`, whose angles are the columns of `amplitude_angles` in order, and
+        `("cnot", (control, target))`.
+
+    Source:
+        Möttönen, Vartiainen, Bergholm, Salomaa, arXiv:quant-ph/0407010.
+    """
+    gates: list[tuple[str, tuple[int, ...]]] = [("ry", (0,))]
+    for target in range(1, n_qubits):
+        size = 1 << target
+        for i in range(size):
+            bit = min((~i & (i + 1)).bit_length() - 1, target - 1)  # that changes between Gray codes i and i + 1
+            gates += [("ry", (target,)), ("cnot", (target - 1 - bit, target))]
+    return gates
+
+
+def amplitude_angles(amplitudes: np.ndarray) -> np.ndarray:
+    """Angles of the RY of `amplitude_gates` for a batch of real unit rows.
+
+    Args:
+        amplitudes: (B, 2**n).
+
+    Returns:
+        float64 (B, 2**n - 1), radians.
+
+    Example:
+        >>> amplitude_angles(np.array([[0.0, 1.0], [0.6, -0.8]])).round(4)
+        array([[ 3.1416],
+               [-1.8546]])
+    """
+    rows = np.asarray(amplitudes, np.float64)
+    levels, norms = [], rows
+    while norms.shape[1] > 1:
+        pairs = norms.reshape(len(rows), -1, 2)
+        levels.append(2 * np.arctan2(pairs[:, :, 1], pairs[:, :, 0]))
+        norms = np.hypot(pairs[:, :, 0], pairs[:, :, 1])
+    columns = []
+    for angles in reversed(levels):
+        size = angles.shape[1]
+        index = np.arange(size)
+        columns.append(_walsh_hadamard(angles)[:, index ^ (index >> 1)] / size)
+    return np.concatenate(columns, axis=1)
+
+
+def _walsh_hadamard(rows: np.ndarray) -> np.ndarray:
+    """Σ_j (-1)^popcount(i & j) rows[:, j], in n log n steps."""
+    size, width = rows.shape[1], 1
+    while width < size:
+        blocks = rows.reshape(len(rows), -1, 2, width)
+        rows = np.stack([blocks[:, :, 0] + blocks[:, :, 1], blocks[:, :, 0] - blocks[:, :, 1]], axis=2)
+        rows = rows.reshape(len(rows), size)
+        width *= 2
+    return rows

@@ -1,0 +1,192 @@
+"""Measurements from statevectors and from samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from qstore_core import Probabilities
+from qstore_core.measurement import Measurement
+
+__all__ = ["Group", "Readout", "Samples", "SeedStream"]
+
+Samples = tuple[np.ndarray, np.ndarray, np.ndarray]  # bits (K, qubits of the group), sample row (K,), counts (K,)
+
+
+@dataclass(frozen=True)
+class Group:
+    """What one circuit run measures: qubits, each in one basis, and the Pauli strings that can be read from them."""
+
+    qubits: tuple[int, ...]
+    letters: tuple[str, ...]
+    strings: tuple[int, ...]  # numbers of `Readout.strings`
+
+
+class Readout:
+    """One measurement, ready to be evaluated.
+
+    Args:
+        measurement: What is read.
+        n_qubits: Qubits of the circuit.
+
+    Example:
+        >>> from qstore_core import Expectation
+        >>> readout = Readout(Expectation(("Z", "X")), 1)
+        >>> readout.from_states(np.array([[1, 0], [0.6, 0.8]]) + 0j).round(2)
+        array([[ 1.  ,  0.  ],
+               [-0.28,  0.96]])
+    """
+
+    def __init__(self, measurement: Measurement, n_qubits: int) -> None:
+        self.n_qubits = n_qubits
+        self.n_outputs = measurement.n_outputs(n_qubits)
+        self.is_probabilities = isinstance(measurement, Probabilities)
+        self.strings: list[str] = []
+        self.constant = np.zeros(self.n_outputs)
+        if isinstance(measurement, Probabilities):
+            self.qubits = tuple(range(n_qubits)) if measurement.qubits is None else measurement.qubits
+            self.weights = np.zeros((0, self.n_outputs))
+            self.groups: tuple[Group, ...] = (Group(self.qubits, ("Z",) * len(self.qubits), ()),)
+            return
+        entries: dict[tuple[int, int], float] = {}
+        for output, observable in enumerate(measurement.as_observables(n_qubits)):
+            for string, coefficient in observable.terms:
+                if set(string) == {"I"}:
+                    self.constant[output] += coefficient
+                    continue
+                if string not in self.strings:
+                    self.strings.append(string)
+                key = self.strings.index(string), output
+                entries[key] = entries.get(key, 0.0) + coefficient
+        self.weights = np.zeros((len(self.strings), self.n_outputs))
+        for (string_number, output), coefficient in entries.items():
+            self.weights[string_number, output] = coefficient
+        self.groups = self._group()
+
+    def _group(self) -> tuple[Group, ...]:
+        """Strings that agree on every qubit they share are read from the same runs."""
+        bases: list[dict[int, str]] = []
+        members: list[list[int]] = []
+        for number, string in enumerate(self.strings):
+            letters = {q: letter for q, letter in enumerate(string) if letter != "I"}
+            for basis, group in zip(bases, members, strict=True):
+                if all(basis.get(q, letter) == letter for q, letter in letters.items()):
+                    basis.update(letters)
+                    group.append(number)
+                    break
+            else:
+                bases.append(letters)
+                members.append([number])
+        return tuple(
+            Group(tuple(sorted(basis)), tuple(basis[q] for q in sorted(basis)), tuple(group))
+            for basis, group in zip(bases, members, strict=True)
+        )
+
+    # -- from statevectors ----------------------------------------------------------------------------------------
+
+    def from_states(self, states: np.ndarray) -> np.ndarray:
+        """Unit rows (B, 2**n), qubit 0 most significant → outputs (B, O)."""
+        if self.is_probabilities:
+            return self.fold(np.abs(states) ** 2)
+        values = np.empty((len(states), len(self.strings)))
+        for number, string in enumerate(self.strings):
+            values[:, number] = np.einsum("bi,bi->b", states.conj(), _applied(string, states)).real
+        return values @ self.weights + self.constant
+
+    def pull_states(self, states: np.ndarray, cotangents: np.ndarray) -> np.ndarray:
+        """`O|ψ⟩` of each row, for O the sum of the measured operators weighted by `cotangents` (B, O)."""
+        if self.is_probabilities:
+            return cotangents[:, self._outputs(np.arange(states.shape[1]), self.n_qubits)] * states
+        out = np.zeros_like(states)
+        for string, weight in zip(self.strings, (cotangents @ self.weights.T).T, strict=True):
+            out += weight[:, None] * _applied(string, states)
+        return out + (cotangents @ self.constant)[:, None] * states
+
+    def fold(self, probabilities: np.ndarray) -> np.ndarray:
+        """Probabilities of all basis states (B, 2**n) → outputs (B, O)."""
+        outputs = self._outputs(np.arange(probabilities.shape[1]), self.n_qubits)
+        order = np.argsort(outputs, kind="stable")
+        starts = np.searchsorted(outputs[order], np.arange(self.n_outputs))
+        return np.add.reduceat(probabilities[:, order], starts, axis=1)
+
+    def _outputs(self, index: np.ndarray, n_qubits: int) -> np.ndarray:
+        """Number of the output to which each basis state counts."""
+        measured = np.zeros_like(index)
+        for qubit in self.qubits:
+            measured = 2 * measured + (index >> (n_qubits - 1 - qubit) & 1)
+        return measured % self.n_outputs
+
+    # -- from samples ---------------------------------------------------------------------------------------------
+
+    def from_samples(self, samples: Sequence[Samples], batch: int) -> tuple[np.ndarray, np.ndarray]:
+        """Sample means and their standard errors.
+
+        Args:
+            samples: Per group the outcomes of its runs.
+            batch: Rows.
+
+        Returns:
+            `(outputs (B, O), standard errors (B, O))`. Groups are independent runs, so their variances add.
+        """
+        if self.is_probabilities:
+            return self._frequencies(*samples[0], batch)
+        mean = np.broadcast_to(self.constant, (batch, self.n_outputs)).copy()
+        variance = np.zeros((batch, self.n_outputs))
+        for group, (bits, rows, counts) in zip(self.groups, samples, strict=True):
+            place = {qubit: column for column, qubit in enumerate(group.qubits)}
+            shots = np.bincount(rows, counts, batch)
+            signs = np.empty((len(bits), len(group.strings)))
+            for column, number in enumerate(group.strings):
+                where = [place[q] for q, letter in enumerate(self.strings[number]) if letter != "I"]
+                signs[:, column] = 1 - 2 * (bits[:, where].sum(axis=1, dtype=np.int64) & 1)
+            weights = self.weights[list(group.strings)]
+            for output in np.flatnonzero(np.any(weights, axis=0)):
+                values = signs @ weights[:, output]
+                average = np.bincount(rows, counts * values, batch) / shots
+                mean[:, output] += average
+                spread = np.bincount(rows, counts * (values - average[rows]) ** 2, batch) / np.maximum(shots - 1, 1)
+                variance[:, output] += spread / shots
+        return mean, np.sqrt(variance)
+
+    def _frequencies(
+        self, bits: np.ndarray, rows: np.ndarray, counts: np.ndarray, batch: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        index = np.zeros(len(bits), np.int64)
+        for column in range(bits.shape[1]):
+            index = (2 * index + bits[:, column]) % self.n_outputs
+        totals = np.bincount(rows * self.n_outputs + index, counts, batch * self.n_outputs)
+        shots = np.bincount(rows, counts, batch)[:, None]
+        mean = totals.reshape(batch, self.n_outputs) / shots
+        return mean, np.sqrt(mean * (1 - mean) / np.maximum(shots - 1, 1))
+
+
+def _applied(string: str, states: np.ndarray) -> np.ndarray:
+    """A Pauli string on each row: P = i**n_y X^x Z^z."""
+    n = len(string)
+    x = sum(1 << (n - 1 - q) for q, letter in enumerate(string) if letter in "XY")
+    z = sum(1 << (n - 1 - q) for q, letter in enumerate(string) if letter in "YZ")
+    source = np.arange(states.shape[1]) ^ x
+    signs = 1.0 - 2.0 * (np.bitwise_count(source & z) & 1)
+    phase = (1, 1j, -1, -1j)[string.count("Y") % 4]
+    return (phase * signs) * (states[:, source] if x else states)
+
+
+class SeedStream:
+    """A new seed for every run, reproducible from the first one; None stays None.
+
+    Example:
+        >>> a, b = SeedStream(7), SeedStream(7)
+        >>> a.next() == b.next(), a.next() == b.next()
+        (True, True)
+        >>> SeedStream(None).next() is None
+        True
+    """
+
+    def __init__(self, seed: int | None) -> None:
+        self._generator = None if seed is None else np.random.Generator(np.random.PCG64(seed))
+
+    def next(self) -> int | None:
+        """The next one; `integers` of a Generator locks by itself."""
+        return None if self._generator is None else int(self._generator.integers(1 << 31))

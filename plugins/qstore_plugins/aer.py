@@ -1,0 +1,225 @@
+"""Qiskit: Aer simulators by name, and any Qiskit backend, estimator or sampler given as an object.
+
+    get_backend("aer")                                          statevector, exact, with adjoint gradients
+    get_backend("aer", method="density_matrix", noise_model=m)  exact values of noisy circuits
+    get_backend("aer", backend=service.backend("ibm_…"))        hardware: give the layer shots=
+    get_backend("aer", estimator=EstimatorV2(...))              a primitive, with its own options
+
+A batch is one submission: one Aer run, or one job with one PUB per measured basis. Circuits are transpiled once.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qstore_core import BackendError, Capabilities, CapabilityError, Circuit, OptionError, hookimpl
+from qstore_core.backend import check_options
+from qstore_core.measurement import Measurement, Probabilities
+
+__all__ = ["AerBackend", "qstore_backend"]
+
+QSTORE_CONTRACT = 1
+
+_METHODS = ("automatic", "statevector", "density_matrix", "matrix_product_state", "tensor_network")
+_OBJECTS = ("backend", "estimator", "sampler")
+_COMMON = ("seed", "optimization_level")
+
+
+@hookimpl
+def qstore_backend(options: dict[str, Any]) -> AerBackend:
+    """The backend for `options`; see `AerBackend`."""
+    from qiskit_aer import AerSimulator  # an ImportError from here names the missing library
+
+    objects = {name: options[name] for name in _OBJECTS if options.get(name) is not None}
+    known = {*_OBJECTS, *_COMMON}
+    if not objects:
+        known |= {"method", "noise_model", "device", *AerSimulator().options.__dict__}
+    check_options({k: v for k, v in options.items() if v is not None}, known, backend="aer")
+    return AerBackend(**options)
+
+
+class AerBackend:
+    """Circuits on Qiskit.
+
+    Args:
+        method: Of Aer: "statevector" (default), "density_matrix", "matrix_product_state", "automatic" (statevector, or
+            the density matrix under noise) or "tensor_network".
+        noise_model: A qiskit_aer.noise.NoiseModel. Exact values then need the density matrix.
+        seed: Of sampling, where the layer has none.
+        backend: A Qiskit BackendV2, in place of a method. Alongside a primitive: what to transpile for.
+        estimator: An EstimatorV2, for expectation values.
+        sampler: A SamplerV2, for what the estimator does not do, or for all. It has its own seed.
+        optimization_level: Of the transpiler.
+        **simulator: Any further option of AerSimulator: device="GPU", precision="single", max_parallel_threads=1, …
+
+    Example:
+        >>> from qstore_core import QuantumReadout, get_backend
+        >>> backend = get_backend("aer", method="matrix_product_state")     # doctest: +SKIP
+        >>> layer = QuantumReadout(4, backend=backend, shots=1024, seed=0)  # doctest: +SKIP
+    """
+
+    name = "aer"
+
+    def __init__(
+        self,
+        *,
+        method: str | None = None,
+        noise_model: Any = None,
+        seed: int | None = None,
+        backend: Any = None,
+        estimator: Any = None,
+        sampler: Any = None,
+        optimization_level: int = 1,
+        **simulator: Any,
+    ) -> None:
+        from qiskit_aer import AerSimulator
+
+        self._seed, self._level = seed, optimization_level
+        self._estimator, self._sampler = estimator, sampler
+        self._simulator: Any = None
+        self._target = backend
+        if estimator is not None or sampler is not None:
+            if backend is None:
+                self._target = _backend_of(estimator if estimator is not None else sampler)
+        elif backend is None:
+            self._simulator = _simulator(method, noise_model, simulator)
+        elif isinstance(backend, AerSimulator):
+            self._simulator = backend
+        elif not callable(getattr(backend, "run", None)) or not hasattr(backend, "target"):
+            raise OptionError(
+                f"backend= takes a Qiskit BackendV2, received {backend!r}. Backends of qstore are named: "
+                'get_backend("aer").',
+                argument="backend", backend="aer",
+            )  # fmt: skip
+        self.capabilities = self._capabilities()
+
+    def _capabilities(self) -> Capabilities:
+        if self._simulator is not None:
+            # Noise without the density matrix is one random trajectory per shot: no exact values.
+            noisy, method = _is_noisy(self._simulator), self._simulator.options.method
+            exact = not noisy or method in ("automatic", "density_matrix")
+            return Capabilities(exact=exact, shots=True, vjp=not noisy and method in ("automatic", "statevector"))
+        primitive = self._estimator if self._estimator is not None else self._sampler
+        return Capabilities(
+            exact=self._estimator is not None and _default_precision(self._estimator) == 0,
+            shots=True,
+            remote=not _is_local(primitive if primitive is not None else self._target),
+            max_qubits=getattr(self._target, "num_qubits", None),
+        )
+
+    def compile(
+        self, circuit: Circuit, measurement: Measurement, *, dtype: str = "float32", shots: int | None = None,
+        seed: int | None = None,
+    ) -> Any:  # fmt: skip
+        """An executable; transpiles.
+
+        Raises:
+            CapabilityError: probabilities of an estimator; exact values of something that samples.
+        """
+        from ._aer_circuits import AerExact, AerSampled, Estimated, Sampled
+        from ._aer_register import RegisterExecutable
+        from ._readout import SeedStream
+
+        seeds = SeedStream(self._seed if seed is None else seed)
+        if self._simulator is not None:
+            if shots is not None:
+                return AerSampled(circuit, measurement, self._simulator, self._submit, dtype, self._level, shots, seeds)
+            if self.capabilities.vjp:
+                return RegisterExecutable(circuit, measurement, self._run_register, dtype)
+            if not self.capabilities.exact:
+                raise self._cannot("exact values under noise with this method", 'method="density_matrix", or shots=')
+            return AerExact(circuit, measurement, self._simulator, self._submit_exact, dtype, self._level)
+        if self._estimator is not None and not (isinstance(measurement, Probabilities) and self._sampler is not None):
+            if isinstance(measurement, Probabilities):
+                raise self._cannot("probabilities: an Estimator gives expectation values", "sampler= as well")
+            return Estimated(circuit, measurement, self._estimator, self._target, dtype, self._level, shots)
+        if shots is None:
+            raise self._cannot("exact values: it samples", "shots=, for example shots=1024")
+        return Sampled(circuit, measurement, self._make_sampler, self._target, dtype, self._level, shots, seeds)
+
+    def _make_sampler(self, seed: int | None) -> Any:
+        if self._sampler is not None:
+            return self._sampler
+        if type(self._target).__module__.startswith("qiskit_ibm_runtime.ibm_backend"):  # has no run() of its own
+            from qiskit_ibm_runtime import SamplerV2
+
+            return SamplerV2(mode=self._target)
+        from qiskit.primitives import BackendSamplerV2
+
+        return BackendSamplerV2(backend=self._target, options={"seed_simulator": seed})
+
+    # -- AerSimulator -----------------------------------------------------------------------------------------------
+
+    def _submit(self, circuits: list[Any], count: int, **options: Any) -> Any:
+        """One run; its result where all of it succeeded and has `count` parts."""
+        result = self._simulator.run(circuits, **options).result()
+        if not result.success:
+            reasons = {str(one.status) for one in result.results or () if not one.success} or {str(result.status)}
+            raise BackendError(f"Aer failed: {'; '.join(sorted(reasons))}", backend="aer")
+        if len(result.results) != count:
+            raise BackendError(f"Aer returned {len(result.results)} results, expected {count}.", backend="aer")
+        return result
+
+    def _submit_exact(self, circuits: list[Any], count: int, **options: Any) -> Any:
+        if _is_noisy(self._simulator):
+            options["method"] = "density_matrix"
+        return self._submit(circuits, count, **options)
+
+    def _run_register(self, circuits: list[Any], binds: list[Any]) -> list[dict[str, Any]]:
+        # Clifford circuits would be given to the stabilizer method by "automatic".
+        result = self._submit(
+            circuits, len(circuits), parameter_binds=binds if any(binds) else None, shots=1, method="statevector"
+        )
+        return [result.data(number) for number in range(len(circuits))]
+
+    def _cannot(self, what: str, instead: str) -> CapabilityError:
+        return CapabilityError(f"backend 'aer' has no {what}. Use {instead}.", backend="aer")
+
+    def __repr__(self) -> str:
+        of = self._simulator or self._estimator or self._sampler or self._target
+        return f"<AerBackend: {of!r}>"
+
+
+def _simulator(method: str | None, noise_model: Any, options: dict[str, Any]) -> Any:
+    from qiskit_aer import AerSimulator
+
+    if method is None:
+        method = "statevector" if noise_model is None else "automatic"
+    if method not in _METHODS:
+        raise OptionError(
+            f"Aer has no method {method!r} for layers. Known: {', '.join(_METHODS)}.", argument="method", backend="aer"
+        )
+    if noise_model is not None:
+        options = {**options, "noise_model": noise_model}
+    # Parameters bound in the simulator, not in Python: 32 circuits are assembled once.
+    options = {"runtime_parameter_bind_enable": True, **options}
+    return AerSimulator(method=method, **options)
+
+
+def _is_noisy(simulator: Any) -> bool:
+    noise = getattr(simulator.options, "noise_model", None)
+    return noise is not None and not noise.is_ideal()
+
+
+def _backend_of(primitive: Any) -> Any:
+    """What a primitive runs on, where it says so and takes only circuits of that target."""
+    if type(primitive).__module__.startswith("qiskit_aer."):
+        from qiskit_aer import AerSimulator
+
+        return AerSimulator()  # does not say, and does not take every gate
+    backend = getattr(primitive, "backend", None)
+    backend = backend() if callable(backend) else backend
+    return backend if hasattr(backend, "target") else None
+
+
+def _default_precision(estimator: Any) -> float | None:
+    for owner in (estimator, getattr(estimator, "options", None)):
+        precision = getattr(owner, "default_precision", None)
+        if isinstance(precision, int | float):
+            return float(precision)
+    return None
+
+
+def _is_local(thing: Any) -> bool:
+    module, name = type(thing).__module__, type(thing).__name__
+    return module.startswith(("qiskit_aer.", "qiskit.primitives.statevector")) or name.startswith(("Fake", "Generic"))
