@@ -19,6 +19,7 @@ from .errors import (
     CapabilityError,
     FallbackWarning,
     InputError,
+    QstoreError,
     ResourceLimitError,
     RunnerError,
     ShapeError,
@@ -89,7 +90,7 @@ class Ladder:
             The result, and the number of the rung that computed it.
 
         Raises:
-            BackendError: the last rung failed; the causes are chained.
+            BackendError: the last rung failed; the causes are chained. Other errors of ours keep their class.
         """
         for number in range(start, len(self.rungs)):
             try:
@@ -98,7 +99,7 @@ class Ladder:
                 if is_callers_mistake(error):
                     raise
                 if number + 1 == len(self.rungs):
-                    if isinstance(error, BackendError):
+                    if isinstance(error, QstoreError):
                         raise
                     raise BackendError(
                         f"backend {self.rungs[number]!r} failed in layer {self.layer!r}: "

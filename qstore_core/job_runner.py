@@ -366,13 +366,16 @@ class _Call:
         tasks = [asyncio.ensure_future(call) for call in calls]
         if not tasks:
             return
-        done, late = await asyncio.wait(tasks, timeout=self.policy.grace)
+        for task in tasks:  # whether or not we are still here when it ends
+            task.add_done_callback(self._after_cancelling)
+        _, late = await asyncio.wait(tasks, timeout=self.policy.grace)
         for task in late:
             task.cancel()
-        for task in done:
-            with contextlib.suppress(asyncio.CancelledError):
-                if task.exception() is not None:
-                    _log.info("backend %r: a job could not be cancelled: %r", self.owner.name, task.exception())
+
+    def _after_cancelling(self, task: asyncio.Future[None]) -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            if task.exception() is not None:
+                _log.info("backend %r: a job could not be cancelled: %r", self.owner.name, task.exception())
 
 
 def _seconds(asked: Any, most: float | None) -> float:

@@ -114,6 +114,12 @@ def failing(times, error, call="submit"):
     return before
 
 
+def deadline_error(call):
+    with pytest.raises(DeadlineError) as caught:
+        call()
+    return caught.value
+
+
 def backend_error(call):
     with pytest.raises(BackendError) as caught:
         call()
@@ -289,9 +295,8 @@ def never(call_to_hang):
 def test_deadline(call):
     backend = MemoryBackend(never(call), deadline=0.2, grace=0.1)
     begin = time.monotonic()
-    error = backend_error(lambda: layer_on(backend)(features(2)))
+    error = deadline_error(lambda: layer_on(backend)(features(2)))
     assert 0.2 <= time.monotonic() - begin < 0.7
-    assert isinstance(error.cause, DeadlineError)
     assert "gave no result within 0.2 s" in str(error)
     assert backend.cancelled == (["job-0"] if call == "result" else [])
 
@@ -299,10 +304,9 @@ def test_deadline(call):
 def test_a_wait_beyond_the_deadline_is_not_begun():
     backend = MemoryBackend(failing(9, TransientError("later", retry_after=60.0)), deadline=5.0)
     begin = time.monotonic()
-    error = backend_error(lambda: layer_on(backend)(features(1)))
+    error = deadline_error(lambda: layer_on(backend)(features(1)))
     assert time.monotonic() - begin < 1
-    assert isinstance(error.cause, DeadlineError)
-    assert "later" in str(error.cause.__cause__)
+    assert "later" in str(error.__cause__)
 
 
 def test_a_job_that_takes_too_long_is_cancelled_and_submitted_again():
@@ -322,7 +326,7 @@ def test_a_cancel_that_hangs_costs_the_grace_only():
             await asyncio.sleep(3600)
 
     begin = time.monotonic()
-    backend_error(lambda: layer_on(MemoryBackend(stuck, deadline=0.1, grace=0.2))(features(1)))
+    deadline_error(lambda: layer_on(MemoryBackend(stuck, deadline=0.1, grace=0.2))(features(1)))
     assert time.monotonic() - begin < 1
 
 
@@ -333,7 +337,7 @@ def test_a_plugin_that_does_not_let_itself_be_cancelled_holds_nobody():
                 await asyncio.sleep(0.1)
 
     begin = time.monotonic()
-    backend_error(lambda: layer_on(MemoryBackend(deaf, deadline=0.1, grace=0.1))(features(1)))
+    deadline_error(lambda: layer_on(MemoryBackend(deaf, deadline=0.1, grace=0.1))(features(1)))
     assert time.monotonic() - begin < 2.5
 
 
@@ -359,7 +363,7 @@ def test_a_job_that_was_being_submitted_is_cancelled_too():
             await asyncio.sleep(0.2)
 
     backend = MemoryBackend(slow, deadline=0.1)
-    backend_error(lambda: layer_on(backend)(features(1)))
+    deadline_error(lambda: layer_on(backend)(features(1)))
     assert backend.cancelled == ["job-0"]
 
 
@@ -380,7 +384,7 @@ def test_jobs_of_an_earlier_life_are_fetched_and_not_submitted(tmp_path):
     folder = str(tmp_path / "jobs")
     backend = MemoryBackend(never("result"), max_batch=1, deadline=0.2)
     x = features(3)
-    error = backend_error(lambda: layer_on(with_jobs(backend, resume=folder))(x))
+    error = deadline_error(lambda: layer_on(with_jobs(backend, resume=folder))(x))
     assert "3 jobs in flight are kept in" in str(error)
     assert backend.cancelled == []
     assert len(JobStore(folder).pending()) == 3
@@ -396,7 +400,7 @@ def test_jobs_of_an_earlier_life_are_fetched_and_not_submitted(tmp_path):
 def test_other_values_do_not_fetch_them(tmp_path):
     backend = MemoryBackend(never("result"), deadline=0.1)
     configured = with_jobs(backend, resume=str(tmp_path))
-    backend_error(lambda: layer_on(configured)(features(3)))
+    deadline_error(lambda: layer_on(configured)(features(3)))
     backend.before = None
     for layer, x in ((layer_on(configured), features(3, 1)), (layer_on(configured, seed=2), features(3))):
         np.testing.assert_allclose(layer(x), expected(x, seed=layer._program.execution.seed), atol=1e-12)
@@ -408,7 +412,7 @@ def test_a_lost_job_of_an_earlier_life_is_submitted_again(tmp_path):
     backend = MemoryBackend(never("result"), deadline=0.1)
     configured = with_jobs(backend, resume=str(tmp_path))
     x = features(3)
-    backend_error(lambda: layer_on(configured)(x))
+    deadline_error(lambda: layer_on(configured)(x))
     backend.before = None
     backend.results = {"other": None}
     np.testing.assert_allclose(layer_on(configured)(x), expected(x), atol=1e-12)
