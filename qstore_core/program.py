@@ -85,7 +85,7 @@ def choose_backend(framework: str | None, shots: int | None) -> tuple[str, str]:
             f"shots={shots} needs a backend that samples. Name one: {', '.join(_other_names()) or 'none is installed'}."
         )
     if _has_numba():
-        return "numba", "the fastest engine on a CPU"
+        return "numba", "the fastest engine on a CPU at every size"
     return framework or "statevector", 'numba, which is faster on a CPU, is not installed: pip install "qstore[fast]"'
 
 
@@ -209,7 +209,9 @@ class LayerProgram:
         rest = "".join(f", then {b.name}" for b in self.backends[1:])
         if self.twin is not None:
             rest += f"; {self.twin.backend_name} on a GPU and wherever tensors must not leave the framework"
-        return f"{self.name}: {self.backend_name} ({self.reason}){rest}"
+        layout = getattr(self.backends[0], "explain", None)
+        how = f", {layout(self.spec.n_qubits)}" if layout is not None and self.backend_name in OWN_ENGINES else ""
+        return f"{self.name}: {self.backend_name} ({self.reason}{how}){rest}"
 
     # -- executables ----------------------------------------------------------------------------------------------
 

@@ -213,9 +213,29 @@ def test_nan_and_infinity_stay_in_their_sample():
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("amplitudes", [True, False])
+@pytest.mark.parametrize(("n", "rows"), [(1, 1), (3, 4), (5, 2), (10, 1), (11, 2)])
+def test_one_sample_at_a_time_agrees(n, rows, amplitudes, dtype, monkeypatch):
+    monkeypatch.setattr(engine, "SINGLE", ((1, rows),))
+    circuit, measurement = hardware_efficient(n, 2, amplitudes, bases=("Z", "X", "Y"), per_sample=True)
+    executable = BACKEND.compile(circuit, measurement, dtype=dtype)
+    assert (executable.layout(rows).lanes, executable.layout(rows + 1).lanes > 1) == (1, True)
+    assert_agrees(circuit, measurement, *numbers(circuit, rows), dtype)
+
+
+@given(problems(max_rows=3, max_qubits=4, max_gates=12))
+def test_any_circuit_agrees_one_sample_at_a_time(problem):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "SINGLE", ((1, 3),))
+        assert_agrees(problem.circuit, problem.measurement, problem.theta, problem.inputs, "float64")
+
+
+@pytest.mark.parametrize("single", [0, 1 << 10])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize(("n", "features", "rows"), [(1, 2, 3), (2, 3, 5), (4, 16, 33), (8, 200, 17)])
-def test_features_are_normalised_as_elsewhere(n, features, rows, dtype):
+def test_features_are_normalised_as_elsewhere(n, features, rows, dtype, single, monkeypatch):
     """Padding, a row of zeros, and rows whose squares leave the range of float32."""
+    monkeypatch.setattr(engine, "SINGLE", ((1, single),))
     x = np.random.default_rng(n).normal(size=(rows, features))
     scale = np.ones((rows, 1))
     scale[:3, 0] = 1e25, 0.0, 1e-30

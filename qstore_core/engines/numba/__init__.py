@@ -1,11 +1,14 @@
 """The `numba` engine: the fastest on a CPU. Compiled kernels, samples innermost, adjoint gradients.
 
+A batch that does not fill a vector of samples is computed one sample at a time where the state is large (`SINGLE`).
+
 Module by module: `schedule` orders a Plan's gates into layers of real turns and phases; `tables` writes them as
 integers; `kernels` interprets these, compiled once per precision whatever the circuit; `threads` shares out the batch.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
@@ -22,14 +25,19 @@ from ..memory import check_memory
 from .tables import Program
 from .threads import run_all, thread_count
 
-__all__ = ["NumbaBackend", "NumbaExecutable"]
+__all__ = ["Layout", "NumbaBackend", "NumbaExecutable"]
 
 FORWARD, KEPT, BACKWARD, FINISH = 1, 2, 4, 8
 KEEP_BYTES = 1 << 25
 """Final states are kept for the reverse sweep up to this size; above, the sweep computes them again."""
 _PARALLEL_SECONDS = 2.5e-4  # waking a helper costs some 20 µs, so less work than this is not shared
 _TASK_SECONDS = 6e-5
-_RATE = 2.5e10  # multiply-adds per second and core; only the choice of threads depends on it
+_RATE, _SINGLE_RATE = 2.5e10, 2.5e9  # multiply-adds per second and core; only the choice of threads depends on them
+SINGLE = ((18, 7), (16, 4), (14, 2), (10, 1))
+"""(n, b): from n qubits on, up to b samples are faster one at a time than as a vector that they do not fill.
+
+Measured on two cores with AVX-512. An empty lane costs as much memory as a full one.
+"""
 
 Pullback = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
@@ -56,6 +64,11 @@ class NumbaBackend:
 
         self._entry, self.threads = kernels.entry, threads
 
+    def explain(self, n_qubits: int) -> str:
+        """How a circuit of this size is laid out."""
+        most = _most_single(n_qubits)
+        return f"in vectors of samples{f', up to batch {most} one sample at a time' if most else ''}"
+
     def compile(
         self,
         circuit: Circuit,
@@ -73,26 +86,33 @@ class NumbaBackend:
                 backend=self.name,
             )
         check_memory(circuit.n_qubits, dtype=dtype, backend=self.name)
-        return NumbaExecutable(lower(circuit, measurement), dtype, self._entry(dtype), self.threads)
+        return NumbaExecutable(lower(circuit, measurement), dtype, self._entry, self.threads)
 
 
 class NumbaExecutable:
     """A compiled circuit; threads share it."""
 
-    def __init__(self, plan: Plan, dtype: str, kernel: Callable[..., None], threads: int | None = None) -> None:
+    def __init__(
+        self, plan: Plan, dtype: str, kernels: Callable[..., Callable[..., None]], threads: int | None = None
+    ) -> None:
         """Write the tables."""
         from .simd import lane_count
 
         self.plan, self.dtype, self.threads = plan, np.dtype(dtype), threads
-        self.lanes = lane_count(8 * self.dtype.itemsize)
-        self.program = Program(plan, self.lanes, self.dtype)
-        self._kernel = kernel
+        self._kernels, self._lock = kernels, threading.Lock()
+        self._wide = Layout(plan, self.dtype, lane_count(8 * self.dtype.itemsize), kernels(dtype))
+        self._single: Layout | None = None
         self._keep_size = KEEP_BYTES // self.dtype.itemsize
-        self._seconds = self.program.operations * self.lanes / _RATE
         self._none, self._none64 = np.empty(0, self.dtype), np.empty(0)
-        self._work, self._states = _Buffers(self.dtype), _Buffers(self.dtype)
-        # One column of partial sums even where there is nothing to sum: an empty array has no address.
-        self._n_partial = max(self.program.n_shared + plan.n_weights, 1)
+
+    def layout(self, batch: int) -> Layout:
+        """What is faster for this batch: vectors of samples, or one sample at a time."""
+        if batch > _most_single(self.plan.n_qubits):
+            return self._wide
+        with self._lock:
+            if self._single is None:
+                self._single = Layout(self.plan, self.dtype, 1, self._kernels(self.dtype.name, single=True))
+            return self._single
 
     def forward(self, theta: np.ndarray, inputs: np.ndarray) -> np.ndarray:
         """`theta` (W,), `inputs` (B, I) → outputs (B, O)."""
@@ -121,8 +141,9 @@ class NumbaExecutable:
         return self._value_and_vjp(theta, features, features.shape[1] - self.plan.n_inputs)
 
     def _value_and_vjp(self, theta: np.ndarray, inputs: np.ndarray, raw: int) -> tuple[np.ndarray, Pullback]:
-        size = -(-len(inputs) // self.lanes) * self.program.state_size
-        states = self._states.take(size) if size <= self._keep_size else None
+        layout = self.layout(len(inputs))
+        size = layout.chunks(len(inputs)) * layout.program.state_size
+        states = layout.states.take(size) if size <= self._keep_size else None
         outputs = self._forward(theta, inputs, states, raw)
         return outputs, _Pullback(self, theta.copy(), inputs, states, raw)
 
@@ -146,7 +167,8 @@ class NumbaExecutable:
         d_theta, d_inputs = np.zeros(self.plan.n_weights), np.empty(inputs.shape, self.dtype)
         if batch:
             cotangents = np.ascontiguousarray(cotangents, self.dtype)
-            sums = np.empty(-(-batch // self.lanes) * self._n_partial)
+            layout = self.layout(batch)
+            sums = np.empty(layout.chunks(batch) * layout.n_partial)
             ends = (self._none, cotangents.reshape(-1), sums, d_inputs.reshape(-1), d_theta)
             todo = BACKWARD if states is None else BACKWARD | KEPT
             self._run(todo, theta, inputs, raw, ends, states)
@@ -162,23 +184,41 @@ class NumbaExecutable:
         states: np.ndarray | None,
     ) -> None:
         """All chunks, on as many threads as pay."""
-        chunks = -(-len(inputs) // self.lanes)
-        seconds = chunks * self._seconds * (4 if todo & BACKWARD else 1)
+        layout = self.layout(len(inputs))
+        chunks = layout.chunks(len(inputs))
+        seconds = chunks * layout.seconds * (4 if todo & BACKWARD else 1)
         finish = FINISH if todo & BACKWARD else 0
-        begin = (self.program.ints, self.program.floats, theta, inputs.reshape(-1), len(inputs), raw)
+        begin = (layout.program.ints, layout.program.floats, theta, inputs.reshape(-1), len(inputs), raw)
         threads = 1
         if chunks > 1 and seconds > _PARALLEL_SECONDS:
             threads = min(thread_count(self.threads), chunks)
         if threads == 1:
-            self._chunks(begin, todo | finish, ends, states, chunks, 0, chunks)
+            layout.run(begin, todo | finish, ends, states, chunks, 0, chunks)
             return
         parts = min(chunks, 4 * threads, max(threads, int(seconds / _TASK_SECONDS)))
         edges = [chunks * k // parts for k in range(parts + 1)]
-        run_all([partial(self._chunks, begin, todo, ends, states, chunks, a, b) for a, b in pairwise(edges)], threads)
+        run_all([partial(layout.run, begin, todo, ends, states, chunks, a, b) for a, b in pairwise(edges)], threads)
         if finish:
-            self._chunks(begin, FINISH, ends, states, chunks, chunks, chunks)
+            layout.run(begin, FINISH, ends, states, chunks, chunks, chunks)
 
-    def _chunks(
+
+class Layout:
+    """A plan's tables for vectors of `lanes` samples, the kernel for them, and its scratch."""
+
+    def __init__(self, plan: Plan, dtype: np.dtype, lanes: int, kernel: Callable[..., None]) -> None:
+        """Write the tables."""
+        self.lanes, self._kernel = lanes, kernel
+        self.program = Program(plan, lanes, dtype)
+        self.seconds = self.program.operations * (lanes / _RATE if lanes > 1 else 1 / _SINGLE_RATE)
+        # One column of partial sums even where there is nothing to sum: an empty array has no address.
+        self.n_partial = max(self.program.n_shared + plan.n_weights, 1)
+        self._work, self.states = _Buffers(dtype), _Buffers(dtype)
+
+    def chunks(self, batch: int) -> int:
+        """Vectors of samples in a batch."""
+        return -(-batch // self.lanes)
+
+    def run(
         self,
         begin: tuple[Any, ...],
         todo: int,
@@ -189,14 +229,14 @@ class NumbaExecutable:
         last: int,
     ) -> None:
         """Chunks [first, last) of all on this thread."""
-        program = self.program
+        program, shaped = self.program, _plain if self.lanes > 1 else _single
         work = self._work.take(program.work_size)
         if states is None:
-            own = self._states.take(program.state_size)
-            self._kernel(*begin, work, own, 0, todo, *ends, first, last, chunks)
-            self._states.give(own)
+            own = self.states.take(program.state_size)
+            self._kernel(*begin, shaped(work), shaped(own), 0, todo, *ends, first, last, chunks)
+            self.states.give(own)
         else:
-            self._kernel(*begin, work, states, program.state_size, todo, *ends, first, last, chunks)
+            self._kernel(*begin, shaped(work), shaped(states), program.state_size, todo, *ends, first, last, chunks)
         self._work.give(work)
 
 
@@ -218,12 +258,25 @@ class _Pullback:
         states, self._states = self._states, None  # the sweep un-applies the gates: a second call starts anew
         result = self._executable._pull_back(self._theta, self._inputs, cotangents, states, self._raw)
         if states is not None:
-            self._executable._states.give(states)
+            self._executable.layout(len(self._inputs)).states.give(states)
         return result
 
     def __del__(self) -> None:
         if self._states is not None:
-            self._executable._states.give(self._states)
+            self._executable.layout(len(self._inputs)).states.give(self._states)
+
+
+def _most_single(n_qubits: int) -> int:
+    return next((batch for least, batch in SINGLE if n_qubits >= least), 0)
+
+
+def _plain(array: np.ndarray) -> np.ndarray:
+    return array
+
+
+def _single(array: np.ndarray) -> np.ndarray:
+    """The form by which kernels know vectors of one lane (`simd`)."""
+    return array.reshape(1, -1)
 
 
 class _Buffers:

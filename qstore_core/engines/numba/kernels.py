@@ -64,25 +64,26 @@ FORWARD, KEPT, BACKWARD, FINISH = 1, 2, 4, 8
 _lock = threading.Lock()
 
 
-def entry(dtype: str) -> Callable[..., None]:
-    """The compiled kernel for "float32" or "float64".
+def entry(dtype: str, single: bool = False) -> Callable[..., None]:
+    """The compiled kernel for "float32" or "float64"; with `single`, for vectors of one lane, one sample a chunk.
 
     It is compiled at the first call, or read from the disk cache of an earlier process. Where the package's folder
     cannot be written to, numba keeps the cache in the user's cache folder; where neither can, there is none.
     """
     with _lock:
-        return _entry(dtype)
+        return _entry(dtype, single)
 
 
 @cache
-def _entry(dtype: str) -> Callable[..., None]:
+def _entry(dtype: str, single: bool) -> Callable[..., None]:
     number = types.float32 if dtype == "float32" else types.float64
     plain = {array: types.Array(array, 1, "C") for array in (number, types.float64, types.int32)}
     fixed = {array: types.Array(array, 1, "C", readonly=True) for array in (number, types.int32)}
+    scratch = types.Array(number, 2 if single else 1, "C")
     i64 = types.int64
     signature = types.void(
-        fixed[types.int32], fixed[number], fixed[number], fixed[number], i64, i64, plain[number], plain[number], i64,
-        i64, plain[number], fixed[number], plain[types.float64], plain[number], plain[types.float64], i64, i64, i64,
+        fixed[types.int32], fixed[number], fixed[number], fixed[number], i64, i64, scratch, scratch, i64, i64,
+        plain[number], fixed[number], plain[types.float64], plain[number], plain[types.float64], i64, i64, i64,
     )  # fmt: skip
     settings = {"nogil": True, "error_model": "numpy"}
     function = _python_entry(_digest())

@@ -3,6 +3,8 @@
 numba's own vectoriser has to prove that the rows of a state do not overlap, and gives up or checks at run time. With
 vectors as values there is nothing to prove: what is written is what runs.
 Indices are elements, signed, and not wrapped: `get` and `put` read and write scalars the same way.
+An array of shape (N,) holds vectors as wide as the machine has them; one of shape (1, N) holds vectors of one lane, for
+kernels that are compiled a second time for single samples.
 """
 
 from __future__ import annotations
@@ -51,16 +53,16 @@ def _element(dtype: types.Float) -> ir.Type:
     return ir.FloatType() if dtype == types.float32 else ir.DoubleType()
 
 
-def _vec(dtype: types.Float) -> Vec:
-    return Vec(dtype, lane_count(dtype.bitwidth))
+def _vec(array_type: Any) -> Vec:
+    return Vec(array_type.dtype, 1 if array_type.ndim == 2 else lane_count(array_type.dtype.bitwidth))
 
 
 def _pointer(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
     return builder.gep(make_array(array_type)(context, builder, array).data, [index])
 
 
-def _vector_pointer(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
-    llty = context.get_value_type(_vec(array_type.dtype))
+def _vector_pointer(context: Any, builder: Any, array_type: Any, array: Any, index: Any, vec: Any = None) -> Any:
+    llty = context.get_value_type(vec or _vec(array_type))
     return builder.bitcast(_pointer(context, builder, array_type, array, index), llty.as_pointer())
 
 
@@ -73,7 +75,7 @@ def get_item(context: Any, builder: Any, array_type: Any, array: Any, index: Any
 
 @intrinsic
 def lanes(typingctx, array):  # noqa: D103 - numba intrinsics take types
-    count = lane_count(array.dtype.bitwidth)
+    count = _vec(array).lanes
 
     def codegen(context, builder, sig, args):
         return ir.Constant(ir.IntType(64), count)
@@ -112,7 +114,7 @@ def vload(typingctx, array, index):
         pointer = _vector_pointer(context, builder, sig.args[0], *args)
         return builder.load(pointer, align=sig.args[0].dtype.bitwidth // 8)
 
-    return _vec(array.dtype)(array, types.int64), codegen
+    return _vec(array)(array, types.int64), codegen
 
 
 @intrinsic
@@ -136,7 +138,7 @@ def _splat(builder: Any, scalar: Any, llty: Any) -> Any:
 @intrinsic
 def vsplat(typingctx, array, x):
     """A vector of `x`, in the precision of `array`."""
-    vec = _vec(array.dtype)
+    vec = _vec(array)
 
     def codegen(context, builder, sig, args):
         scalar = context.cast(builder, args[1], sig.args[1], sig.args[0].dtype)
@@ -224,7 +226,8 @@ def vsum(typingctx, a):
 @intrinsic
 def transpose(typingctx, source, start, stride, target, place, target_stride):
     """Transpose a square of lanes x lanes elements from `source` to `target`; rows are `stride` elements apart."""
-    count = lane_count(source.dtype.bitwidth)
+    vec = min(_vec(source), _vec(target), key=lambda v: v.lanes)
+    count = vec.lanes
 
     def codegen(context, builder, sig, args):
         i64 = ir.IntType(64)
@@ -232,7 +235,7 @@ def transpose(typingctx, source, start, stride, target, place, target_stride):
 
         def pointer(which, base, step, row):
             index = builder.add(base, builder.mul(step, ir.Constant(i64, row)))
-            return _vector_pointer(context, builder, sig.args[which], args[which], index)
+            return _vector_pointer(context, builder, sig.args[which], args[which], index, vec)
 
         rows = [builder.load(pointer(0, args[1], args[2], r), align=align) for r in range(count)]
         half = 1
