@@ -5,7 +5,7 @@ runner. `qstore_torch` and `qstore_tf` export the same layers for PyTorch and Ke
 """
 
 from .ansatz import Ansatz, HardwareEfficient, RealAmplitudes, StronglyEntangling
-from .backend import CONTRACT_VERSION, Backend, Capabilities, Executable, hookimpl
+from .backend import CONTRACT_VERSION, Backend, Capabilities, Executable, RunReport, hookimpl
 from .circuit import Circuit
 from .compile import CacheInfo, cache_clear, cache_info
 from .encoding import IQP, ZZ, Amplitude, AngleEncoding, Basis, Encoding
@@ -36,6 +36,7 @@ from .measurement import Expectation, Observable, Pauli, Probabilities
 from .plan import Plan, lower
 from .plugins import get_backend, list_backends, register_backend, unregister_backend
 from .profiling import profile
+from .provenance import LastRun
 from .runner import close
 from .spec import LayerSpec
 
@@ -66,6 +67,7 @@ __all__ = [
     "InputError",
     "JobLostError",
     "JobPolicy",
+    "LastRun",
     "LayerSpec",
     "MemoryLimitError",
     "Observable",
@@ -82,6 +84,7 @@ __all__ = [
     "QuantumReadout",
     "RealAmplitudes",
     "ResourceLimitError",
+    "RunReport",
     "RunnerError",
     "ShapeError",
     "SpecError",

@@ -34,6 +34,7 @@ __all__ = [
     "Backend",
     "Capabilities",
     "Executable",
+    "RunReport",
     "check_options",
     "contract_problems",
     "hookimpl",
@@ -65,11 +66,29 @@ class Capabilities:
     max_qubits: int | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class RunReport:
+    """What a backend knows about one call, besides the outputs.
+
+    Attributes:
+        jobs: Ids of the jobs whose outputs were used, in the order of the rows.
+        retries: How often something was tried again.
+        resumed: Jobs that were submitted earlier, and fetched now.
+        std_error: Standard errors (B, O) of sampled outputs.
+    """
+
+    jobs: tuple[str, ...] = ()
+    retries: int = 0
+    resumed: int = 0
+    std_error: np.ndarray | None = None
+
+
 @runtime_checkable
 class Executable(Protocol):
     """A compiled circuit. `inputs` columns are first the circuit's amplitudes (unit rows), then its angles.
 
-    Optional methods: `vjp(theta, inputs, cotangents (B, O)) → (d_theta (W,), d_inputs (B, I))` and
+    Optional methods: `value_and_report(theta, inputs) → outputs, RunReport` in place of forward;
+    `vjp(theta, inputs, cotangents (B, O)) → (d_theta (W,), d_inputs (B, I))` and
     `value_and_vjp(theta, inputs) → outputs, pullback(cotangents)` where capabilities.vjp;
     `apply(theta, inputs)` on tensors where capabilities.framework.
     """

@@ -21,6 +21,7 @@ from .fallback import FallbackEvent
 from .initial import Init, check_init
 from .measurement import Measurement
 from .program import Execution, LayerProgram
+from .provenance import LastRun
 from .spec import LayerSpec
 
 __all__ = [
@@ -98,6 +99,15 @@ class LayerDefinition:
     def fallbacks(self) -> dict[FallbackEvent, int]:
         """Fallbacks that this layer took, by kind."""
         return dict(self._program.ladder.counts)
+
+    @property
+    def last_run(self) -> LastRun | None:
+        """What really happened in the last call: backend, shots, jobs, retries, fallback, times, standard errors.
+
+        The last call that returned, in whichever thread; None before the first. Calls inside graphs of framework
+        operations (`tf.function` on the engine "tensorflow", `torch.export`) leave no record: Python does not see them.
+        """
+        return self._program.runs.last
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
         """Shape of the outputs for inputs of `input_shape`; None stands for an unknown size."""
@@ -189,9 +199,11 @@ class QuantumFeatureExtractor(LayerDefinition):
         reuploading: Encode again before every level (not with amplitude encoding).
         backend: "auto", a name, or a `Backend`.
         shots: Samples per circuit; None for exact values.
-        gradient: "auto" (exact), "adjoint" or "parameter-shift".
-        fallback: What computes when the backend fails: "auto" (the local exact simulator where the backend is not
-            one of ours), None (raise), or names.
+        gradient: "auto" (exact: the backend's own, else parameter-shift), "adjoint", "parameter-shift"; or an
+            approximation from two sets of circuits that differ a little: "finite-difference" (two circuits per weight
+            and feature), "spsa" (two circuits in all, along seeded random directions: right on average only).
+        fallback: What computes when the backend fails: "auto" (QSTORE_FALLBACK where it is set; else the local exact
+            simulator; nothing where the backend is one of ours), None (raise), or names.
         init: "small_normal", "normal", "uniform", "zeros", or a function (generator, size) → values.
         seed: Of the initial theta and of sampling.
 

@@ -83,8 +83,15 @@ class Ladder:
         self._warned: set[tuple[str, str]] = set()
         self._lock = threading.Lock()
 
-    def climb(self, attempt: Callable[[int], _T], start: int = 0) -> tuple[_T, int]:
+    def climb(
+        self, attempt: Callable[[int], _T], start: int = 0, *, failures: list[str] | None = None
+    ) -> tuple[_T, int]:
         """Try `attempt(rung)` from rung `start` on.
+
+        Args:
+            attempt: Computes on one backend, or raises.
+            start: The first rung.
+            failures: Told what failed before the rung that computed, as "backend: error".
 
         Returns:
             The result, and the number of the rung that computed it.
@@ -107,10 +114,12 @@ class Ladder:
                         backend=self.rungs[number],
                         cause=error,
                     ) from error
-                self._note(number, error)
+                cause = self._note(number, error)
+                if failures is not None:
+                    failures.append(f"{self.rungs[number]}: {type(cause).__name__}: {cause}")
         raise BackendError(f"layer {self.layer!r} has no backend left to try.")
 
-    def _note(self, number: int, error: BaseException) -> None:
+    def _note(self, number: int, error: BaseException) -> BaseException:
         failed, used = self.rungs[number], self.rungs[number + 1]
         cause = error.cause if isinstance(error, BackendError) and error.cause is not None else error
         event = FallbackEvent(self.layer, failed, used, type(cause).__name__)
@@ -127,3 +136,4 @@ class Ladder:
         _log.warning(text, extra={"qstore_event": event}, exc_info=error)
         if first:
             warnings.warn(FallbackWarning(text, backend=failed, used=used, cause=cause), stacklevel=2)
+        return cause

@@ -29,11 +29,11 @@ from typing import Any
 import numpy as np
 
 from . import runner
-from .backend import Backend
+from .backend import Backend, RunReport
 from .circuit import Circuit
 from .errors import BackendError, DeadlineError, JobLostError, TransientError
 from .job_store import JobStore, digest
-from .jobs import JobExecutable, JobPolicy, JobReport, LoopLocal, is_transient, policy_of
+from .jobs import JobExecutable, JobPolicy, LoopLocal, is_transient, policy_of
 from .measurement import Measurement
 
 __all__ = ["JobRunner", "as_executable"]
@@ -82,20 +82,16 @@ class JobRunner:
 
     def forward(self, theta: np.ndarray, inputs: np.ndarray) -> np.ndarray:
         """`theta` (W,), `inputs` (B, I) → outputs (B, O); blocks the calling thread."""
-        return self.run(theta, inputs)[0]
+        return self.value_and_report(theta, inputs)[0]
 
-    def run(self, theta: np.ndarray, inputs: np.ndarray) -> tuple[np.ndarray, JobReport]:
-        """The same, with what came of it."""
-        return runner.run_sync(_Call(self, theta, inputs).run, timeout=self._backstop)
-
-    async def run_async(self, theta: np.ndarray, inputs: np.ndarray) -> tuple[np.ndarray, JobReport]:
-        """The same from any event loop; the jobs run on qstore's own.
+    def value_and_report(self, theta: np.ndarray, inputs: np.ndarray) -> tuple[np.ndarray, RunReport]:
+        """The same, with what came of it.
 
         Raises:
             DeadlineError: no outputs within the policy's deadline.
             BackendError: a job failed for good, more often than allowed, or with unusable outputs.
         """
-        return await runner.run_async(_Call(self, theta, inputs).run, timeout=self._backstop)
+        return runner.run_sync(_Call(self, theta, inputs).run, timeout=self._backstop)
 
     @property
     def _backstop(self) -> float | None:
@@ -165,7 +161,7 @@ class _Call:
         self.open: dict[int, _Part] = {}  # parts with a job whose outputs have not come
         self.strays: set[asyncio.Task[str]] = set()  # submissions that nobody waits for any longer
 
-    async def run(self) -> tuple[np.ndarray, JobReport]:
+    async def run(self) -> tuple[np.ndarray, RunReport]:
         """Outputs in the order of the rows, and what came of it."""
         self.gate = self.owner.gate.get()
         rows, inverse = self._distinct()
@@ -185,7 +181,7 @@ class _Call:
             outputs = outputs[inverse]
             std_error = None if std_error is None else std_error[inverse]
         jobs = tuple(str(part.job) for part in parts)
-        return outputs, JobReport(jobs, self.retries, self.resumed, std_error)
+        return outputs, RunReport(jobs, self.retries, self.resumed, std_error)
 
     def _distinct(self) -> tuple[np.ndarray, np.ndarray | None]:
         """Rows that differ, in order of appearance, and where each one goes."""

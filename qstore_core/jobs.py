@@ -29,7 +29,6 @@ from .measurement import Measurement
 __all__ = [
     "JobExecutable",
     "JobPolicy",
-    "JobReport",
     "LoopLocal",
     "is_transient",
     "policy_of",
@@ -115,23 +114,6 @@ class JobPolicy:
                     f"{', or None for no limit' if optional else ''}; received {value!r}.",
                     argument=name,
                 )
-
-
-@dataclass(frozen=True)
-class JobReport:
-    """What came of one call.
-
-    Attributes:
-        jobs: Ids of the jobs whose outputs were used, in the order of the rows.
-        retries: How often something was tried again.
-        resumed: Jobs that were submitted earlier, and fetched now.
-        std_error: Standard errors (B, O) where the service gives them.
-    """
-
-    jobs: tuple[str, ...] = ()
-    retries: int = 0
-    resumed: int = 0
-    std_error: np.ndarray | None = None
 
 
 class LoopLocal(Generic[T]):

@@ -7,95 +7,36 @@ gradient method. Tensor path: the same encoding in the framework's ops, then `Ex
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
-from importlib.util import find_spec
+import threading
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from . import profiling
 from .backend import Backend
-from .circuit import whole_number
 from .compile import Recipe, compiled
-from .differentiate import ParameterShift, unshared
+from .differentiate import NO_AMPLITUDE_RULE, Differences, ParameterShift, unshared
 from .encoding import check_finite, unit_rows, unit_rows_and_pull, unit_rows_of_array
-from .errors import BackendError, CapabilityError, GradientError, InputError, ShapeError, SpecError, nearest
+from .errors import BackendError, GradientError, InputError, ShapeError
+from .execution import OWN_ENGINES, Execution, choose_backend, fallback_backends
 from .fallback import Ladder
-from .plugins import get_backend, list_backends
+from .plugins import get_backend
+from .provenance import Runs, Trail
 from .spec import LayerSpec
 
-__all__ = ["Execution", "LayerProgram", "choose_backend"]
+__all__ = ["Execution", "LayerProgram", "Pullback"]
 
-OWN_ENGINES = ("statevector", "numba", "torch", "tensorflow")
-_GRADIENTS = ("auto", "adjoint", "parameter-shift")
+_DIRECT_SIZE = 1 << 22  # amplitudes of a batch that `value_and_vjp_direct` takes: no memory to be checked
 
 Pullback = Callable[[np.ndarray], tuple[np.ndarray, "np.ndarray | None"]]
 
+_Pull = Callable[[np.ndarray, Trail], tuple[np.ndarray, "np.ndarray | None"]]
 
-@dataclass(frozen=True)
-class Execution:
-    """How a layer is computed, as opposed to what it computes (`LayerSpec`).
-
-    Attributes:
-        backend: Name ("name:device" for a backend of devices), a `Backend`, or "auto".
-        shots: Samples per circuit; None for exact values.
-        gradient: "auto", "adjoint" or "parameter-shift".
-        fallback: "auto" (the local exact simulator for backends that are not ours), None, a name or names.
-        seed: Of sampling and of the initial theta.
-    """
-
-    backend: Any = "auto"
-    shots: int | None = None
-    gradient: str = "auto"
-    fallback: Any = "auto"
-    seed: int | None = None
-
-    def __post_init__(self) -> None:
-        """Check what can be checked without a backend."""
-        for argument, least, meaning in (("shots", 1, "exact"), ("seed", 0, "a new one each time")):
-            value = getattr(self, argument)
-            if value is None:
-                continue
-            number = whole_number(value)
-            if number is None or number < least:
-                raise SpecError(
-                    f"{argument} is None ({meaning}) or a whole number of at least {least}, received {value!r}.",
-                    argument=argument,
-                )
-            object.__setattr__(self, argument, number)
-        if self.gradient not in _GRADIENTS:
-            raise SpecError(
-                f"no gradient method {self.gradient!r}. Known: {', '.join(_GRADIENTS)}."
-                f"{nearest(str(self.gradient), _GRADIENTS)}",
-                argument="gradient",
-            )
-        if self.gradient == "adjoint" and self.shots is not None:
-            raise CapabilityError(
-                f"adjoint differentiation needs the statevector, but the layer asks for shots={self.shots}. "
-                'Use gradient="parameter-shift", or shots=None.'
-            )
-
-
-def choose_backend(framework: str | None, shots: int | None) -> tuple[str, str]:
-    """The backend that "auto" stands for, and why."""
-    if shots is not None:
-        raise CapabilityError(
-            f"shots={shots} needs a backend that samples. Name one: {', '.join(_other_names()) or 'none is installed'}."
-        )
-    if _has_numba():
-        return "numba", "the fastest engine on a CPU at every size"
-    return framework or "statevector", 'numba, which is faster on a CPU, is not installed: pip install "qstore[fast]"'
-
-
-def _other_names() -> list[str]:
-    return [info.name for info in list_backends() if info.name not in OWN_ENGINES]
-
-
-@lru_cache(maxsize=1)
-def _has_numba() -> bool:
-    return find_spec("numba") is not None and any(info.name == "numba" for info in list_backends())
+# Step of approximate gradients: where values are exact, truncation (its square) and rounding are both far below what
+# a step of training notices; where they are sampled, noise goes with 1/step.
+_STEP, _SAMPLED_STEP = 1e-3, 0.1
 
 
 class LayerProgram:
@@ -116,6 +57,8 @@ class LayerProgram:
         """Resolve the backends; compile nothing yet."""
         self.spec, self.execution, self.name, self.framework = spec, execution, name, framework
         self._recipes: dict[tuple[int, str, bool], Recipe] = {}
+        self._directions, self._directions_lock = np.random.default_rng(execution.seed), threading.Lock()
+        self.runs = Runs()
         self.reason = "as asked"
         self.twin: LayerProgram | None = None
         if spec.measurement is None:
@@ -129,40 +72,15 @@ class LayerProgram:
             if framework is not None and backend != framework:
                 twin = replace(execution, backend=framework, fallback=None)
                 self.twin = LayerProgram(spec, twin, name=name, framework=framework)
+                self.twin.runs = self.runs
         first = get_backend(backend)
-        chain = _fallback_names(execution.fallback, first)
-        self.backends = (first, *(get_backend(name) for name in chain))
+        self.backends = (first, *fallback_backends(execution.fallback, first))
         self.ladder = Ladder(name, [b.name for b in self.backends])
-        self._check(first)
+        execution.check(first, spec.n_qubits)
+        if first.name in OWN_ENGINES:
+            self._check_memory(backend=first.name)
         # An engine that normalises features itself does so in the pass that loads them.
-        self._may_pass_features = spec.encoding.is_amplitude and len(self.backends) == 1 and not self._shifts(0)
-
-    def _check(self, backend: Backend) -> None:
-        capabilities, shots = backend.capabilities, self.execution.shots
-        if shots is not None and not capabilities.shots:
-            raise CapabilityError(
-                f"backend {backend.name!r} computes exact values, but the layer asks for shots={shots}. "
-                "Use shots=None, or a backend that samples.",
-                backend=backend.name,
-            )
-        if shots is None and not capabilities.exact:
-            raise CapabilityError(
-                f"backend {backend.name!r} can only sample. Give the layer shots=, for example shots=1024.",
-                backend=backend.name,
-            )
-        if capabilities.max_qubits is not None and self.spec.n_qubits > capabilities.max_qubits:
-            raise CapabilityError(
-                f"backend {backend.name!r} takes at most {capabilities.max_qubits} qubits, the layer has "
-                f"{self.spec.n_qubits}.",
-                backend=backend.name,
-            )
-        if self.execution.gradient == "adjoint" and not capabilities.vjp:
-            raise GradientError(
-                f'backend {backend.name!r} has no adjoint gradients. Use gradient="parameter-shift" or "auto".',
-                backend=backend.name,
-            )
-        if backend.name in OWN_ENGINES:
-            self._check_memory(backend=backend.name)
+        self._may_pass_features = spec.encoding.is_amplitude and len(self.backends) == 1 and self._method(0) == "vjp"
 
     def _check_memory(self, rows: int = 1, dtype: str = "float32", backend: str = "") -> None:
         if self.spec.n_qubits <= 12 and rows <= 1024:
@@ -178,8 +96,9 @@ class LayerProgram:
 
     @property
     def has_input_gradient(self) -> bool:
-        """True where features have an exact gradient on this backend."""
-        return self.spec.encoding.differentiable and not (self.spec.circuit.n_amplitudes and self._shifts(0))
+        """True where features have a gradient on this backend, by the method that was asked for."""
+        amplitudes = self.spec.circuit.n_amplitudes > 0
+        return self.spec.encoding.differentiable and not (amplitudes and self._method(0) == "parameter-shift")
 
     @property
     def no_input_gradient(self) -> str:
@@ -189,18 +108,23 @@ class LayerProgram:
                 f"{self.spec.encoding.name} encoding has no gradient for its inputs: bits do not vary continuously. "
                 'Use encoding="angle" or "amplitude", or stop gradients before this layer.'
             )
-        return (
-            "gradients for amplitude-encoded inputs have no parameter-shift rule. Use a backend with a statevector "
-            '(backend="statevector"), encoding="angle", or stop gradients before this layer.'
-        )
+        return f"{NO_AMPLITUDE_RULE}, or stop gradients before this layer."
 
-    def _shifts(self, rung: int) -> bool:
-        """True where gradients come from the parameter-shift rule: no vjp, or one of exact values under shots."""
+    def _method(self, rung: int) -> str:
+        """How gradients are computed: "vjp" (adjoint, or the device's own), or what was asked for.
+
+        A vjp is one of exact values: under shots the parameter-shift rule takes its place.
+        """
         if not self.backends:
-            return False
-        capabilities = self.backends[rung].capabilities
-        sampled = self.execution.shots is not None and capabilities.shots
-        return self.execution.gradient == "parameter-shift" or not capabilities.vjp or sampled
+            return "vjp"
+        if self.execution.gradient not in ("auto", "adjoint"):
+            return self.execution.gradient
+        has_vjp = self.backends[rung].capabilities.vjp and self._shots(rung) is None
+        return "vjp" if has_vjp else "parameter-shift"
+
+    def _shots(self, rung: int) -> int | None:
+        """Samples per circuit on backend number `rung`."""
+        return self.execution.shots if self.backends[rung].capabilities.shots else None
 
     def explain(self) -> str:
         """One line: the backend and why."""
@@ -220,10 +144,9 @@ class LayerProgram:
         recipe = self._recipes.get((rung, dtype, shifted))
         if recipe is None:
             backend = self.backends[rung]
-            shots = self.execution.shots if backend.capabilities.shots else None
             circuit = unshared(self.spec.circuit) if shifted else self.spec.circuit
             assert self.spec.measurement is not None
-            recipe = Recipe(circuit, self.spec.measurement, backend, dtype, shots, self.execution.seed)
+            recipe = Recipe(circuit, self.spec.measurement, backend, dtype, self._shots(rung), self.execution.seed)
             self._recipes[rung, dtype, shifted] = recipe
         return compiled(recipe)
 
@@ -254,7 +177,7 @@ class LayerProgram:
             self.framework is not None
             and self.backends[0].capabilities.framework == self.framework
             and len(self.backends) == 1
-            and self.execution.gradient != "parameter-shift"
+            and self._method(0) == "vjp"
         )
 
     def apply(self, ops: Any, theta: Any, x: Any, dtype: str) -> Any:
@@ -291,15 +214,28 @@ class LayerProgram:
 
         return outputs, pull
 
+    def noting(self, compute: Callable[[], Any]) -> Any:
+        """`compute()` on tensors in eager mode, with a record; about calls inside a graph nothing can be said."""
+        trail = Trail()
+        outputs = compute()
+        self._finish(trail, 0)
+        self.runs.trail = trail
+        return outputs
+
     # -- host path ------------------------------------------------------------------------------------------------
 
     def forward(self, theta: np.ndarray, x: np.ndarray) -> np.ndarray:
         """Features (…, F) → outputs (…, O)."""
+        trail = Trail()
         with profiling.timed(self.name, "forward"):
-            return self._forward(theta, x)[0]
+            outputs, rung = self._forward(theta, x, trail)
+        self._finish(trail, rung)
+        self.runs.trail = trail
+        return outputs
 
-    def _forward(self, theta: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, int]:
+    def _forward(self, theta: np.ndarray, x: np.ndarray, trail: Trail) -> tuple[np.ndarray, int]:
         rows, lead = self.rows(x)
+        trail.lead = lead
         if (engine := self._takes_features(rows)) is not None:
             theta = self._weights(theta, rows.dtype)
             outputs, rung = self.ladder.climb(lambda _: engine.forward_features(theta, rows))
@@ -312,10 +248,15 @@ class LayerProgram:
         theta = self._weights(theta, rows.dtype)
 
         def attempt(rung: int) -> np.ndarray:
-            return self._checked(rung, self.executable(rung, _name(rows.dtype)).forward(theta, inputs), len(rows))
+            return self._run(rung, self.executable(rung, _name(rows.dtype)), theta, inputs, trail)
 
-        outputs, rung = self.ladder.climb(attempt)
+        outputs, rung = self.ladder.climb(attempt, failures=trail.failures)
         return outputs.reshape(*lead, self.spec.output_dim).astype(rows.dtype, copy=False), rung
+
+    def _run(self, rung: int, executable: Any, theta: np.ndarray, inputs: np.ndarray, trail: Trail) -> np.ndarray:
+        """Checked outputs (B, O); what the backend reports about them goes to `trail`."""
+        trail.reports.clear()  # those of a backend that failed
+        return self._checked(rung, trail.forward(executable, theta, inputs), len(inputs))
 
     def value_and_vjp(
         self, theta: np.ndarray, x: np.ndarray, *, wrt_inputs: bool = True
@@ -329,29 +270,39 @@ class LayerProgram:
         Raises:
             GradientError: an exact gradient was asked for where there is none.
         """
+        trail, first = Trail(), 0
         with profiling.timed(self.name, "forward"):
             rows, lead = self.rows(x)
+            trail.lead = lead
             if wrt_inputs and not self.has_input_gradient:
                 raise GradientError(self.no_input_gradient)
             engine = self._takes_features(rows)
             inputs, unencode = self._encode(rows) if engine is None else (rows, _same)
             theta = self._weights(theta, rows.dtype)
+            pull: _Pull
             if engine is not None:
-                (outputs, pull), first = self.ladder.climb(lambda _: engine.value_and_vjp_features(theta, rows))
+                (outputs, pull), first = self.ladder.climb(
+                    lambda _: _unnoted(*engine.value_and_vjp_features(theta, rows))
+                )
                 self._check_features_by(outputs, rows)
             elif self.backends and len(rows):
-                (outputs, pull), first = self.ladder.climb(lambda rung: self._start(rung, theta, inputs, wrt_inputs))
+                (outputs, pull), first = self.ladder.climb(
+                    lambda rung: self._start(rung, theta, inputs, wrt_inputs, trail), failures=trail.failures
+                )
             else:
                 outputs = inputs if not self.backends else np.zeros((0, self.spec.output_dim), rows.dtype)
+        self._finish(trail, first)
+        self.runs.trail = trail
 
-        def pull_on(rung: int, cotangents: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        def pull_on(rung: int, cotangents: np.ndarray, back: Trail) -> tuple[np.ndarray, np.ndarray | None]:
             """On the backend of the forward half, or, where that failed now, both halves on a later one."""
-            own: Pullback = pull if rung == first else self._start(rung, theta, inputs, wrt_inputs)[1]
-            return own(cotangents)
+            own = pull if rung == first else self._start(rung, theta, inputs, wrt_inputs, back)[1]
+            return own(cotangents, back)
 
         def pullback(cotangents: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
             d_theta: np.ndarray
             d_inputs: np.ndarray | None
+            back, rung = Trail(), first
             with profiling.timed(self.name, "backward"):
                 flat = np.ascontiguousarray(cotangents, rows.dtype).reshape(len(rows), self.spec.output_dim)
                 if not self.backends:
@@ -359,11 +310,55 @@ class LayerProgram:
                 elif not len(rows):
                     d_theta, d_inputs = np.zeros_like(theta), np.zeros_like(inputs)
                 else:
-                    (d_theta, d_inputs), _ = self.ladder.climb(lambda rung: pull_on(rung, flat), start=first)
+                    (d_theta, d_inputs), rung = self.ladder.climb(
+                        lambda rung: pull_on(rung, flat, back), start=first, failures=back.failures
+                    )
                 d_x = None if d_inputs is None or not wrt_inputs else unencode(d_inputs).reshape(*lead, rows.shape[1])
-                return d_theta, d_x
+            self._finish(back, rung)
+            back.gradient = self._method(rung)
+            trail.backward, self.runs.trail = back, trail
+            return d_theta, d_x
 
         return outputs.reshape(*lead, self.spec.output_dim).astype(rows.dtype, copy=False), pullback
+
+    def value_and_vjp_direct(self, theta: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, Pullback] | None:
+        """`value_and_vjp` of arrays (W,), (B, F) of one dtype, past all that a small circuit would notice.
+
+        None where that is not enough: for anything out of the ordinary, errors included, ask `value_and_vjp`.
+        """
+        amplitudes = len(x) << self.spec.n_qubits
+        if not self._may_pass_features or x.dtype != theta.dtype or not 0 < amplitudes <= _DIRECT_SIZE:
+            return None
+        trail = Trail()
+        trail.lead = x.shape[:1]
+        executable = self.executable(0, _name(x.dtype))
+        plain = x.flags.c_contiguous and not self.spec.circuit.n_inputs
+        if not plain or not hasattr(executable, "value_and_vjp_features"):
+            return None
+        with profiling.timed(self.name, "forward"):
+            outputs, pull = executable.value_and_vjp_features(theta, x)
+        seen = outputs.ravel()
+        if not (math.isfinite(seen.dot(seen)) and math.isfinite(theta.dot(theta))):
+            return None
+        self._finish(trail, 0)
+        self.runs.trail = trail
+
+        def pullback(cotangents: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+            back = Trail()
+            with profiling.timed(self.name, "backward"):
+                gradients: tuple[np.ndarray, np.ndarray | None] = pull(cotangents)
+            self._finish(back, 0)
+            back.gradient = "vjp"
+            trail.backward, self.runs.trail = back, trail
+            return gradients
+
+        return outputs, pullback
+
+    def _finish(self, trail: Trail, rung: int) -> None:
+        if self.backends:
+            trail.finish(self.backends[rung].name, self._shots(rung), self.execution.seed)
+        else:
+            trail.finish("none", None, None)
 
     def _takes_features(self, rows: np.ndarray) -> Any:
         """The executable, where it takes features (B, F) as they are; None where they are encoded here."""
@@ -378,30 +373,52 @@ class LayerProgram:
         if not np.isfinite(outputs).all() or rows.shape[1] > 1 << self.spec.n_qubits:
             check_finite(rows, self.name)
 
-    def _start(self, rung: int, theta: np.ndarray, inputs: np.ndarray, wrt_inputs: bool) -> tuple[np.ndarray, Pullback]:
+    def _start(
+        self, rung: int, theta: np.ndarray, inputs: np.ndarray, wrt_inputs: bool, trail: Trail
+    ) -> tuple[np.ndarray, _Pull]:
         """The forward half of a gradient on one backend, and its backward half."""
-        executable = self.executable(rung, _name(inputs.dtype))
-        if self._shifts(rung):
-            shifted = self.executable(rung, _name(inputs.dtype), shifted=True)
-            rule = ParameterShift(self.spec.circuit, executable.forward, shifted.forward)
-            outputs, pull = rule.value_and_vjp(theta, inputs, wrt_inputs=wrt_inputs)
-        elif hasattr(executable, "value_and_vjp"):
+        executable, method = self.executable(rung, _name(inputs.dtype)), self._method(rung)
+        pull: Pullback
+        if method == "vjp" and hasattr(executable, "value_and_vjp"):
             outputs, pull = executable.value_and_vjp(theta, inputs)
+            outputs = self._checked(rung, outputs, len(inputs))
         else:
-            outputs = executable.forward(theta, inputs)
+            outputs = self._run(rung, executable, theta, inputs, trail)
 
-            def pull(cotangents: np.ndarray) -> Any:
-                return executable.vjp(theta, inputs, cotangents)
-
-        def pull_checked(cotangents: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-            d_theta, d_inputs = pull(cotangents)
+        def pull_checked(cotangents: np.ndarray, back: Trail) -> tuple[np.ndarray, np.ndarray | None]:
+            back.reports.clear()
+            if method != "vjp":
+                rule = self._rule(rung, method, inputs.dtype, back)
+                d_theta, d_inputs = rule.vjp(theta, inputs, cotangents, wrt_inputs=wrt_inputs)
+            elif hasattr(executable, "value_and_vjp"):
+                d_theta, d_inputs = pull(cotangents)
+            else:
+                d_theta, d_inputs = executable.vjp(theta, inputs, cotangents)
             finite = bool(np.isfinite(cotangents).all())  # else the gradients need not be
             d_theta = self._like(rung, "a gradient of theta", d_theta, theta.shape, finite)
             if d_inputs is not None:
                 d_inputs = self._like(rung, "a gradient of the inputs", d_inputs, inputs.shape, finite)
             return d_theta, d_inputs
 
-        return self._checked(rung, outputs, len(inputs)), pull_checked
+        return outputs, pull_checked
+
+    def _rule(self, rung: int, method: str, dtype: np.dtype, trail: Trail) -> ParameterShift | Differences:
+        """A gradient without a statevector: all circuits of a batch are one call of the backend."""
+        shift = method == "parameter-shift"
+        exact = self._shots(rung) is None
+        # Differences of values that are close to each other: exact ones are taken in float64.
+        free = self.executable(rung, _name(dtype) if shift or not exact else "float64", shifted=True)
+
+        def forward(theta: np.ndarray, inputs: np.ndarray) -> np.ndarray:
+            return self._checked(rung, trail.forward(free, theta, inputs), len(inputs))
+
+        if shift:
+            return ParameterShift(self.spec.circuit, forward)
+        rng = None
+        if method == "spsa":
+            with self._directions_lock:
+                rng = np.random.default_rng(self._directions.integers(2**63))
+        return Differences(self.spec.circuit, forward, step=_STEP if exact else _SAMPLED_STEP, rng=rng)
 
     def _checked(self, rung: int, outputs: Any, rows: int) -> np.ndarray:
         """Outputs of a backend, which must have the promised shape and be finite."""
@@ -482,6 +499,10 @@ class LayerProgram:
         return rows, lambda d: d
 
 
+def _unnoted(outputs: np.ndarray, pull: Pullback) -> tuple[np.ndarray, _Pull]:
+    return outputs, lambda cotangents, _: pull(cotangents)
+
+
 def _same(array: np.ndarray) -> np.ndarray:
     return array
 
@@ -489,13 +510,3 @@ def _same(array: np.ndarray) -> np.ndarray:
 def _name(dtype: np.dtype) -> str:
     """`dtype.name`, which takes NumPy a microsecond."""
     return "float64" if dtype.itemsize == 8 else "float32"
-
-
-def _fallback_names(fallback: Any, first: Backend) -> tuple[Any, ...]:
-    if fallback is None:
-        return ()
-    if isinstance(fallback, str) and fallback == "auto":
-        return () if first.name in OWN_ENGINES else ("statevector",)
-    if isinstance(fallback, str) or not isinstance(fallback, Sequence):
-        return (fallback,)
-    return tuple(fallback)

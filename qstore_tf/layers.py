@@ -114,7 +114,10 @@ class KerasLayer(LayerDefinition, keras.Layer):
                 program.check_values(rows.numpy())  # what NumPy layers refuse is refused here
             if not program.has_input_gradient:
                 rows = refuse_gradient(rows, program.no_input_gradient)
-            out = program.apply(_OPS, theta, rows, work.name)
+            if tf.executing_eagerly():
+                out = program.noting(lambda: program.apply(_OPS, theta, rows, work.name))
+            else:
+                out = program.apply(_OPS, theta, rows, work.name)
         else:
             out = host_call(program, theta, rows)
         if x.shape.rank != 2:

@@ -115,7 +115,9 @@ class TorchLayer(LayerDefinition, nn.Module):
             dtype = "float64" if work == torch.float64 else "float32"
             with full_precision(rows):
                 if eager and (theta.requires_grad or rows.requires_grad):
-                    out = TensorCall.apply(program, _OPS, dtype, theta, rows)
+                    out = program.noting(lambda: TensorCall.apply(program, _OPS, dtype, theta, rows))
+                elif eager:
+                    out = program.noting(lambda: program.apply(_OPS, theta, rows, dtype))
                 else:
                     out = program.apply(_OPS, theta, rows, dtype)
         else:

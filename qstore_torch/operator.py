@@ -48,7 +48,8 @@ def layer(handle: int, width: int, theta: torch.Tensor, x: torch.Tensor) -> torc
     program.spec.check_features(tuple(x.shape))
     if program.on_tensors:
         with full_precision(x):
-            return program.apply(_OPS, theta, x, _dtype(x)).clone()  # an operator may not return its input
+            out = program.noting(lambda: program.apply(_OPS, theta, x, _dtype(x)))
+            return out.clone()  # an operator may not return its input
     return _like(program.forward(_to_numpy(theta), _to_numpy(x)), x)
 
 

@@ -24,6 +24,9 @@ FINITE_DIFFERENCE = 1e-6
 # float32: eps is 1.2e-7, and a sum of 2**n probabilities after some dozen gates loses two or three bits.
 FLOAT32_SUM = 2e-6
 
+# Standard deviations that a sampled mean may be away from what it is the mean of: one failure in a million.
+SIGMAS = 5.0
+
 
 def allow(reference, tolerance: float) -> float:
     """`tolerance` on the scale of `reference`: absolute up to 1, relative to the largest entry above."""

@@ -1,4 +1,4 @@
-"""Gradients without a statevector: the parameter-shift rule over any forward function, and finite differences."""
+"""Gradients without a statevector, over any forward function: parameter-shift, finite differences, SPSA."""
 
 from __future__ import annotations
 
@@ -9,36 +9,41 @@ import pytest
 from hypothesis import given
 
 from qstore_core import Circuit, Expectation, GradientError, Probabilities
-from qstore_core.differentiate import SHIFT_RULES, ParameterShift, finite_difference, unshared
+from qstore_core.differentiate import SHIFT_RULES, Differences, ParameterShift, unshared
 from qstore_core.gates import GATES
 from tests.reference import difference_vjp, simulate
 from tests.strategies import problems
-from tests.tolerances import EXACT, FINITE_DIFFERENCE, allow
+from tests.tolerances import EXACT, FINITE_DIFFERENCE, SIGMAS, allow
 
 
 class Reference:
     """An executable on the reference simulation: no engine of ours takes part."""
 
     def __init__(self, circuit, measurement):
-        self.circuit, self.measurement, self.calls = circuit, measurement, 0
+        self.circuit, self.measurement, self.calls, self.rows = circuit, measurement, 0, 0
 
     def forward(self, theta, inputs):
         self.calls += 1
+        self.rows = len(inputs)
         return simulate(self.circuit, self.measurement, theta, inputs)
 
 
 def rule_for(circuit, measurement):
     plain, shifted = Reference(circuit, measurement), Reference(unshared(circuit), measurement)
-    return ParameterShift(circuit, plain.forward, shifted.forward), plain, shifted
+    return ParameterShift(circuit, shifted.forward), plain, shifted
+
+
+def normal(problem):
+    width = problem.measurement.n_outputs(problem.circuit.n_qubits)
+    return np.random.default_rng(0).normal(size=(len(problem.inputs), width))
 
 
 @given(problems(max_qubits=3, max_gates=5, max_rows=2))
 def test_parameter_shift_equals_differences_of_the_reference(problem):
     rule, plain, _ = rule_for(problem.circuit, problem.measurement)
     wrt_inputs = not problem.circuit.n_amplitudes
-    outputs, pull = rule.value_and_vjp(problem.theta, problem.inputs, wrt_inputs=wrt_inputs)
-    cotangents = np.random.default_rng(0).normal(size=outputs.shape)
-    d_theta, d_inputs = pull(cotangents)
+    cotangents = normal(problem)
+    d_theta, d_inputs = rule.vjp(problem.theta, problem.inputs, cotangents, wrt_inputs=wrt_inputs)
     expected = difference_vjp(plain.forward, cotangents, problem.theta, problem.inputs)
     np.testing.assert_allclose(d_theta, expected[0], rtol=0, atol=allow(expected[0], FINITE_DIFFERENCE))
     if wrt_inputs:
@@ -73,10 +78,9 @@ def test_every_gate_by_its_rule(name):
     circuit.append(name, range(entry.n_qubits), circuit.weights(entry.n_params))
     rule, plain, _ = rule_for(circuit, Expectation(("Z", "X", "Y")))
     theta, inputs = np.array([0.4, -1.3, 2.2])[: entry.n_params], np.zeros((1, 0))
-    outputs, pull = rule.value_and_vjp(theta, inputs)
-    cotangents = np.random.default_rng(1).normal(size=outputs.shape)
+    cotangents = np.random.default_rng(1).normal(size=plain.forward(theta, inputs).shape)
     (expected,) = difference_vjp(lambda t: plain.forward(t, inputs), cotangents, theta)
-    np.testing.assert_allclose(pull(cotangents)[0], expected, rtol=0, atol=FINITE_DIFFERENCE)
+    np.testing.assert_allclose(rule.vjp(theta, inputs, cotangents)[0], expected, rtol=0, atol=FINITE_DIFFERENCE)
 
 
 def test_all_shifts_of_a_batch_are_one_call():
@@ -87,10 +91,8 @@ def test_all_shifts_of_a_batch_are_one_call():
     circuit.rz(x[0], 1)
     circuit.rx(0.3, 1)  # a constant has no derivative and costs nothing
     rule, plain, shifted = rule_for(circuit, Expectation("Z"))
-    _, pull = rule.value_and_vjp(np.array([0.1, 0.2]), np.ones((5, 1)))
-    assert (plain.calls, shifted.calls) == (1, 0)
-    pull(np.ones((5, 2)))
-    assert (plain.calls, shifted.calls) == (1, 1)
+    rule.vjp(np.array([0.1, 0.2]), np.ones((5, 1)), np.ones((5, 2)))
+    assert (plain.calls, shifted.calls) == (0, 1)
 
 
 def test_products_of_slots_follow_the_chain_rule():
@@ -99,8 +101,7 @@ def test_products_of_slots_follow_the_chain_rule():
     (w,), (x,) = circuit.weights(1), circuit.inputs(1)
     circuit.ry(w * x * x, 0)
     rule, _, _ = rule_for(circuit, Expectation("Z"))
-    _, pull = rule.value_and_vjp(np.array([0.7]), np.array([[1.3]]))
-    d_theta, d_x = pull(np.ones((1, 1)))
+    d_theta, d_x = rule.vjp(np.array([0.7]), np.array([[1.3]]), np.ones((1, 1)))
     slope = -math.sin(0.7 * 1.3**2)
     assert d_theta[0] == pytest.approx(1.3**2 * slope, abs=EXACT)
     assert d_x[0, 0] == pytest.approx(2 * 0.7 * 1.3 * slope, abs=EXACT)
@@ -109,15 +110,14 @@ def test_products_of_slots_follow_the_chain_rule():
 def test_amplitudes_have_no_rule_and_it_says_so():
     rule, _, _ = rule_for(Circuit(1, amplitudes=True), Probabilities())
     with pytest.raises(GradientError, match=r'no parameter-shift rule.*backend="statevector".*encoding="angle"'):
-        rule.value_and_vjp(np.zeros(0), np.eye(2))
+        rule.vjp(np.zeros(0), np.eye(2), np.ones((2, 2)))
 
 
 def test_an_empty_batch_has_gradient_zero():
     circuit = Circuit(1)
     circuit.ry(circuit.weights(1)[0] * circuit.inputs(1)[0], 0)
     rule, _, shifted = rule_for(circuit, Expectation("Z"))
-    _, pull = rule.value_and_vjp(np.ones(1), np.zeros((0, 1)))
-    d_theta, d_x = pull(np.zeros((0, 1)))
+    d_theta, d_x = rule.vjp(np.ones(1), np.zeros((0, 1)), np.zeros((0, 1)))
     np.testing.assert_array_equal(d_theta, [0.0])
     assert d_x.shape == (0, 1)
     assert shifted.calls == 0
@@ -127,8 +127,8 @@ def test_gradients_have_the_dtype_of_what_they_belong_to():
     circuit = Circuit(1)
     circuit.ry(circuit.weights(1)[0] + circuit.inputs(1)[0], 0)
     rule, _, _ = rule_for(circuit, Expectation("Z"))
-    _, pull = rule.value_and_vjp(np.ones(1, np.float32), np.ones((2, 1), np.float32))
-    d_theta, d_x = pull(np.ones((2, 1), np.float32))
+    point = np.ones(1, np.float32), np.ones((2, 1), np.float32)
+    d_theta, d_x = rule.vjp(*point, np.ones((2, 1), np.float32))
     assert d_theta.dtype == d_x.dtype == np.float32
 
 
@@ -143,13 +143,105 @@ def test_rules_have_no_bias(rule):
         assert sum(c * math.sin(f * s) for s, c in table.items()) == pytest.approx(f)
 
 
-def test_finite_differences_of_a_known_function():
-    class Parabola:
-        def forward(self, theta, inputs):
-            return np.stack([theta[0] * inputs[:, 0] ** 2, theta[1] + inputs[:, 1]], axis=1)
+# ---- approximations
 
-    theta, inputs = np.array([2.0, 1.0]), np.array([[3.0, 0.0], [1.0, 5.0]])
-    cotangents = np.array([[1.0, 10.0], [0.5, 0.0]])
-    d_theta, d_inputs = finite_difference(Parabola(), theta, inputs, cotangents)
-    np.testing.assert_allclose(d_theta, [9.5, 10.0], atol=FINITE_DIFFERENCE)
-    np.testing.assert_allclose(d_inputs, [[12.0, 10.0], [2.0, 0.0]], atol=FINITE_DIFFERENCE)
+STEP = 1e-3
+TRUNCATION = STEP**2 / 6  # of a central difference, times the third derivative
+
+
+def differences_of(circuit, measurement, seed=None, step=STEP):
+    rng = None if seed is None else np.random.default_rng(seed)
+    free = Reference(unshared(circuit), measurement)
+    return Differences(circuit, free.forward, step=step, rng=rng), free
+
+
+def cosine():
+    """⟨Z⟩ = cos(w + x)."""
+    circuit = Circuit(1)
+    circuit.ry(circuit.weights(1)[0] + circuit.inputs(1)[0], 0)
+    return circuit, Expectation("Z")
+
+
+@pytest.mark.parametrize("seed", [None, 3])
+def test_one_parameter_at_a_time_is_a_central_difference(seed):
+    """(cos(a + h) - cos(a - h)) / 2h = -sin(a) sin(h)/h, also along a random sign."""
+    rule, _ = differences_of(*cosine(), seed)
+    d_theta, d_x = rule.vjp(np.array([0.4]), np.array([[0.5]]), np.ones((1, 1)), wrt_inputs=False)
+    assert d_theta[0] == pytest.approx(-math.sin(0.9) * math.sin(STEP) / STEP, abs=EXACT)
+    assert d_x is None
+
+
+@given(problems(max_qubits=3, max_gates=5, max_rows=2))
+def test_finite_differences_equal_parameter_shift(problem):
+    rule, _, _ = rule_for(problem.circuit, problem.measurement)
+    approximate, _ = differences_of(problem.circuit, problem.measurement, step=1e-6)
+    wrt_inputs = not problem.circuit.n_amplitudes
+    cotangents = normal(problem)
+    expected = rule.vjp(problem.theta, problem.inputs, cotangents, wrt_inputs=wrt_inputs)
+    got = approximate.vjp(problem.theta, problem.inputs, cotangents, wrt_inputs=wrt_inputs)
+    for a, b in zip(got, expected, strict=True):
+        if b is not None:
+            np.testing.assert_allclose(a, b, rtol=0, atol=allow(b, FINITE_DIFFERENCE))
+
+
+@pytest.mark.parametrize("seed", [None, 5])
+def test_all_moves_of_a_batch_are_one_call(seed):
+    circuit = Circuit(2)
+    w, x = circuit.weights(3), circuit.inputs(1)
+    for slot in (*w, *x):
+        circuit.ry(slot, 0)
+    rule, free = differences_of(circuit, Expectation("Z"), seed)
+    rule.vjp(np.zeros(3), np.ones((5, 1)), np.ones((5, 2)))
+    assert free.calls == 1
+    assert free.rows == (2 * 5 if seed is not None else 2 * 4 * 5)
+
+
+def test_spsa_is_right_on_average_and_scatters_as_the_other_slopes():
+    """Estimates of one slope have the mean g and the variance of all other slopes squared, summed (Spall, 1992)."""
+    circuit = Circuit(2)
+    w, x = circuit.weights(2), circuit.inputs(2)
+    for q in range(2):
+        circuit.ry(w[q] + x[q], q)
+    theta, row, rows = np.array([0.3, 1.1]), np.array([0.5, -0.2]), 4000
+    slopes = -np.sin(theta + row)  # of the sum of ⟨Z⟩; the same for weights and inputs
+    rule, _ = differences_of(circuit, Expectation("Z"), seed=7)
+    inputs = np.tile(row, (rows, 1))
+    d_theta, d_inputs = rule.vjp(theta, inputs, np.ones((rows, 2)))
+    total = 2 * (slopes**2).sum()
+    for k in range(2):
+        variance = total - slopes[k] ** 2
+        bound = SIGMAS * math.sqrt(variance / rows) + total * TRUNCATION
+        assert d_theta[k] / rows == pytest.approx(slopes[k], abs=bound)
+        assert d_inputs[:, k].mean() == pytest.approx(slopes[k], abs=bound)
+        # A variance of a few slopes times signs is bounded: its own spread is that of a chi-square, or less.
+        assert d_inputs[:, k].var() == pytest.approx(variance, rel=SIGMAS * math.sqrt(2 / rows))
+
+
+def test_spsa_draws_new_directions_from_its_generator():
+    circuit = Circuit(1)
+    w = circuit.weights(2)
+    circuit.ry(w[0], 0)
+    circuit.rx(w[1], 0)
+    measured = Expectation("Z")
+    first, again = (differences_of(circuit, measured, seed=1)[0] for _ in range(2))
+    point = np.array([0.3, 0.4]), np.zeros((8, 0)), np.ones((8, 1))
+    one = first.vjp(*point)[0]
+    np.testing.assert_array_equal(one, again.vjp(*point)[0])
+    assert not np.array_equal(one, first.vjp(*point)[0])
+
+
+def test_amplitudes_move_on_the_sphere():
+    """⟨Z⟩ of a normalised row (a, b) is a² - b² over a² + b²: at (cos t, sin t) the slopes are 4 a b (b, -a)."""
+    a, b = math.cos(0.3), math.sin(0.3)
+    rule, _ = differences_of(Circuit(1, amplitudes=True), Expectation("Z"))
+    _, d_inputs = rule.vjp(np.zeros(0), np.array([[a, b]]), np.ones((1, 1)))
+    np.testing.assert_allclose(d_inputs, 4 * a * b * np.array([[b, -a]]), rtol=0, atol=48 * TRUNCATION)
+
+
+@pytest.mark.parametrize("seed", [None, 1])
+def test_approximations_of_nothing(seed):
+    circuit, measured = cosine()
+    rule, free = differences_of(circuit, measured, seed)
+    d_theta, d_inputs = rule.vjp(np.ones(1, np.float32), np.zeros((0, 1), np.float32), np.zeros((0, 1)))
+    np.testing.assert_array_equal(d_theta, [0.0])
+    assert (d_inputs.shape, d_inputs.dtype, d_theta.dtype, free.calls) == ((0, 1), np.float32, np.float32, 0)
