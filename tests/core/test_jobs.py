@@ -373,9 +373,14 @@ def test_a_job_that_was_being_submitted_is_cancelled_too():
 def test_keyboard_interrupt_cancels_all():
     backend = MemoryBackend(never("result"), max_batch=1)
     timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
-    timer.start()
-    with pytest.raises(KeyboardInterrupt):
-        layer_on(backend)(features(4))
+    # A shell's background jobs ignore SIGINT, and so would this process there.
+    old = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            layer_on(backend)(features(4))
+    finally:
+        signal.signal(signal.SIGINT, old)
     assert sorted(backend.cancelled) == ["job-0", "job-1", "job-2", "job-3"]
 
 

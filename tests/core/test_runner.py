@@ -642,7 +642,8 @@ def test_a_call_while_the_interpreter_exits_is_a_named_error():
 def test_ctrl_c_ends_a_waiting_program():
     """SIGINT to a whole program: it dies of KeyboardInterrupt, and its job has cleaned up."""
     code = """
-        import asyncio
+        import asyncio, signal
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
         from qstore_core.runner import run_sync
         async def job():
             print("started", flush=True)
