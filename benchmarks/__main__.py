@@ -52,7 +52,9 @@ def peers_python() -> str:
     """The interpreter of `.venv-peers`, which is made or brought up to date where needed."""
     folder, requirements = ROOT / ".venv-peers", HERE / "requirements-peers.txt"
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    stamp, wanted = folder / "requirements.sha256", hashlib.sha256(requirements.read_bytes()).hexdigest()
+    # pyproject.toml as well: it names the backends, which an environment learns when qstore is installed into it.
+    contents = requirements.read_bytes() + (ROOT / "pyproject.toml").read_bytes()
+    stamp, wanted = folder / "requirements.sha256", hashlib.sha256(contents).hexdigest()
     if not stamp.exists() or stamp.read_text() != wanted:
         print(f"Making {folder} from {requirements.name} (several GB, once) …", flush=True)
         if not python.exists():

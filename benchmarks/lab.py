@@ -19,10 +19,13 @@ from typing import Any
 import numpy as np
 
 from .problem import Problem, reference
+from .subjects import SUBJECTS
 
 ROOT = Path(__file__).resolve().parent.parent
 MODES = ("forward", "step")
 TOGETHER = 1 << 23  # bytes of the batch of states up to which the libraries of a point wait side by side
+_PATIENCE = 5  # a call that should take more than this part of the limit, by a smaller point, is not tried
+_SLOW = 0.5  # seconds from which on a call's time is taken to grow in proportion to the batch of states
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
@@ -134,14 +137,22 @@ class Lab:
     scratch: Path = Path("/tmp")
     say: Callable[[str], None] = lambda text: None
     beyond: dict[tuple[str, str], list[tuple[Problem, str]]] = field(default_factory=dict)
+    slow: dict[tuple[str, str], list[tuple[Problem, float]]] = field(default_factory=dict)
+    _idle: dict[str, Remote] = field(default_factory=dict)
+
+    def close(self) -> None:
+        """End the workers that wait for another point."""
+        while self._idle:
+            self._idle.popitem()[1].close()
 
     def measure(
-        self, problem: Problem, names: Sequence[str], modes: Iterable[str] = MODES
+        self, problem: Problem, names: Sequence[str], modes: Iterable[str] = MODES, keep: bool = False
     ) -> dict[str, dict[str, dict[str, Any]]]:
-        """All libraries at one point: name → mode → result."""
+        """All libraries at one point: name → mode → result. With `keep`, workers stay for the next one."""
         modes = tuple(modes)
         results: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in names}
         tried = [name for name in names if self._worth_trying(name, problem, modes, results)]
+        tried = [name for name in tried if problem.n_qubits <= SUBJECTS[name].most_qubits]
         if not tried:
             return results
         self.say(f"{problem.key}: reference values")
@@ -149,7 +160,7 @@ class Lab:
         np.savez(path, **reference(problem))
         together = problem.state_bytes <= TOGETHER
         for group in [tried] if together else [[name] for name in tried]:
-            self._measure_group(problem, group, modes, str(path), results)
+            self._measure_group(problem, group, modes, str(path), results, keep and together)
         path.unlink()
         return results
 
@@ -162,14 +173,25 @@ class Lab:
                     and smaller.depth <= problem.depth
                 ):
                     results[name][mode] = {"status": "skipped", "message": f"{status} at {smaller.key}"}
+            for smaller, seconds in self.slow.get((name, mode), ()):
+                sizes = 2.0 ** (problem.n_qubits - smaller.n_qubits) * problem.batch / smaller.batch
+                if smaller.depth == problem.depth and sizes * seconds > self.limit / _PATIENCE and sizes >= 1:
+                    results[name][mode] = {"status": "skipped", "message": f"{seconds:.1f} s at {smaller.key}"}
         return any(mode not in results[name] for mode in modes)
 
     def _measure_group(
-        self, problem: Problem, names: Sequence[str], modes: Sequence[str], path: str, results: dict[str, Any]
+        self,
+        problem: Problem,
+        names: Sequence[str],
+        modes: Sequence[str],
+        path: str,
+        results: dict[str, Any],
+        keep: bool,
     ) -> None:
         remotes: dict[str, Remote] = {}
+        new = [name for name in names if name not in self._idle]
         for name in names:
-            remotes[name] = Remote(name, self.python, self.threads, self.memory)
+            remotes[name] = self._idle.pop(name, None) or Remote(name, self.python, self.threads, self.memory)
 
         def fail(name: str, mode: str, failure: NoAnswerError) -> None:
             for m in modes[modes.index(mode) :]:
@@ -182,7 +204,8 @@ class Lab:
         try:
             for name in list(remotes):
                 try:
-                    remotes[name].answer(300)
+                    if name in new:
+                        remotes[name].answer(300)
                     info[name] = remotes[name].ask(self.limit, do="build", problem=problem.to_dict())
                 except NoAnswerError as failure:
                     fail(name, modes[0], failure)
@@ -199,9 +222,15 @@ class Lab:
                         fail(name, mode, failure)
                 self.say(f"{problem.key}: {mode}, timing")
                 self._rounds(remotes, mode, results, fail)
+                for name in remotes:
+                    if results[name][mode].get("seconds", 0.0) > _SLOW:
+                        self.slow.setdefault((name, mode), []).append((problem, results[name][mode]["seconds"]))
         finally:
-            for remote in remotes.values():
-                remote.close()
+            for name, remote in remotes.items():
+                if keep:
+                    self._idle[name] = remote
+                else:
+                    remote.close()
 
     def _begin(self, remote: Remote, mode: str, path: str, tolerance: float) -> dict[str, Any]:
         first = remote.ask(self.limit, do="first", mode=mode)
@@ -215,7 +244,7 @@ class Lab:
         for _ in range(self.rounds):
             for name in list(remotes):
                 result = results[name][mode]
-                if "samples" not in result or (len(result["samples"]) >= 3 and spent[name] > self.limit / 4):
+                if "samples" not in result or spent[name] > self.limit / 10:
                     continue
                 try:
                     answer = remotes[name].ask(self.limit + 10, do="time", mode=mode, seconds=self.seconds)

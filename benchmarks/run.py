@@ -32,6 +32,7 @@ BATCHES = (1, 32, 256)
 DEPTHS = (1, 2, 5, 10, 20, 50, 100)
 MEMORY_DEPTHS = (2, 10, 30, 100)
 GROWTH_BATCHES = (1, 4, 16, 64, 256, 1024, 4096)
+_KEPT_QUBITS = 12  # up to here a worker serves all batches of a size: starting it takes longer than measuring
 ENGINES = ("engine-numba", "engine-numpy")
 
 
@@ -79,16 +80,19 @@ def sections(arguments: argparse.Namespace) -> dict[str, list[tuple[Problem, tup
     contrast = tuple(
         name for name in ("torch-auto", "torch-engine", "numpy", "tensorcircuit", "pennylane") if name in names
     )
-    out = {"grid": [(Problem(n, b), tuple(names)) for n in qubits for b in batches]}
+    middle = 32 if 32 in batches else batches[-1]  # first: it is reported from processes that did nothing before
+    order = sorted(batches, key=lambda b: b != middle)
+    grid = {"grid": [(Problem(n, b), tuple(names)) for n in qubits for b in order]}
     if arguments.no_growth:
-        return out
+        return grid
+    out: dict[str, list[tuple[Problem, tuple[str, ...]]]] = {}
     size = 10 if quick else 14
     out["depth"] = [(Problem(8, 32, d), ours) for d in (DEPTHS[:3] if quick else DEPTHS)]
     out["batch"] = [(Problem(8, b), ours) for b in (GROWTH_BATCHES[:4] if quick else GROWTH_BATCHES)]
     out["memory"] = [(Problem(size, 16, d), contrast) for d in (MEMORY_DEPTHS[:2] if quick else MEMORY_DEPTHS)]
     bases = tuple(name for name in (*ours, "numpy-numba", "keras-auto", "pennylane") if name in names)
     out["bases"] = [(Problem(8, 32, 2, letters), bases) for letters in ("Z", "ZXY")]
-    return out
+    return out | grid
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -125,10 +129,14 @@ def run(arguments: argparse.Namespace) -> None:
         task = progress.add_task("", total=total + (0 if arguments.no_growth else 1))
         for section, points in plan.items():
             lab = _lab(arguments, Path(scratch), lambda text: progress.update(task, description=text))
-            results[section] = {}
+            results[section], kept_for = {}, 0
             for problem, names in points:
                 results["load"].append(round(os.getloadavg()[0], 2))
-                measured = lab.measure(problem, names)
+                if kept_for != problem.n_qubits:
+                    lab.close()
+                kept_for = problem.n_qubits
+                keep = section == "grid" and problem.n_qubits <= _KEPT_QUBITS
+                measured = lab.measure(problem, names, keep=keep)
                 results[section][problem.key] = {
                     "problem": problem.to_dict(),
                     "multiply_adds": plan_cost(problem),
@@ -137,6 +145,7 @@ def run(arguments: argparse.Namespace) -> None:
                 progress.console.print(_line(section, problem, measured))
                 progress.advance(task)
                 (output / f"{name}.json").write_text(json.dumps(results, indent=1))
+            lab.close()
         if not arguments.no_growth:
             lab = _lab(arguments, Path(scratch), lambda text: progress.update(task, description=text))
             lab.threads = 1

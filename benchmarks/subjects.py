@@ -41,6 +41,7 @@ class Subject:
     imports: tuple[str, ...]
     peer: bool = True
     note: str = ""
+    most_qubits: int = 99
 
 
 def to_numpy(value: Any) -> np.ndarray:
@@ -537,7 +538,8 @@ SUBJECTS = {
             tensorcircuit("plain", True),
             "tensorcircuit-ng",
             ("jax", "tensorcircuit"),
-            note='the same with `set_contractor("plain")` and ⟨Z⟩ from `probability()`',
+            note='the same with `set_contractor("plain")` and ⟨Z⟩ from `probability()`, up to 12 qubits',
+            most_qubits=12,
         ),
         Subject(
             "qujax",

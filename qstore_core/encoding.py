@@ -16,7 +16,7 @@ import numpy as np
 
 from .angle import Angle
 from .circuit import Circuit, whole_number
-from .errors import InputError, SpecError, nearest
+from .errors import InputError, ShapeError, SpecError, nearest
 
 __all__ = [
     "IQP",
@@ -27,6 +27,7 @@ __all__ = [
     "Encoding",
     "as_encoding",
     "check_finite",
+    "rows_of",
     "unit_rows",
     "unit_rows_and_pull",
     "unit_rows_of_array",
@@ -229,6 +230,25 @@ def _first(width: int) -> np.ndarray:
     first[0, 0] = 1.0
     first.setflags(write=False)
     return first
+
+
+def rows_of(x: Any, check: Callable[[tuple[int | None, ...]], None], name: str) -> tuple[np.ndarray, tuple[int, ...]]:
+    """Features of layer `name` as (B, F) of a float dtype, and the leading dimensions; `check` refuses shapes."""
+    try:
+        array = np.asarray(x)
+    except ValueError as error:  # rows of different lengths
+        raise InputError(f"{name} takes an array of numbers: {error}") from error
+    if array.dtype.kind not in "fiub":
+        raise InputError(f"{name} takes real numbers, received dtype {array.dtype}.")
+    check(array.shape)
+    if array.ndim == 1:
+        raise ShapeError(
+            f"{name} takes inputs of shape (batch, features), received {array.shape}. Use x[None, :] for one sample.",
+            received=array.shape,
+        )
+    dtype = np.float64 if array.dtype.kind == "f" and array.dtype.itemsize >= 8 else np.float32
+    lead = array.shape[:-1]
+    return np.ascontiguousarray(array, dtype).reshape(math.prod(lead), array.shape[-1]), lead
 
 
 def check_finite(rows: np.ndarray, name: str) -> None:

@@ -18,8 +18,8 @@ from . import profiling
 from .backend import Backend
 from .compile import Recipe, compiled
 from .differentiate import NO_AMPLITUDE_RULE, Differences, ParameterShift, unshared
-from .encoding import check_finite, unit_rows, unit_rows_and_pull, unit_rows_of_array
-from .errors import BackendError, GradientError, InputError, ShapeError
+from .encoding import check_finite, rows_of, unit_rows, unit_rows_and_pull, unit_rows_of_array
+from .errors import BackendError, GradientError, InputError
 from .execution import OWN_ENGINES, Execution, choose_backend, fallback_backends
 from .fallback import Ladder
 from .plugins import get_backend
@@ -234,7 +234,7 @@ class LayerProgram:
         return outputs
 
     def _forward(self, theta: np.ndarray, x: np.ndarray, trail: Trail) -> tuple[np.ndarray, int]:
-        rows, lead = self.rows(x)
+        rows, lead = rows_of(x, self.spec.check_features, self.name)
         trail.lead = lead
         if (engine := self._takes_features(rows)) is not None:
             theta = self._weights(theta, rows.dtype)
@@ -272,7 +272,7 @@ class LayerProgram:
         """
         trail, first = Trail(), 0
         with profiling.timed(self.name, "forward"):
-            rows, lead = self.rows(x)
+            rows, lead = rows_of(x, self.spec.check_features, self.name)
             trail.lead = lead
             if wrt_inputs and not self.has_input_gradient:
                 raise GradientError(self.no_input_gradient)
@@ -450,25 +450,6 @@ class LayerProgram:
                 value=float(theta[bad]),
             )
         return theta
-
-    def rows(self, x: Any) -> tuple[np.ndarray, tuple[int, ...]]:
-        """Features as (B, F) of a float dtype, and the leading dimensions."""
-        try:
-            array = np.asarray(x)
-        except ValueError as error:  # rows of different lengths
-            raise InputError(f"{self.name} takes an array of numbers: {error}") from error
-        if array.dtype.kind not in "fiub":
-            raise InputError(f"{self.name} takes real numbers, received dtype {array.dtype}.")
-        self.spec.check_features(array.shape)
-        if array.ndim == 1:
-            raise ShapeError(
-                f"{self.name} takes inputs of shape (batch, features), received {array.shape}. "
-                "Use x[None, :] for one sample.",
-                received=array.shape,
-            )
-        dtype = np.float64 if array.dtype.kind == "f" and array.dtype.itemsize >= 8 else np.float32
-        lead = array.shape[:-1]
-        return np.ascontiguousarray(array, dtype).reshape(math.prod(lead), array.shape[-1]), lead
 
     def check_values(self, rows: np.ndarray) -> None:
         """Raise `InputError` for features (B, F) that cannot be encoded."""

@@ -71,7 +71,8 @@ class HostCall(torch.autograd.Function):
         arrays = theta.numpy(force=True), x.numpy(force=True)
         ctx.program = program
         if any(ctx.needs_input_grad):
-            outputs, ctx.pull = program.value_and_vjp(*arrays, wrt_inputs=ctx.needs_input_grad[2])
+            run = program.value_and_vjp_direct(*arrays)
+            outputs, ctx.pull = run or program.value_and_vjp(*arrays, wrt_inputs=ctx.needs_input_grad[2])
             ctx.save_for_backward(theta, x)
         else:
             outputs = program.forward(*arrays)
@@ -94,7 +95,7 @@ class HostCall(torch.autograd.Function):
                 lambda theta_, x_: twin.apply(_OPS, theta_, x_, dtype), (theta, x), ctx.needs_input_grad[1:], gradient
             )
         d_theta, d_x = ctx.pull(gradient.numpy(force=True))
-        return None, _like(d_theta, theta), None if d_x is None else _like(d_x, x)
+        return None, _like(d_theta, theta), _like(d_x, x) if d_x is not None and ctx.needs_input_grad[2] else None
 
 
 def _is_batched(tensor: torch.Tensor) -> bool:
