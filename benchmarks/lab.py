@@ -24,7 +24,7 @@ from .subjects import SUBJECTS
 ROOT = Path(__file__).resolve().parent.parent
 MODES = ("forward", "step")
 TOGETHER = 1 << 23  # bytes of the batch of states up to which the libraries of a point wait side by side
-_PATIENCE = 5  # a call that should take more than this part of the limit, by a smaller point, is not tried
+PATIENCE = 5  # a call that should take more than this part of the limit, by a smaller point, is not tried
 _SLOW = 0.5  # seconds from which on a call's time is taken to grow in proportion to the batch of states
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
@@ -175,7 +175,7 @@ class Lab:
                     results[name][mode] = {"status": "skipped", "message": f"{status} at {smaller.key}"}
             for smaller, seconds in self.slow.get((name, mode), ()):
                 sizes = 2.0 ** (problem.n_qubits - smaller.n_qubits) * problem.batch / smaller.batch
-                if smaller.depth == problem.depth and sizes * seconds > self.limit / _PATIENCE and sizes >= 1:
+                if smaller.depth == problem.depth and sizes * seconds > self.limit / PATIENCE and sizes >= 1:
                     results[name][mode] = {"status": "skipped", "message": f"{seconds:.1f} s at {smaller.key}"}
         return any(mode not in results[name] for mode in modes)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from .lab import ROOT
+from .lab import PATIENCE, ROOT
 from .subjects import PEERS, SUBJECTS
 
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
@@ -133,8 +133,9 @@ def _machine(results: dict[str, Any]) -> list[str]:
     words = (
         f"Medians of {options['rounds']} interleaved turns of {options['seconds']:g} s. "
         f'"too slow": a call took more than {options["limit"]:g} s, compilation included; '
-        '"memory": it held more than the limit; "·": not tried, '
-        'since a smaller point was one of these; "–": not installed.'
+        '"memory": it held more than the limit; "wrong": its values or gradients differ from the reference by more '
+        'than rounding; "·": not tried, since a smaller point was too slow or held too much, or its time there, '
+        f'grown with the batch of states, is over {options["limit"] / PATIENCE:g} s; "–": not installed.'
     )
     versions = ", ".join(f"{k} {v}" for k, v in m["versions"].items())
     return [head, "", words, "", f"Versions: {versions}."]
@@ -477,9 +478,9 @@ def plot_growth(results: dict[str, Any], path: Path) -> None:
     """Time against depth and batch, memory against depth."""
     pyplot = _prepare()
     panels = (
-        ("depth", "depth", "seconds", "time against depth, 8 qubits, batch 32"),
-        ("batch", "batch", "seconds", "time against batch, 8 qubits, depth 2"),
-        ("memory", "depth", "memory", "peak memory against depth"),
+        ("depth", "depth", "seconds", "time, 8 qubits, batch 32"),
+        ("batch", "batch", "seconds", "time, 8 qubits, depth 2"),
+        ("memory", "depth", "memory", "peak memory"),
     )
     figure, axes = pyplot.subplots(1, 3, figsize=(13, 4.6))
     handles: dict[str, Any] = {}
@@ -494,7 +495,8 @@ def plot_growth(results: dict[str, Any], path: Path) -> None:
                 if (result := p["results"].get(name, {}).get("step")) and result["status"] == "ok"
             ]
             if line:
-                (handle,) = axis.plot(*zip(*line, strict=True), **_style(name))
+                single = {"marker": "o", "markersize": 5} if len(line) == 1 else {}
+                (handle,) = axis.plot(*zip(*line, strict=True), **(_style(name) | single))
                 handles.setdefault(label(name, results[section]), handle)
         ticks = [p["problem"][column] for p in points]
         axis.set_xscale("log")
@@ -505,7 +507,7 @@ def plot_growth(results: dict[str, Any], path: Path) -> None:
             _time_axis(axis)
         else:
             some = points[0]["problem"]
-            title += f", {some['n_qubits']} qubits, batch {some['batch']}"
+            title = f"peak memory, {some['n_qubits']} qubits, batch {some['batch']}"
             axis.set_yscale("log")
             axis.yaxis.set_major_formatter(lambda value, _: f"{value:g} MB")
         axis.set_title(title, loc="left")

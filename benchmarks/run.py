@@ -101,6 +101,7 @@ def run(arguments: argparse.Namespace) -> None:
     console = Console()
     output = arguments.output or (ROOT / "benchmarks" / "results")
     name = "quick" if arguments.quick else "grid"
+    output.mkdir(parents=True, exist_ok=True)
     if arguments.report is not None:
         write(
             json.loads(arguments.report.read_text()),
@@ -109,7 +110,6 @@ def run(arguments: argparse.Namespace) -> None:
             docs=not arguments.quick and not arguments.output,
         )
         return
-    output.mkdir(parents=True, exist_ok=True)
     plan = sections(arguments)
     results: dict[str, Any] = {
         "machine": machine(),
