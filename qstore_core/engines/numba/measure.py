@@ -42,16 +42,17 @@ def _shift_values(psi, start, ints, shift, floats, work):
     x, rows, ends, n_runs = get(ints, shift), get(ints, shift + 1), get(ints, shift + 2), get(ints, shift + 3)
     count, which, signs = get(ints, shift + 4), get(ints, shift + 5), get(ints, shift + 6)
     for run in range(n_runs):
-        re, im, im_minus = vsplat(work, 0.0), vsplat(work, 0.0), vsplat(work, 0.0)
+        re, re_plus, im, im_minus = vsplat(work, 0.0), vsplat(work, 0.0), vsplat(work, 0.0), vsplat(work, 0.0)
         for i in range(get(ints, ends + run), get(ints, ends + run + 1)):
             p = get(ints, rows + i)
             q = start + (p ^ x)
             p = start + p
             a, b, c, d = vload(psi, p), vload(psi, p + plane), vload(psi, q), vload(psi, q + plane)
-            re = vfma(b, d, vfma(a, c, re))
+            re = vfma(a, c, re)
+            re_plus = vfma(b, d, re_plus)
             im = vfma(c, b, im)
             im_minus = vfma(d, a, im_minus)
-        im = im - im_minus
+        re, im = re + re_plus, im - im_minus
         for k in range(count):
             factor = vsplat(work, get(floats, signs + run * count + k))
             part = im if get(ints, which + 2 * k) else re

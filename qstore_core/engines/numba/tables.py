@@ -68,7 +68,8 @@ class Program:
         self.operations = self._count_operations(layers)
         self.state_size = 2 * len(self._p) * lanes
         self._ints[0][:] = [head[name] for name in HEADER]
-        self.ints = np.concatenate(self._ints).astype(np.int32)
+        self.ints = np.concatenate(self._ints)
+        del self._ints, self._folds
         self.floats = np.array([*self._floats, 0.0], dtype=dtype)
         self.n_shared = head["shared"]
 
@@ -76,7 +77,7 @@ class Program:
 
     def _put(self, values: Sequence[int] | np.ndarray) -> int:
         """Append integers; returns where they start."""
-        array = np.asarray(values, dtype=np.int64).reshape(-1)
+        array = np.asarray(values, dtype=np.int32).reshape(-1)
         start = self._n_ints
         self._ints.append(array)
         self._n_ints += len(array)
