@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -222,6 +223,14 @@ def test_a_worker_killed_in_mid_batch_loses_nothing(client, fragile, tmp_path):
     assert set(client.nthreads()) != before
 
 
+def test_a_shard_that_kills_worker_after_worker_is_an_error(client, fragile, tmp_path, monkeypatch):
+    monkeypatch.setattr(client.cluster.scheduler, "allowed_failures", 0)
+    backend = get_backend("dask", client=client, backend="fragile", trouble="kill", mark=str(tmp_path / "killed"))
+    with pytest.raises(BackendError, match="did not finish: KilledWorker"):
+        extractor(backend)(fatal_batch())
+    client.wait_for_workers(2, timeout=60)
+
+
 def test_errors_of_workers_come_back_as_what_they_are(client, fragile):
     options = {"client": client, "backend": "fragile", "shards": 4}
     with pytest.raises(ShapeError, match="of the caller") as mistake:
@@ -316,6 +325,22 @@ def test_a_scheduler_killed_in_mid_batch(processes, fragile, backends, tmp_path)
         values = extractor(backend, fallback="auto")(fatal_batch())
     assert mark.exists()
     np.testing.assert_allclose(values, extractor("statevector")(fatal_batch()), rtol=0, atol=EXACT)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="no SIGSTOP")
+def test_a_scheduler_that_does_not_answer(processes, backends):
+    address, number = processes
+    backend = backends(address=address, timeout=60.0)
+    layer, x = extractor(backend, fallback="auto"), angles(4)
+    wanted = layer(x)
+    backend._link.timeout = 0.5  # it did start
+    os.kill(number, signal.SIGSTOP)
+    with pytest.warns(FallbackWarning, match=r"within 0\.5 s: TimeoutError"):
+        np.testing.assert_allclose(layer(x), wanted, rtol=0, atol=EXACT)
+    backend.close()  # does not wait for it either
+    os.kill(number, signal.SIGCONT)
+    backend._link.timeout = 60.0
+    np.testing.assert_allclose(extractor(backend)(x), wanted, rtol=0, atol=EXACT)
 
 
 # -- resources and options --------------------------------------------------------------------------------------------
