@@ -43,6 +43,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--memory", type=float, help="GiB that a library may hold; default: 70 %% of the machine's")
     p.add_argument("--no-growth", action="store_true", help="leave out depth, batch, memory and bases")
     p.add_argument("--output", type=Path, help="folder for results; default: benchmarks/results and docs")
+    p.add_argument("--resume", action="store_true", help="go on with a run that ended early; keeps what it measured")
     p.add_argument("--report", type=Path, metavar="JSON", help="measure nothing, write the report of an earlier run")
     p.add_argument("--python", help="interpreter that has the libraries; default: that of .venv-peers")
     return p

@@ -118,9 +118,12 @@ def run(arguments: argparse.Namespace) -> None:
         "command": "python -m benchmarks" + "".join(f" {a}" for a in _without_python(sys.argv[1:])),
         "load": [],
     }
+    saved = output / f"{name}.json"
+    if arguments.resume and saved.exists():
+        results = json.loads(saved.read_text())
     console.print(f"{results['machine']['cpu']}, {results['machine']['cores']} cores; peak multiply-adds:")
     cores = os.cpu_count() or 1
-    results["peak"] = {"one": peak(1, 1.0), "all": peak(cores, 1.0)}
+    results["peak"] = results.get("peak") or {"one": peak(1, 1.0), "all": peak(cores, 1.0)}
     for which in results["peak"].values():
         console.print(f"  {which['threads']} threads: {which['peak'] / 1e9:.1f} · 10⁹ per second")
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -129,8 +132,11 @@ def run(arguments: argparse.Namespace) -> None:
         task = progress.add_task("", total=total + (0 if arguments.no_growth else 1))
         for section, points in plan.items():
             lab = _lab(arguments, Path(scratch), lambda text: progress.update(task, description=text))
-            results[section], kept_for = {}, 0
+            done, kept_for = results.setdefault(section, {}), 0
             for problem, names in points:
+                if problem.key in done:
+                    progress.advance(task)
+                    continue
                 results["load"].append(round(os.getloadavg()[0], 2))
                 if kept_for != problem.n_qubits:
                     lab.close()
@@ -144,7 +150,7 @@ def run(arguments: argparse.Namespace) -> None:
                 }
                 progress.console.print(_line(section, problem, measured))
                 progress.advance(task)
-                (output / f"{name}.json").write_text(json.dumps(results, indent=1))
+                saved.write_text(json.dumps(results, indent=1))
             lab.close()
         if not arguments.no_growth:
             lab = _lab(arguments, Path(scratch), lambda text: progress.update(task, description=text))
@@ -162,7 +168,7 @@ def run(arguments: argparse.Namespace) -> None:
                 progress.console.print(_line("one thread", problem, measured))
             progress.advance(task)
     results["finished"] = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
-    (output / f"{name}.json").write_text(json.dumps(results, indent=1))
+    saved.write_text(json.dumps(results, indent=1))
     for path in write(results, output, name, docs=not arguments.quick and not arguments.output):
         console.print(f"wrote {path}")
 
