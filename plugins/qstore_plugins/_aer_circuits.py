@@ -8,6 +8,7 @@ that this works on hardware too.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -92,6 +93,8 @@ class ParametrisedCircuit:
 class _Base:
     """What the executables here share."""
 
+    _seeds: SeedStream  # of those that sample
+
     def __init__(self, circuit: Circuit, measurement: Measurement, dtype: str) -> None:
         self._source = ParametrisedCircuit(circuit)
         self._readout = Readout(measurement, circuit.n_qubits)
@@ -105,6 +108,12 @@ class _Base:
         outputs, error = self._evaluate(self._source.values(theta, inputs))
         self.last_std_error = error
         return outputs.astype(self._dtype)
+
+    def reseeded(self, seed: int) -> _Base:
+        """The same transpiled circuits, sampling as if compiled with this seed."""
+        other = copy(self)
+        other._seeds = SeedStream(seed)
+        return other
 
     def _evaluate(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         raise NotImplementedError

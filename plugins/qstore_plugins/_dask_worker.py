@@ -79,8 +79,7 @@ def compute(shard: Shard) -> Any:
     """`(outputs, RunReport)`, or `(d_theta, d_inputs)` where there are cotangents; or a `Failure`."""
     try:
         recipe = _recipe_of(shard.problem)
-        # A seed belongs to one shard of one call: such an executable is of no use to any other.
-        executable = compiled(recipe) if shard.seed is None else compile_recipe(replace(recipe, seed=shard.seed))
+        executable = compiled(recipe) if shard.seed is None else _seeded(recipe, shard.seed)
         theta, inputs = _writable(shard.theta), _writable(shard.inputs)
         if shard.cotangents is not None:
             return executable.vjp(theta, inputs, _writable(shard.cotangents))  # type: ignore[attr-defined]
@@ -123,6 +122,14 @@ def _backend(inner: Inner) -> Backend:
 def _recipe_of(problem: Problem) -> Recipe:
     with _lock:
         return _recipe(problem)
+
+
+def _seeded(recipe: Recipe, seed: int) -> Any:
+    """An executable with the seed of one shard of one call, which is of no use to any other."""
+    executable = compiled(recipe)
+    if hasattr(executable, "reseeded"):
+        return executable.reseeded(seed)
+    return compile_recipe(replace(recipe, seed=seed))
 
 
 def _writable(array: np.ndarray) -> np.ndarray:
