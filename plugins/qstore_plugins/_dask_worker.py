@@ -79,10 +79,10 @@ def compute(shard: Shard) -> Any:
     """`(outputs, RunReport)`, or `(d_theta, d_inputs)` where there are cotangents; or a `Failure`."""
     try:
         recipe = _recipe_of(shard.problem)
-        executable = compiled(recipe) if shard.seed is None else _seeded(recipe, shard.seed)
+        executable: Any = compiled(recipe) if shard.seed is None else _seeded(recipe, shard.seed)
         theta, inputs = _writable(shard.theta), _writable(shard.inputs)
         if shard.cotangents is not None:
-            return executable.vjp(theta, inputs, _writable(shard.cotangents))  # type: ignore[attr-defined]
+            return executable.vjp(theta, inputs, _writable(shard.cotangents))
         if hasattr(executable, "value_and_report"):
             return executable.value_and_report(theta, inputs)
         return executable.forward(theta, inputs), RunReport()
