@@ -16,7 +16,7 @@ from qiskit import ClassicalRegister, QuantumCircuit, transpile
 from qiskit.circuit import Parameter, ParameterExpression
 from qiskit.quantum_info import Pauli, SparsePauliOp
 
-from qstore_core import BackendError, Circuit
+from qstore_core import BackendError, Circuit, RunReport
 from qstore_core.gates import GATES, Cnot
 from qstore_core.measurement import Measurement, Probabilities
 
@@ -99,15 +99,17 @@ class _Base:
         self._source = ParametrisedCircuit(circuit)
         self._readout = Readout(measurement, circuit.n_qubits)
         self._dtype = dtype
-        self.last_std_error: np.ndarray | None = None
 
     def forward(self, theta: np.ndarray, inputs: np.ndarray) -> np.ndarray:
         """Outputs (B, O)."""
+        return self.value_and_report(theta, inputs)[0]
+
+    def value_and_report(self, theta: np.ndarray, inputs: np.ndarray) -> tuple[np.ndarray, RunReport]:
+        """The same with standard errors, where outputs are sampled."""
         if not len(inputs):
-            return np.zeros((0, self._readout.n_outputs), self._dtype)
+            return np.zeros((0, self._readout.n_outputs), self._dtype), RunReport()
         outputs, error = self._evaluate(self._source.values(theta, inputs))
-        self.last_std_error = error
-        return outputs.astype(self._dtype)
+        return outputs.astype(self._dtype), RunReport(std_error=error)
 
     def reseeded(self, seed: int) -> _Base:
         """The same transpiled circuits, sampling as if compiled with this seed."""

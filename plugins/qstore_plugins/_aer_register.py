@@ -52,8 +52,6 @@ class RegisterExecutable:
         dtype: Of the outputs.
     """
 
-    last_std_error = None
-
     def __init__(self, circuit: Circuit, measurement: Measurement, run: Callable[..., Any], dtype: str) -> None:
         self._n, self._width = circuit.n_qubits, circuit.n_amplitudes
         self._run, self._dtype = run, dtype

@@ -185,8 +185,8 @@ def test_depolarising_noise_shrinks_the_cosine():
     exact = backend.compile(circuit, Expectation(), dtype="float64").forward(np.zeros(0), x)
     np.testing.assert_allclose(exact, 0.9 * np.cos(x), rtol=0, atol=VALUE["float64"])
     sampled = backend.compile(circuit, Expectation(), dtype="float64", shots=4000, seed=1)
-    values = sampled.forward(np.zeros(0), x)
-    assert (np.abs(values - exact) < SIGMAS * sampled.last_std_error).all()
+    values, report = sampled.value_and_report(np.zeros(0), x)
+    assert (np.abs(values - exact) < SIGMAS * report.std_error).all()
 
 
 def test_the_gradient_under_noise_is_that_of_the_noisy_circuit():
@@ -219,9 +219,9 @@ def test_a_device_with_a_layout_samples_the_circuit(problem):
     backend = get_backend("aer", backend=device)
     assert backend.capabilities.max_qubits == 5
     executable = backend.compile(problem.circuit, problem.measurement, dtype="float64", shots=500, seed=5)
-    values = executable.forward(problem.theta, problem.inputs)
+    values, report = executable.value_and_report(problem.theta, problem.inputs)
     expected = simulate(problem.circuit, problem.measurement, problem.theta, problem.inputs)
-    bound = SIGMAS * np.sqrt(executable.last_std_error**2 + allow(expected, 2.0) / 500**2)
+    bound = SIGMAS * np.sqrt(report.std_error**2 + allow(expected, 2.0) / 500**2)
     assert (np.abs(values - expected) <= np.maximum(bound, allow(expected, 10.0) / 500)).all()
 
 
@@ -296,9 +296,9 @@ def test_primitives_sample(name):
     sums = Expectation(observables=(Pauli("ZZI") + 0.5 * Pauli("IXX"), Pauli("IIZ"), Pauli("III") - Pauli("XII")))
     theta, x = np.array([0.4]), np.linspace(0.2, 2.5, 6)[:, None]
     executable = get_backend("aer", **primitives()[name]).compile(circuit, sums, dtype="float64", shots=1000, seed=2)
-    values = executable.forward(theta, x)
-    assert executable.last_std_error.shape == values.shape
-    spread = np.maximum(executable.last_std_error, 1e-3)
+    values, report = executable.value_and_report(theta, x)
+    assert report.std_error.shape == values.shape
+    spread = np.maximum(report.std_error, 1e-3)
     assert (np.abs(values - simulate(circuit, sums, theta, x)) < SIGMAS * spread).all()
 
 
