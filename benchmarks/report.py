@@ -442,7 +442,7 @@ def plot_grid(results: dict[str, Any], path: Path) -> None:
             axis.set_title(f"batch {batch}: {title}", loc="left")
             axis.set_xscale("log", base=2)
             _time_axis(axis)
-            ticks = [p["problem"]["n_qubits"] for p in points]
+            ticks = sorted({p["problem"]["n_qubits"] for p in grid.values()})
             axis.set_xticks([1 << n for n in ticks], [str(n) for n in ticks], minor=False)
             axis.minorticks_off()
             if row == 1:
