@@ -54,7 +54,7 @@ class KerasLayer(LayerDefinition, keras.Layer):
         keras.Layer.__init__(self, **framework)
         self._program = LayerProgram(spec, execution, name=self.name, framework="tensorflow")
         self._config, self._init, self._theta = config, init, None
-        self.supports_jit = self._program.on_tensors or self._program.twin is not None
+        self.supports_jit = any(p is not None and p.on_tensors for p in (self._program, self._program.twin))
 
     @property
     def theta(self) -> Any:
