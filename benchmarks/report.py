@@ -135,7 +135,8 @@ def _machine(results: dict[str, Any]) -> list[str]:
         f'"too slow": a call took more than {options["limit"]:g} s, compilation included; '
         '"memory": it held more than the limit; "wrong": its values or gradients differ from the reference by more '
         'than rounding; "·": not tried, since a smaller point was too slow or held too much, or its time there, '
-        f'grown with the batch of states, is over {options["limit"] / PATIENCE:g} s; "–": not installed.'
+        f"grown with the batch of states, is over {options['limit'] / PATIENCE:g} s; "
+        '"–": not installed, or not measured at this point.'
     )
     versions = ", ".join(f"{k} {v}" for k, v in m["versions"].items())
     return [head, "", words, "", f"Versions: {versions}."]
