@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -47,6 +50,56 @@ def test_a_notebook(layer):
 
     asyncio.run(cell())
     asyncio.run(cell())  # a kernel that was started again has another loop
+
+
+@contextlib.contextmanager
+def served(app):
+    """The address of a real server on a thread of its own, which stops at the end."""
+    uvicorn = pytest.importorskip("uvicorn")
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        patience = time.monotonic() + PATIENCE
+        while not server.started:
+            assert thread.is_alive()
+            assert time.monotonic() < patience, "the server did not start"
+            time.sleep(0.01)
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(PATIENCE)
+    assert not thread.is_alive()
+
+
+def test_a_web_server(layer):
+    """FastAPI runs `async def` handlers on its loop, and plain ones on threads: both call the same layer, at once."""
+    fastapi, httpx = pytest.importorskip("fastapi"), pytest.importorskip("httpx")
+    x, expected = points(12), layer_on("statevector")(points(12))
+    app = fastapi.FastAPI()
+
+    @app.get("/awaited")
+    async def awaited(a: float, b: float) -> list[float]:
+        return (await layer.call_async([[a, b]]))[0].tolist()
+
+    @app.get("/blocking")
+    async def blocking(a: float, b: float) -> list[float]:
+        return layer([[a, b]])[0].tolist()
+
+    @app.get("/thread")
+    def thread(a: float, b: float) -> list[float]:
+        return layer([[a, b]])[0].tolist()
+
+    async def ask(address):
+        async with httpx.AsyncClient(base_url=address, trust_env=False, timeout=PATIENCE) as client:
+            kinds = ("awaited", "blocking", "thread")
+            return await asyncio.gather(
+                *(client.get(kinds[k % 3], params={"a": a, "b": b}) for k, (a, b) in enumerate(x))
+            )
+
+    with served(app) as address:
+        answers = asyncio.run(ask(address))
+    np.testing.assert_allclose([answer.json() for answer in answers], expected, rtol=0, atol=EXACT)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
