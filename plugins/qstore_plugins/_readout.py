@@ -98,11 +98,15 @@ class Readout:
     def pull_states(self, states: np.ndarray, cotangents: np.ndarray) -> np.ndarray:
         """`O|ψ⟩` of each row, for O the sum of the measured operators weighted by `cotangents` (B, O)."""
         if self.is_probabilities:
-            return cotangents[:, self._outputs(np.arange(states.shape[1]), self.n_qubits)] * states
+            return self.spread(cotangents) * states
         out = np.zeros_like(states)
         for string, weight in zip(self.strings, (cotangents @ self.weights.T).T, strict=True):
             out += weight[:, None] * _applied(string, states)
         return out + (cotangents @ self.constant)[:, None] * states
+
+    def spread(self, cotangents: np.ndarray) -> np.ndarray:
+        """Cotangents of probabilities (B, O) → of the probabilities of all basis states (B, 2**n)."""
+        return cotangents[:, self._outputs(np.arange(1 << self.n_qubits), self.n_qubits)]
 
     def fold(self, probabilities: np.ndarray) -> np.ndarray:
         """Probabilities of all basis states (B, 2**n) → outputs (B, O)."""

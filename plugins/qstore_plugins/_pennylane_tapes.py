@@ -1,0 +1,441 @@
+"""PennyLane tapes of a circuit, and their executables on any device.
+
+A batch is one call of the device: one tape with broadcast angles where the device takes such, otherwise a tape per
+sample that shares all gates which do not differ. Gradients are those of the device: back-propagation through a
+simulator in array operations, or the adjoint method of a statevector simulator.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pennylane as qml
+from autograd import make_vjp
+from pennylane.devices import ExecutionConfig
+from pennylane.tape import QuantumScript
+from scipy.sparse import csr_matrix, diags_array
+
+from qstore_core import Circuit
+from qstore_core.angle import Angle
+from qstore_core.backend import RunReport
+from qstore_core.gates import Axis
+from qstore_core.measurement import Measurement
+
+from ._lowering import AngleTable, turned
+from ._readout import Readout
+
+__all__ = ["Adjoint", "BackPropagation", "Device", "Exact", "Sampled"]
+
+_OPERATIONS: dict[str, Callable[..., Any]] = {
+    "id": qml.Identity, "x": qml.PauliX, "y": qml.PauliY, "z": qml.PauliZ, "h": qml.Hadamard, "s": qml.S,
+    "sdg": lambda wires: qml.adjoint(qml.S(wires), lazy=False), "t": qml.T,
+    "tdg": lambda wires: qml.adjoint(qml.T(wires), lazy=False), "sx": qml.SX, "rx": qml.RX, "ry": qml.RY, "rz": qml.RZ,
+    "p": qml.PhaseShift, "cnot": qml.CNOT, "cy": qml.CY, "cz": qml.CZ, "ch": qml.CH, "swap": qml.SWAP,
+    "iswap": qml.ISWAP, "cp": qml.ControlledPhaseShift, "crx": qml.CRX, "cry": qml.CRY, "crz": qml.CRZ,
+    "rxx": qml.IsingXX, "ryy": qml.IsingYY, "rzz": qml.IsingZZ, "ccx": qml.Toffoli, "ccz": qml.CCZ, "cswap": qml.CSWAP,
+}  # fmt: skip
+# Gates of three angles as rotations `(axis, number of the angle)`, first to last in time; one angle each, as the
+# adjoint method needs it.
+_THREE = {"rot": ((qml.RZ, 0), (qml.RY, 1), (qml.RZ, 2)), "u3": ((qml.RZ, 2), (qml.RY, 0), (qml.RZ, 1))}
+_AXES = {(1.0, 0.0, 0.0): qml.RX, (0.0, 1.0, 0.0): qml.RY, (0.0, 0.0, 1.0): qml.RZ}
+
+
+class Device:
+    """A PennyLane device that runs tapes. One call at a time: devices keep their state in themselves.
+
+    Args:
+        device: The device.
+        gradient: How it differentiates: "backprop", "adjoint" or None.
+    """
+
+    def __init__(self, device: Any, gradient: str | None = None) -> None:
+        self._device, self._lock = device, threading.RLock()
+        self._program, self.config = device.preprocess(
+            ExecutionConfig(gradient_method=gradient, use_device_gradient=gradient is not None)
+        )
+
+    def prepare(self, tapes: list[QuantumScript]) -> tuple[Sequence[QuantumScript], Callable[[Any], Any]]:
+        """Tapes as the device takes them, and the function from its results to theirs."""
+        prepared, back = self._program(tapes)
+        return prepared, back
+
+    def takes(self, tape: QuantumScript) -> bool:
+        """Whether the device runs a tape as it is, so that others with its gates need no preparation."""
+        prepared, back = self.prepare([tape])
+        if len(prepared) != 1 or len(prepared[0].operations) != len(tape.operations):
+            return False
+        same = all(a is b for a, b in zip(prepared[0].operations, tape.operations, strict=True))
+        mark = object()
+        try:
+            result = back((mark,))
+        except Exception:  # noqa: BLE001 - it works on results, so they are not passed on as they are
+            return False
+        return same and prepared[0].measurements == tape.measurements and len(result) == 1 and result[0] is mark
+
+    def run(self, tapes: list[QuantumScript], as_they_are: bool) -> Any:
+        """Results of all tapes, from one call of the device."""
+        with self._lock:
+            if as_they_are:
+                return self._device.execute(tapes, self.config)
+            prepared, back = self.prepare(tapes)
+            return back(self._device.execute(prepared, self.config))
+
+    def pull(self, tapes: list[QuantumScript], cotangents: list[Any]) -> Any:
+        """The device's own vjp; the tapes are as it takes them."""
+        with self._lock:
+            return self._device.compute_vjp(tapes, cotangents, self.config)
+
+
+class Gates:
+    """A circuit as PennyLane operations, whose angles are columns of a table, one per operation.
+
+    Args:
+        circuit: What to translate; wire q is qubit q.
+        basic: Rotations, CNOTs and constant unitaries alone, by the gate table.
+    """
+
+    def __init__(self, circuit: Circuit, *, basic: bool = False) -> None:
+        self.n_qubits, self.width = circuit.n_qubits, circuit.n_amplitudes
+        self._gates: list[Any] = []  # operations, and (class, column, wires) where the angle is not constant
+        angles = []
+        for cls, angle, wires in _turns(circuit) if basic else _named(circuit):
+            if angle is None:
+                self._gates.append(cls(wires=wires))
+            elif angle.is_constant:
+                self._gates.append(cls(angle.constant, wires=wires))
+            else:
+                self._gates.append((cls, len(angles), wires))
+                angles.append(angle)
+        self.table = AngleTable(angles)
+        self.differs = np.array([angle.uses_inputs for angle in angles], bool)  # from sample to sample
+
+    def operations(self, angles: Sequence[Any]) -> list[Any]:
+        """Operations for one value per column, each a number or an array of a batch."""
+        return [gate[0](angles[gate[1]], wires=gate[2]) if isinstance(gate, tuple) else gate for gate in self._gates]
+
+    def rows(self, values: np.ndarray) -> list[list[Any]]:
+        """Operations of every sample; those that do not differ are the same objects."""
+        first = self.operations(values[0])
+        places = [k for k, gate in enumerate(self._gates) if isinstance(gate, tuple) and self.differs[gate[1]]]
+        made = [first]
+        for row in values[1:]:
+            operations = list(first)
+            for k in places:
+                cls, column, wires = self._gates[k]
+                operations[k] = cls(row[column], wires=wires)
+            made.append(operations)
+        return made
+
+    def load(self, state: Any) -> Any:
+        """The operation that starts from a state, or from one per sample."""
+        return qml.StatePrep(state, wires=range(self.n_qubits), validate_norm=False)
+
+    def variable(self, start: int) -> list[int]:
+        """Positions of the columns among all parameters of a tape, of which `start` come before."""
+        places, position = [], start
+        for gate in self._gates:
+            if isinstance(gate, tuple):
+                places.append(position)
+                position += 1
+            else:
+                position += len(gate.data)
+        return places
+
+    def values(self, theta: np.ndarray, inputs: np.ndarray) -> np.ndarray:
+        """Angles (B, columns) of a batch."""
+        return self.table.values(theta, inputs[:, self.width :])
+
+    def starts(self, inputs: np.ndarray) -> np.ndarray | None:
+        """Start states (B, 2**n); None where all are |0…0⟩."""
+        return inputs[:, : self.width].astype(np.float64) if self.width else None
+
+    def gradient(
+        self, d_values: np.ndarray, d_start: np.ndarray, theta: np.ndarray, inputs: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Derivatives by the columns (B, columns) and the start (B, width) → by theta and inputs."""
+        d_theta, d_x = self.table.pull(d_values, theta, inputs[:, self.width :])
+        return d_theta.astype(theta.dtype), np.concatenate([d_start, d_x], axis=1).astype(inputs.dtype)
+
+
+def _named(circuit: Circuit) -> Iterator[tuple[Any, Angle | None, Sequence[int]]]:
+    """`(class, angle, wires)` of each operation, by PennyLane's own gates."""
+    for op in circuit.operations:
+        if op.gate in _THREE:
+            for cls, number in _THREE[op.gate]:
+                yield cls, op.params[number], op.qubits
+        else:
+            yield _OPERATIONS[op.gate], op.params[0] if op.params else None, op.qubits
+
+
+def _turns(circuit: Circuit) -> Iterator[tuple[Any, Angle | None, Sequence[int]]]:
+    for step in turned(circuit):
+        if step.axis is None:
+            yield qml.CNOT, None, step.qubits
+        elif step.axis in _AXES:
+            yield _AXES[step.axis], step.angle, step.qubits
+        else:
+            yield partial(_unitary, step.axis), step.angle, step.qubits
+
+
+def _unitary(axis: Axis, angle: float, wires: Sequence[int]) -> Any:
+    x, y, z = axis
+    sigma = np.array([[z, x - 1j * y], [x + 1j * y, -z]])
+    return qml.QubitUnitary(np.cos(angle / 2) * np.eye(2) - 1j * np.sin(angle / 2) * sigma, wires=wires)
+
+
+class _Base:
+    """What the executables here share."""
+
+    def __init__(self, circuit: Circuit, measurement: Measurement, device: Device, dtype: str) -> None:
+        self._gates, self._readout = Gates(circuit), Readout(measurement, circuit.n_qubits)
+        self._device, self._dtype = device, dtype
+        self._varies = circuit.n_amplitudes > 0 or bool(self._gates.differs.any())
+        self._broadcasts = self._as_they_are = False
+
+    def _probe(self, readings: Sequence[tuple[list[Any], list[Any]]], shots: int | None = None) -> None:
+        """Learn whether the device broadcasts, and whether it takes our tapes as they are."""
+        values = np.full((2, len(self._gates.table)), 0.1)
+        starts = np.eye(2, self._gates.width) if self._gates.width else None
+
+        def takes_all() -> bool:
+            return all(map(self._device.takes, self._tapes(values, starts, readings, shots)))
+
+        self._broadcasts = self._varies
+        self._as_they_are = takes_all()
+        if self._broadcasts and not self._as_they_are:
+            self._broadcasts = False
+            self._as_they_are = takes_all()
+
+    def _tapes(
+        self, values: np.ndarray, starts: np.ndarray | None, readings: Sequence[tuple[list[Any], list[Any]]],
+        shots: int | None = None,
+    ) -> list[QuantumScript]:  # fmt: skip
+        """Tapes of a batch: for each `(rotations, measurements)` a broadcast one, or one per sample."""
+        rows = self._started(self._rows(values), starts)
+        return [QuantumScript([*row, *turns], read, shots=shots) for turns, read in readings for row in rows]
+
+    def _rows(self, values: np.ndarray) -> list[list[Any]]:
+        if not self._broadcasts:
+            return self._gates.rows(values)
+        differs = enumerate(self._gates.differs)
+        return [self._gates.operations([values[:, column] if d else values[0, column] for column, d in differs])]
+
+    def _started(self, rows: list[list[Any]], starts: np.ndarray | None) -> list[list[Any]]:
+        if starts is None:
+            return rows
+        loads = [self._gates.load(start) for start in ([starts] if self._broadcasts else starts)]
+        return [[load, *row] for load, row in zip(loads, rows, strict=True)]
+
+
+class Exact(_Base):
+    """Exact values."""
+
+    def __init__(self, circuit: Circuit, measurement: Measurement, device: Device, dtype: str) -> None:
+        super().__init__(circuit, measurement, device, dtype)
+        if self._readout.is_probabilities:
+            self._measurements = [qml.probs(wires=range(circuit.n_qubits))]
+        else:
+            self._measurements = [_expectation(string) for string in self._readout.strings]
+        if self._measurements:
+            self._probe([([], self._measurements)])
+
+    def forward(self, theta: np.ndarray, inputs: np.ndarray) -> np.ndarray:
+        """Outputs (B, O)."""
+        gates, shape = self._gates, (len(inputs), self._readout.n_outputs)
+        if not (len(inputs) and self._measurements):
+            return np.broadcast_to(self._readout.constant, shape).astype(self._dtype)
+        some = inputs if self._varies else inputs[:1]
+        tapes = self._tapes(gates.values(theta, some), gates.starts(some), [([], self._measurements)])
+        results = self._device.run(tapes, self._as_they_are)
+        read = self._read(results[0]) if self._broadcasts else np.array([self._read(result) for result in results])
+        return np.broadcast_to(self._outputs(read.reshape(len(some), -1)), shape).astype(self._dtype)
+
+    def _read(self, result: Any) -> np.ndarray:
+        """One tape's results, strings or basis states last."""
+        return np.asarray(result) if len(self._measurements) == 1 else np.stack(result, axis=-1)
+
+    def _by_starts(self, values: np.ndarray, starts: np.ndarray, cotangents: np.ndarray) -> np.ndarray:
+        """The gradient (B, 2**n) by amplitudes, `2 Re U† O U ψ`: two more runs, to the end states and back."""
+        rows = self._rows(values)
+        pulled = self._readout.pull_states(self._states(self._started(rows, starts), len(starts)), cotangents)
+        norms = np.linalg.norm(pulled, axis=1, keepdims=True)
+        pulled[norms[:, 0] == 0] = np.eye(1, pulled.shape[1])  # any state: it counts with its norm
+        undo = [[qml.adjoint(op, lazy=False) for op in reversed(row)] for row in rows]
+        units = pulled / np.where(norms == 0, 1.0, norms)
+        return 2 * norms * self._states(self._started(undo, units), len(starts)).real
+
+    def _states(self, rows: list[list[Any]], batch: int) -> np.ndarray:
+        tapes = [QuantumScript(row, [qml.state()]) for row in rows]
+        return np.array(self._device.run(tapes, self._device.takes(tapes[0]))).reshape(batch, -1)
+
+    def _outputs(self, read: np.ndarray) -> np.ndarray:
+        if self._readout.is_probabilities:
+            return self._readout.fold(read)
+        return read @ self._readout.weights + self._readout.constant
+
+
+class BackPropagation(Exact):
+    """Exact values of a simulator in array operations, differentiated by autograd."""
+
+    def vjp(self, theta: np.ndarray, inputs: np.ndarray, cotangents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """`(d_theta (W,), d_inputs (B, I))`."""
+        return self.value_and_vjp(theta, inputs)[1](cotangents)
+
+    def value_and_vjp(self, theta: np.ndarray, inputs: np.ndarray) -> tuple[np.ndarray, Callable[..., Any]]:
+        """Outputs, and the function that pulls cotangents back."""
+        if not (len(inputs) and self._measurements):
+            return self.forward(theta, inputs), lambda _: (np.zeros_like(theta), np.zeros_like(inputs))
+        gates, shape = self._gates, (len(inputs), self._readout.n_outputs)
+        values, starts = gates.values(theta, inputs), gates.starts(inputs)
+        rows, load = len(inputs) if self._varies else 1, [] if starts is None else [gates.load(starts)]
+        varying, shared = np.flatnonzero(gates.differs), np.flatnonzero(~gates.differs)
+
+        def run(x: Any, weights: Any) -> Any:
+            angles: list[Any] = [None] * len(gates.differs)
+            for place, column in enumerate(varying):
+                angles[column] = x[:, place]
+            for place, column in enumerate(shared):
+                angles[column] = weights[place]
+            (result,) = self._device.run([QuantumScript([*load, *gates.operations(angles)], self._measurements)],
+                                         self._as_they_are)  # fmt: skip
+            return result if len(self._measurements) == 1 else qml.math.stack(result, axis=-1)
+
+        if not len(gates.table):  # autograd would warn that nothing depends on nothing
+
+            def pull_starts(cotangents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+                c = np.asarray(cotangents, np.float64)
+                d_start = np.zeros((len(inputs), 0)) if starts is None else self._by_starts(values, starts, c)
+                return gates.gradient(np.zeros_like(values), d_start, theta, inputs)
+
+            return self.forward(theta, inputs), pull_starts
+        # Complex angles: PennyLane casts real ones, and autograd warns when it casts their slopes back.
+        pull, read = make_vjp(run, (0, 1))(values[:, varying] + 0j, values[0, shared] + 0j)
+        read = np.asarray(read).real
+
+        def pullback(cotangents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            c = np.asarray(cotangents, np.float64)
+            c = c if self._varies else c.sum(axis=0, keepdims=True)
+            d_read = self._readout.spread(c) if self._readout.is_probabilities else c @ self._readout.weights.T
+            d_x, d_weights = pull(d_read.reshape(read.shape))
+            d_values = np.zeros_like(values)
+            d_values[:, varying] = d_x.real
+            d_values[0, shared] = d_weights.real  # summed over the batch
+            d_start = np.zeros((len(inputs), 0)) if starts is None else self._by_starts(values, starts, c)
+            return gates.gradient(d_values, d_start, theta, inputs)
+
+        return np.broadcast_to(self._outputs(read.reshape(rows, -1)), shape).astype(self._dtype), pullback
+
+
+class Adjoint(Exact):
+    """Exact values and the adjoint method of a statevector simulator.
+
+    Args:
+        circuit: What is run.
+        measurement: What is read.
+        device: For values.
+        adjoint: The same device, for gradients.
+        dtype: Of the outputs.
+    """
+
+    def __init__(self, circuit: Circuit, measurement: Measurement, device: Device, adjoint: Device, dtype: str) -> None:
+        super().__init__(circuit, measurement, device, dtype)
+        self._adjoint, self._pulled = adjoint, Gates(circuit)
+        if not self._takes_gradients():  # rewritten tapes would have other parameters than ours
+            self._pulled = Gates(circuit, basic=True)
+
+    def vjp(self, theta: np.ndarray, inputs: np.ndarray, cotangents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """`(d_theta (W,), d_inputs (B, I))`."""
+        gates, cotangents = self._pulled, np.asarray(cotangents, np.float64)
+        values, starts = gates.values(theta, inputs), gates.starts(inputs)
+        d_values, d_start = np.zeros_like(values), np.zeros((len(inputs), gates.width))
+        if len(inputs) and self._measurements:
+            rows = gates.rows(values)
+            if starts is not None:
+                d_start = self._by_starts(self._gates.values(theta, inputs), starts, cotangents)
+            if len(gates.table):
+                tapes = self._gradient_tapes(rows, starts, cotangents)
+                seeds = [1.0] * len(tapes)
+                if not self._readout.is_probabilities:
+                    strings = cotangents @ self._readout.weights.T
+                    seeds = [row[0] if len(row) == 1 else tuple(row) for row in strings]
+                d_values = np.array([np.reshape(d, -1) for d in self._adjoint.pull(tapes, seeds)])
+        return gates.gradient(d_values, d_start, theta, inputs)
+
+    def _gradient_tapes(
+        self, rows: list[list[Any]], starts: np.ndarray | None, cotangents: np.ndarray
+    ) -> list[QuantumScript]:
+        """A tape per sample: the strings, or for probabilities the one observable that the cotangents make."""
+        gates, loads = self._pulled, [] if starts is None else [[self._pulled.load(start)] for start in starts]
+        variable = gates.variable(1 if loads else 0)
+        tapes = []
+        for number, row in enumerate(rows):
+            read = self._measurements
+            if self._readout.is_probabilities:
+                diagonal = csr_matrix(diags_array(self._readout.spread(cotangents[number : number + 1])[0]))
+                read = [qml.expval(qml.SparseHamiltonian(diagonal, wires=range(gates.n_qubits)))]
+            tape = QuantumScript([*(loads[number] if loads else []), *row], read)
+            tape.trainable_params = variable
+            tapes.append(tape)
+        return tapes
+
+    def _takes_gradients(self) -> bool:
+        gates = self._pulled
+        rows, starts = gates.rows(np.full((1, len(gates.table)), 0.1)), np.eye(1, 1 << gates.n_qubits)
+        tapes = self._gradient_tapes(rows, starts if gates.width else None, np.ones((1, self._readout.n_outputs)))
+        return all(map(self._adjoint.takes, tapes))
+
+
+class Sampled(_Base):
+    """Sample means and their standard errors; every group of strings that fit together is measured once per sample.
+
+    Args:
+        circuit: What is run.
+        measurement: What is read.
+        device: Where.
+        dtype: Of the outputs.
+        shots: Per sample and group.
+    """
+
+    def __init__(self, circuit: Circuit, measurement: Measurement, device: Device, dtype: str, shots: int) -> None:
+        super().__init__(circuit, measurement, device, dtype)
+        self._shots = shots
+        self._readings = []
+        for group in self._readout.groups:
+            turns = []
+            for qubit, letter in zip(group.qubits, group.letters, strict=True):
+                turns += [_OPERATIONS["sdg"]([qubit])] if letter == "Y" else []
+                turns += [qml.Hadamard(qubit)] if letter in "XY" else []
+            self._readings.append((turns, [qml.sample(wires=group.qubits)]))
+        if self._readings:
+            self._probe(self._readings, shots)
+
+    def forward(self, theta: np.ndarray, inputs: np.ndarray) -> np.ndarray:
+        """Outputs (B, O)."""
+        return self.value_and_report(theta, inputs)[0]
+
+    def value_and_report(self, theta: np.ndarray, inputs: np.ndarray) -> tuple[np.ndarray, RunReport]:
+        """The same, with standard errors."""
+        batch = len(inputs)
+        if not batch:
+            nothing = np.zeros((0, self._readout.n_outputs), self._dtype)
+            return nothing, RunReport(std_error=nothing)
+        gates, samples = self._gates, []
+        tapes = self._tapes(gates.values(theta, inputs), gates.starts(inputs), self._readings, self._shots)
+        results = self._device.run(tapes, self._as_they_are) if tapes else []
+        size = 1 if self._broadcasts else batch
+        for number, group in enumerate(self._readout.groups):
+            bits = np.concatenate(
+                [np.reshape(one, (-1, len(group.qubits))) for one in results[number * size : (number + 1) * size]]
+            ).astype(np.uint8)
+            rows = np.repeat(np.arange(batch), len(bits) // batch)
+            samples.append((bits, rows, np.ones(len(bits))))
+        outputs, error = self._readout.from_samples(samples, batch)
+        return outputs.astype(self._dtype), RunReport(std_error=error)
+
+
+def _expectation(string: str) -> Any:
+    return qml.expval(qml.pauli.string_to_pauli_word(string))
