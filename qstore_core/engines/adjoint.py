@@ -17,7 +17,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .array import Array, ArrayProgram, DiagonalLayer, Group, KronLayer, Ops, Polynomials, Stack, Turns
+from .array import ArrayProgram, DiagonalLayer, Group, KronLayer, Polynomials, Stack, Turns
+from .ops import Array, Ops
 
 __all__ = ["KEEP_BYTES", "pull_kronecker", "value_and_pull"]
 

@@ -9,80 +9,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
 
 import numpy as np
 
 from ..angle import Angle
-from ..plan import Diagonal, Frame, Plan, Rotation
+from ..plan import Diagonal, Plan, Rotation
+from .measuring import Measuring
+from .ops import Array, Ops, change_of_frame, frozen
 
 __all__ = [
     "ArrayProgram",
     "DiagonalLayer",
     "Group",
     "KronLayer",
-    "Measuring",
-    "Ops",
     "Polynomials",
     "Stack",
     "Turns",
-    "frozen",
     "group_sizes",
-    "inverse_index",
-    "linear_index",
     "signs",
 ]
-
-Array = Any
-
-
-class Ops(Protocol):
-    """Array functions that a framework supplies. `const` turns a NumPy constant into an array beside `like`."""
-
-    def const(self, value: np.ndarray, like: Array) -> Array: ...
-    def take(self, x: Array, index: np.ndarray, axis: int) -> Array: ...
-    def stack(self, arrays: Sequence[Array], axis: int) -> Array: ...
-    def scale(self, state: Array, factor: Array) -> Array: ...
-    def scatter_last(self, x: Array, index: np.ndarray, width: int) -> Array: ...
-    def permute_back(self, x: Array, index: np.ndarray) -> Array: ...
-    def permute(self, x: Array, index: np.ndarray) -> Array: ...
-    def concat(self, arrays: Sequence[Array]) -> Array: ...
-    def reshape(self, x: Array, shape: tuple[int, ...]) -> Array: ...
-    def matmul(self, a: Array, b: Array) -> Array: ...
-    def swap_last(self, x: Array) -> Array: ...
-    def cos(self, x: Array) -> Array: ...
-    def sin(self, x: Array) -> Array: ...
-    def complex(self, real: Array, imag: Array | None) -> Array: ...
-    def conj(self, x: Array) -> Array: ...
-    def real(self, x: Array) -> Array: ...
-    def imag(self, x: Array) -> Array: ...
-    def sum(self, x: Array, axis: int | tuple[int, ...], keepdims: bool = False) -> Array: ...
-    def sqrt(self, x: Array) -> Array: ...
-    def max_abs(self, x: Array) -> Array: ...
-    def is_zero(self, x: Array) -> Array: ...
-    def pad_last(self, x: Array, width: int) -> Array: ...
-    def zero_column(self, x: Array) -> Array: ...
-
-
-def frozen(value: np.ndarray) -> np.ndarray:
-    """Read-only: the mark of a constant that lives as long as its program, so that `Ops.const` may keep a copy."""
-    value.setflags(write=False)
-    return value
-
-
-def inverse_index(index: np.ndarray) -> np.ndarray:
-    """The inverse permutation."""
-    inverse = np.empty_like(index)
-    inverse[index] = np.arange(len(index))
-    return inverse
-
-
-def linear_index(columns: Sequence[int], n_qubits: int) -> np.ndarray:
-    """Images of all indices under the linear map that sends bit q (most significant first) to `columns[q]`."""
-    index = np.zeros(1, dtype=np.int64)
-    for column in columns:
-        index = np.stack([index, index ^ column], axis=1).ravel()
-    return index
 
 
 def signs(masks: Sequence[int], n_qubits: int) -> np.ndarray:
@@ -90,15 +35,6 @@ def signs(masks: Sequence[int], n_qubits: int) -> np.ndarray:
     p = np.arange(1 << n_qubits, dtype=np.uint64)
     rows = [1 - 2 * (np.bitwise_count(p & np.uint64(mask)) & 1).astype(np.int8) for mask in masks]
     return np.array(rows, dtype=np.int8).reshape(len(rows), 1 << n_qubits)
-
-
-def _change_of_frame(old: Frame, new: Frame, n_qubits: int) -> np.ndarray:
-    """`state_new[l] = state_old[index[l]]`."""
-    columns = []
-    for v in new.v:  # physical image of the new basis vector, then its logical coordinates in the old frame
-        bits = [((v & u).bit_count() & 1) << (n_qubits - 1 - q) for q, u in enumerate(old.u)]
-        columns.append(sum(bits))
-    return frozen(linear_index(columns, n_qubits))
 
 
 _TABLE_LIMIT = 1 << 22  # entries
@@ -325,7 +261,7 @@ class ArrayProgram:
         self.stack_order_is_plain = all(order is None for key, order in self.stack_order.items() if not key[0])
         self.shared_places, self.sampled_places = self._places(False), self._places(True)
         self.from_zero = not plan.n_amplitudes
-        self.measuring = Measuring(plan, self)
+        self.measuring = Measuring(plan, plan.frames[self._frame])
 
     def _order(self, key: tuple[bool, int]) -> np.ndarray | None:
         """Which rows of `matrix_rows` a stack multiplies out, group by group; None for all in order."""
@@ -356,7 +292,7 @@ class ArrayProgram:
             same = [q for q in range(plan.n_qubits) if frame.v[q] == step.v and frame.u[q] == step.u]
             if not same:
                 self._close(open_)
-                index = _change_of_frame(frame, plan.frames[step.frame], plan.n_qubits)
+                index = change_of_frame(frame, plan.frames[step.frame], plan.n_qubits)
                 self._frame = step.frame
                 open_, same = _Building(gather=index), [step.qubit]
             elif open_ is None or same[0] in open_.rows:
@@ -522,165 +458,3 @@ def _concat_rows(ops: Ops, *matrices: Array) -> Array:
     flat = [ops.reshape(m, (*lead, 4 * int(m.shape[-3]))) for m in matrices]
     total = sum(int(m.shape[-3]) for m in matrices)
     return ops.reshape(ops.concat(flat), (*lead, total, 2, 2))
-
-
-class Measuring:
-    """The measurement laid out for array engines.
-
-    Diagonal operators need the probabilities only, on the index as it stands. Others are read from the reduced
-    density matrices of the groups, all bases at once, or, where a string spans groups, from one product of the state
-    with its own permutation.
-    """
-
-    def __init__(self, plan: Plan, program: ArrayProgram) -> None:
-        """Choose per string how it is read."""
-        m, n = plan.measurement, plan.n_qubits
-        self.n_qubits, self.sizes, self.firsts = n, program.sizes, program.firsts
-        frame = plan.frames[program._frame]
-        self.kind = "probabilities" if not m.strings else "diagonal" if m.is_diagonal else "general"
-        self.gather: np.ndarray | None = None
-        self.weights: np.ndarray | None = None  # probabilities (N) → outputs, where that is all it takes
-        self.order = np.zeros(0, np.int64)  # else sorts the basis states by output
-        # `physical[l]` is the physical index of position l of the array as it stands after the last layer.
-        physical = linear_index(frame.v, n).astype(np.uint64)
-        if self.kind == "probabilities":
-            self._lay_out_probabilities(plan, physical)
-            return
-        combine = np.zeros((len(m.strings), len(m.outputs)))
-        for k, terms in enumerate(m.outputs):
-            for string, coefficient in terms:
-                combine[string, k] += coefficient
-        if self.kind == "diagonal":
-            rows = [1 - 2 * (np.bitwise_count(physical & np.uint64(z)) & 1).astype(np.int8) for _, z, _ in m.strings]
-            table = np.array(rows, dtype=np.int8)
-            self.weights = frozen(table.T.copy() if _is_identity(combine) else table.T @ combine)
-            return
-        final = plan.frames[m.frame]
-        if final != frame:
-            self.gather = _change_of_frame(frame, final, n)
-        self.rdm: dict[int, np.ndarray] = {}
-        self.crossing: list[tuple[np.ndarray, np.ndarray]] = []
-        self._lay_out_strings(m.strings, combine, final, 1 << n)
-        for table in self.rdm.values():
-            frozen(table)
-
-    def _lay_out_probabilities(self, plan: Plan, physical: np.ndarray) -> None:
-        m = plan.measurement
-        index = np.zeros(len(physical), dtype=np.int64)
-        for mask in m.masks:
-            index = index * 2 + (np.bitwise_count(physical & np.uint64(mask)) & 1)
-        self.n_outputs = m.n_outputs
-        self.classes = frozen(index if m.n_classes is None else index % m.n_classes)
-        if m.n_classes is None:
-            self.order = frozen(np.argsort(self.classes, kind="stable"))
-        else:
-            self.weights = frozen((self.classes[:, None] == np.arange(m.n_classes)).astype(np.int8))
-
-    def _lay_out_strings(
-        self, strings: Sequence[tuple[int, int, int]], combine: np.ndarray, final: Frame, size: int
-    ) -> None:
-        n = self.n_qubits
-        by_x: dict[int, list[int]] = {}
-        logical = []
-        for x, z, _ in strings:
-            lx = sum(((x & u).bit_count() & 1) << (n - 1 - q) for q, u in enumerate(final.u))
-            lz = sum(((z & v).bit_count() & 1) << (n - 1 - q) for q, v in enumerate(final.v))
-            logical.append((lx, lz))
-        for k, ((lx, lz), (_, _, n_y)) in enumerate(zip(logical, strings, strict=True)):
-            for g, (first, width) in enumerate(zip(self.firsts, self.sizes, strict=True)):
-                shift = n - first - width
-                inside = ((1 << width) - 1) << shift
-                if (lx | lz) & ~inside == 0:
-                    matrix = _string_matrix(lx >> shift, lz >> shift, n_y, 1 << width)
-                    # ⟨P⟩ = Σ_ab P_ab ρ_ba = Re Σ_ab P_ab conj(ρ_ab): real and imaginary parts side by side.
-                    flat = np.concatenate([matrix.real.ravel(), matrix.imag.ravel()])
-                    table = self.rdm.setdefault(g, np.zeros((2 << 2 * width, combine.shape[1])))
-                    table += flat[:, None] * combine[k]
-                    break
-            else:
-                by_x.setdefault(lx, []).append(k)
-        p = np.arange(size, dtype=np.uint64)
-        for lx, members in by_x.items():
-            # ⟨P⟩ = i^n_y Σ_p conj(ψ_p) (-1)^parity((p ^ x) & z) ψ_(p ^ x)
-            shifted = (p ^ np.uint64(lx)).astype(np.int64)
-            table = np.zeros((2 * size, combine.shape[1]))
-            for k in members:
-                sign = 1 - 2.0 * (np.bitwise_count((p ^ np.uint64(lx)) & np.uint64(logical[k][1])) & 1)
-                phase = 1j ** strings[k][2]
-                flat = np.concatenate([sign * phase.real, sign * -phase.imag])
-                table += flat[:, None] * combine[k]
-            self.crossing.append((frozen(shifted), frozen(table)))
-
-    def groups(self) -> list[tuple[int, int, int]]:
-        """(group, left size, group size) with a reduced density matrix."""
-        return [(g, 1 << self.firsts[g], 1 << self.sizes[g]) for g in self.rdm]
-
-    def outputs(self, ops: Ops, state: Array) -> Array:
-        """Outputs (B, O) of a state (B, N)."""
-        if self.kind != "general":
-            real, imag = ops.real(state), ops.imag(state)
-            probabilities = real * real + imag * imag
-            if self.weights is not None:
-                return ops.matmul(probabilities, ops.const(self.weights, real))
-            sorted_ = ops.permute(probabilities, self.order)
-            return ops.sum(ops.reshape(sorted_, (-1, self.n_outputs, (1 << self.n_qubits) // self.n_outputs)), -1)
-        if self.gather is not None:
-            state = ops.permute(state, self.gather)
-        total = None
-        for g, left, size in self.groups():
-            right = (1 << self.n_qubits) // (left * size)
-            block = ops.reshape(state, (-1, left, size, right))
-            if left == 1:
-                rho = ops.matmul(block, ops.swap_last(ops.conj(block)))
-            elif right == 1:
-                block = ops.reshape(block, (-1, 1, left, size))
-                rho = ops.matmul(ops.swap_last(block), ops.conj(block))
-            else:
-                rho = ops.sum(ops.matmul(block, ops.swap_last(ops.conj(block))), 1)
-            rho = ops.reshape(rho, (-1, size * size))
-            flat = ops.concat([ops.real(rho), ops.imag(rho)])
-            term = ops.matmul(flat, ops.const(self.rdm[g], flat))
-            total = term if total is None else total + term
-        for shifted, table in self.crossing:
-            product = ops.conj(state) * ops.permute(state, shifted)
-            flat = ops.concat([ops.real(product), ops.imag(product)])
-            term = ops.matmul(flat, ops.const(table, flat))
-            total = term if total is None else total + term
-        return total
-
-    def pull(self, ops: Ops, psi: Array, cotangents: Array) -> Array:
-        """dL/dψ = 2 H ψ with H = Σ_k cotangent_k · observable_k."""
-        cotangents = 2.0 * cotangents
-        if self.kind != "general":
-            if self.weights is None:
-                slopes = ops.take(cotangents, self.classes, -1)
-            else:
-                slopes = ops.matmul(cotangents, ops.swap_last(ops.const(self.weights, cotangents)))
-            return ops.scale(psi, slopes)
-        if self.gather is not None:
-            psi = ops.permute(psi, self.gather)
-        total, n = None, self.n_qubits
-        for g, left, size in self.groups():
-            table = ops.matmul(cotangents, ops.swap_last(ops.const(self.rdm[g], cotangents)))
-            operator = ops.complex(table[:, : size * size], table[:, size * size :])
-            block = ops.reshape(psi, (-1, left, size, (1 << n) // (left * size)))
-            term = ops.reshape(ops.matmul(ops.reshape(operator, (-1, 1, size, size)), block), (-1, 1 << n))
-            total = term if total is None else total + term
-        for shifted, weights in self.crossing:
-            table = ops.matmul(cotangents * 0.5, ops.swap_last(ops.const(weights, cotangents)))
-            e = ops.complex(table[:, : 1 << n], table[:, 1 << n :])
-            term = (ops.conj(e) + ops.permute(e, shifted)) * ops.permute(psi, shifted)
-            total = term if total is None else total + term
-        return total if self.gather is None else ops.permute_back(total, self.gather)
-
-
-def _is_identity(matrix: np.ndarray) -> bool:
-    return matrix.shape[0] == matrix.shape[1] and np.array_equal(matrix, np.eye(len(matrix)))
-
-
-def _string_matrix(x: int, z: int, n_y: int, size: int) -> np.ndarray:
-    """Matrix of i**n_y X^x Z^z."""
-    p = np.arange(size)
-    out = np.zeros((size, size), dtype=complex)
-    out[p ^ x, p] = (1j**n_y) * (1.0 - 2.0 * (np.bitwise_count(p & z) & 1))
-    return out

@@ -16,8 +16,9 @@ from ..errors import CapabilityError, OptionError
 from ..measurement import Measurement
 from ..plan import Plan, lower
 from .adjoint import value_and_pull
-from .array import ArrayProgram, inverse_index
+from .array import ArrayProgram
 from .memory import check_memory
+from .ops import inverse_index
 
 __all__ = ["NumpyOps", "StatevectorBackend", "StatevectorExecutable"]
 
