@@ -160,7 +160,7 @@ def qstore_keras(backend: str, jit_compile: bool) -> Callable[[Problem], Running
         def step(features: Any, cotangents: Any) -> tuple[Any, Any, Any]:
             with tf.GradientTape() as tape:
                 tape.watch(features)
-                outputs = layer(features)
+                outputs = layer(features, training=True)  # as in fit(); inference stays in TensorFlow operations
                 loss = tf.reduce_sum(outputs * cotangents)
             return outputs, *tape.gradient(loss, [layer.theta.value, features])
 
@@ -479,7 +479,7 @@ SUBJECTS = {
             "qstore",
             ("qstore_tf",),
             peer=False,
-            note='`qstore_tf` layer, backend="auto", in a `tf.function`',
+            note='`qstore_tf` layer, backend="auto", in a `tf.function`: training calls numba on the host, inference does not',
         ),
         Subject(
             "keras-xla",
