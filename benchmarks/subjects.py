@@ -479,7 +479,7 @@ SUBJECTS = {
             "qstore",
             ("qstore_tf",),
             peer=False,
-            note='`qstore_tf` layer, backend="auto", in a `tf.function`: training calls numba on the host, inference does not',
+            note='`qstore_tf` layer, backend="auto", in a `tf.function`: host calls when training only',
         ),
         Subject(
             "keras-xla",
