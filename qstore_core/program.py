@@ -10,6 +10,7 @@ import math
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -94,7 +95,7 @@ class LayerProgram:
         """Name of the first backend."""
         return self.backends[0].name if self.backends else "none"
 
-    @property
+    @cached_property
     def has_input_gradient(self) -> bool:
         """True where features have a gradient on this backend, by the method that was asked for."""
         amplitudes = self.spec.circuit.n_amplitudes > 0

@@ -106,11 +106,11 @@ class TorchLayer(LayerDefinition, nn.Module):
         if rows.requires_grad and not program.has_input_gradient:
             raise GradientError(program.no_input_gradient)
         eager = _is_eager()
-        if program.twin is not None and (x.device.type != "cpu" or not eager):
+        if program.twin is not None and not (x.is_cpu and eager):
             program = program.twin
         if program.on_tensors:
             bits = not spec.encoding.differentiable
-            if eager and rows.device.type == "cpu" and (bits or not torch.isfinite(rows).all()):
+            if eager and rows.is_cpu and (bits or not torch.isfinite(rows).all()):
                 program.check_values(rows.numpy(force=True))  # what NumPy layers refuse is refused here
             dtype = "float64" if work == torch.float64 else "float32"
             with full_precision(rows):

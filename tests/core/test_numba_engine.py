@@ -34,6 +34,7 @@ from tests.tolerances import VALUE, allow
 pytest.importorskip("numba")
 
 from qstore_core.engines import numba as engine
+from qstore_core.engines.numba import tables
 from qstore_core.engines.numba import threads as crew
 from qstore_core.engines.numba.schedule import Phases, Turns, schedule
 
@@ -262,6 +263,28 @@ def test_features_that_are_not_finite_are_refused(value):
     for call in (program.forward, program.value_and_vjp):
         with pytest.raises(InputError, match="layer: row 17 has "):
             call(theta, x)
+
+
+@pytest.mark.parametrize("amplitudes", [True, False])
+def test_phase_tables_beyond_the_budget_change_no_bit(amplitudes, monkeypatch):
+    """Built once a call, or where they are applied: the same numbers."""
+    circuit, measurement = hardware_efficient(5, 6, amplitudes, per_sample=True)
+    numbers_of_it = numbers(circuit, 20)
+    expected = everything(BACKEND, circuit, measurement, *numbers_of_it)
+    monkeypatch.setattr(tables, "KEPT_PHASES", 1)
+    for received, value in zip(everything(BACKEND, circuit, measurement, *numbers_of_it), expected, strict=True):
+        np.testing.assert_array_equal(received, value)
+
+
+def test_tables_and_scratch_stay_small_at_any_depth():
+    """Only angles take room: 2n per level, each of a few numbers per lane."""
+    n = 12
+    sizes = []
+    for depth in (2, 102):
+        layout = BACKEND.compile(*hardware_efficient(n, depth), dtype="float32")._wide.program
+        sizes.append(layout.ints.size + layout.work_size)
+    per_level = (sizes[1] - sizes[0]) / 100
+    assert per_level < 1 << n  # a table of a level's phases alone would be twice that
 
 
 @pytest.mark.parametrize("keep", [0, 1 << 25])

@@ -102,12 +102,13 @@ class NumbaExecutable:
         self._kernels, self._lock = kernels, threading.Lock()
         self._wide = Layout(plan, self.dtype, lane_count(8 * self.dtype.itemsize), kernels(dtype))
         self._single: Layout | None = None
+        self._most_single = _most_single(plan.n_qubits)
         self._keep_size = KEEP_BYTES // self.dtype.itemsize
         self._none, self._none64 = np.empty(0, self.dtype), np.empty(0)
 
     def layout(self, batch: int) -> Layout:
         """What is faster for this batch: vectors of samples, or one sample at a time."""
-        if batch > _most_single(self.plan.n_qubits):
+        if batch > self._most_single:
             return self._wide
         with self._lock:
             if self._single is None:

@@ -7,9 +7,9 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 from .simd import get, get_item, lanes, put, transpose, vload, vsplat, vstore
-from .tables import HEADER, WORK
+from .tables import HEADER, LOW_ROWS, WORK
 
-__all__ = ["add_to", "clear", "inline", "jit", "load_rows", "place", "store_rows"]
+__all__ = ["add_to", "clear", "inline", "jit", "load_rows", "place", "store_rows", "table_sizes"]
 
 # Inner kernels are called by kernels only: a Python entry for each would double the time to compile them. They are
 # cached on disk inside the entry (`kernels.entry`).
@@ -19,7 +19,7 @@ inline = njit(**_SETTINGS, forceinline=True)
 
 (ROWS, AMPLITUDES, INPUTS, WEIGHTS, OUTPUTS, ANGLES, SHARED, MONOMIALS, COEFFICIENTS, STEPS, N_STEPS, PRODUCT_ROWS,
  N_PRODUCT, PRODUCT_ANGLES, REAL_END, FOLDS, N_FOLDS, TOTAL, CLASSES, N_CLASSES, SHIFTS, N_SHIFTS, OUT_PTR, OUT_VALUES,
- OUT_COEFFICIENTS, VALUES, PLACES, PLANE) = range(len(HEADER))  # fmt: skip
+ OUT_COEFFICIENTS, VALUES, PLACES, PLANE, SPARE) = range(len(HEADER))  # fmt: skip
 COEF, D_ANGLE, SLOTS, D_SLOTS, VALUE, OUTPUT, BUFFER, NORM, TABLE, PHASES, LAMBDA = range(len(WORK))
 
 
@@ -33,6 +33,13 @@ def place(typingctx, ints, name):
         return get_item(context, builder, signature.args[0], table, builder.add(places, part))
 
     return types.int64(ints, types.int64), codegen
+
+
+@inline
+def table_sizes(n):
+    """Lengths of the two tables that list `n` rows: row i is `low[i % len(low)] ^ high[i // len(low)]`."""
+    low = min(n, LOW_ROWS)
+    return low, n // low
 
 
 @inline

@@ -40,6 +40,7 @@ from .common import (
     ROWS,
     SHARED,
     SLOTS,
+    SPARE,
     STEPS,
     WEIGHTS,
     clear,
@@ -50,7 +51,7 @@ from .common import (
 )
 from .encode import normalise, pull_features
 from .measure import measure, start_lambda
-from .phases import apply_phases, phase_tables
+from .phases import apply_phases, phase_table, phase_tables
 from .simd import get, lanes, put, vload, vsplat, vstore, vsum
 from .sums import fold_sums
 from .tables import FOLD_SIZE, GRADIENT_ONLY, PHASE, STEP_SIZE
@@ -213,6 +214,8 @@ def _python_entry(digest: int) -> Callable[..., Any]:
                         turn_gradients(states, start, ints, step, work, real)
                 if kind == GRADIENT_ONLY:
                     continue
+                if kind == PHASE and get(ints, step + 3) == get(ints, SPARE):
+                    phase_table(ints, step, work)
                 for which in range(1 + back):
                     if back and not (s or (which and amplitudes)):
                         continue

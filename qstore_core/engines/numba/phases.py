@@ -2,53 +2,58 @@
 
 from __future__ import annotations
 
-from .common import COEF, N_STEPS, PHASES, PLANE, ROWS, SHARED, STEPS, TABLE, clear, jit, place
+from .common import COEF, N_STEPS, PHASES, PLANE, ROWS, SHARED, SPARE, STEPS, TABLE, clear, jit, place
 from .simd import get, lanes, put, vfma, vfnma, vload, vsplat, vstore
 from .tables import FOLD_SIZE, PHASE, STEP_SIZE
 
-__all__ = ["apply_phases", "phase_tables"]
+__all__ = ["apply_phases", "phase_table", "phase_tables"]
+
+
+@jit
+def phase_table(ints, step, work):
+    """Phases of all amplitudes in one step, from the shared angles, at the step's place."""
+    size, rows, coef, n_shared = lanes(work), get(ints, ROWS), place(ints, COEF), get(ints, SHARED)
+    re, shift = place(ints, TABLE), rows
+    out = place(ints, PHASES) + 2 * rows * get(ints, step + 3)
+    for g in range(get(ints, step + 5)):
+        fold = get(ints, step + 4) + g * FOLD_SIZE
+        bits, order = get(ints, fold), get(ints, fold + 1)
+        put(work, re, 1.0)
+        put(work, re + shift, 0.0)
+        # First mask is the most significant bit of a bucket, so the table doubles from the last mask on.
+        for k in range(bits):
+            angle = get(ints, fold + 2 + bits - 1 - k)
+            c, t = 1.0, 0.0
+            if angle < n_shared:
+                c, t = get(work, coef + 2 * angle * size), get(work, coef + (2 * angle + 1) * size)
+            half = 1 << k
+            for j in range(half):
+                x, y = get(work, re + j), get(work, re + shift + j)
+                put(work, re + half + j, c * x - t * y)  # parity 1: exp(+i angle/2)
+                put(work, re + shift + half + j, c * y + t * x)
+                put(work, re + j, c * x + t * y)
+                put(work, re + shift + j, c * y - t * x)
+        members = rows >> bits
+        for j in range(1 << bits):
+            x, y = get(work, re + j), get(work, re + shift + j)
+            for m in range(members):
+                p = get(ints, order + j * members + m) // size
+                if g == 0:
+                    put(work, out + p, x)
+                    put(work, out + rows + p, y)
+                else:
+                    a, b = get(work, out + p), get(work, out + rows + p)
+                    put(work, out + p, a * x - b * y)
+                    put(work, out + rows + p, a * y + b * x)
 
 
 @jit
 def phase_tables(ints, work):
-    """Phases of all amplitudes, from the shared angles, for every step that has some."""
-    size, rows, coef, n_shared = lanes(work), get(ints, ROWS), place(ints, COEF), get(ints, SHARED)
-    re, shift = place(ints, TABLE), rows
+    """The tables of all steps that have one of their own; the others share the spare place, in turn."""
     for s in range(get(ints, N_STEPS)):
         step = get(ints, STEPS) + s * STEP_SIZE
-        if get(ints, step) != PHASE or get(ints, step + 3) < 0:
-            continue
-        out = place(ints, PHASES) + 2 * rows * get(ints, step + 3)
-        for g in range(get(ints, step + 5)):
-            fold = get(ints, step + 4) + g * FOLD_SIZE
-            bits, order = get(ints, fold), get(ints, fold + 1)
-            put(work, re, 1.0)
-            put(work, re + shift, 0.0)
-            # First mask is the most significant bit of a bucket, so the table doubles from the last mask on.
-            for k in range(bits):
-                angle = get(ints, fold + 2 + bits - 1 - k)
-                c, t = 1.0, 0.0
-                if angle < n_shared:
-                    c, t = get(work, coef + 2 * angle * size), get(work, coef + (2 * angle + 1) * size)
-                half = 1 << k
-                for j in range(half):
-                    x, y = get(work, re + j), get(work, re + shift + j)
-                    put(work, re + half + j, c * x - t * y)  # parity 1: exp(+i angle/2)
-                    put(work, re + shift + half + j, c * y + t * x)
-                    put(work, re + j, c * x + t * y)
-                    put(work, re + shift + j, c * y - t * x)
-            members = rows >> bits
-            for j in range(1 << bits):
-                x, y = get(work, re + j), get(work, re + shift + j)
-                for m in range(members):
-                    p = get(ints, order + j * members + m) // size
-                    if g == 0:
-                        put(work, out + p, x)
-                        put(work, out + rows + p, y)
-                    else:
-                        a, b = get(work, out + p), get(work, out + rows + p)
-                        put(work, out + p, a * x - b * y)
-                        put(work, out + rows + p, a * y + b * x)
+        if get(ints, step) == PHASE and 0 <= get(ints, step + 3) < get(ints, SPARE):
+            phase_table(ints, step, work)
 
 
 @jit

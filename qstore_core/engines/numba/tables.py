@@ -14,13 +14,14 @@ from ...angle import Angle
 from ...plan import Plan
 from .schedule import BLOCK, Phases, Turn, Turns, blocks_of, independent_groups, schedule
 
-__all__ = ["GRADIENT_ONLY", "HEADER", "PHASE", "TURN", "Program"]
+__all__ = ["GRADIENT_ONLY", "HEADER", "LOW_ROWS", "PHASE", "TURN", "Program"]
 
 # fmt: off
 HEADER = (
     "rows", "amplitudes", "inputs", "weights", "outputs", "angles", "shared", "monomials", "coefficients", "steps",
     "n_steps", "product_rows", "n_product", "product_angles", "real_end", "folds", "n_folds", "total", "classes",
     "n_classes", "shifts", "n_shifts", "out_ptr", "out_values", "out_coefficients", "values", "places", "plane",
+    "spare",
 )
 WORK = (
     "coef", "d_angle", "slots", "d_slots", "values", "outputs", "buffer", "norm", "table", "phases", "lambda",
@@ -32,6 +33,13 @@ PHASE = 2
 STEP_SIZE, SHIFT_SIZE = 10, 7
 FOLD_MASKS = 32
 FOLD_SIZE = 2 + FOLD_MASKS
+LOW_ROWS = 64
+"""A block's rows are a space over GF(2) in ascending order, so row i is the XOR of row `i % 64` and row `i - i % 64`.
+
+Two tables of these take the place of one that would grow as 2**n with every block.
+"""
+KEPT_PHASES = 1 << 17
+"""Elements up to which phase tables are built once a call; further ones are built where they are applied."""
 SAMPLED_BITS = 4  # per-sample phase tables of 2**4 entries stay in the nearest cache
 
 
@@ -69,7 +77,7 @@ class Program:
         self.state_size = 2 * len(self._p) * lanes
         self._ints[0][:] = [head[name] for name in HEADER]
         self.ints = np.concatenate(self._ints)
-        del self._ints, self._folds
+        del self._ints, self._folds, self._number
         self.floats = np.array([*self._floats, 0.0], dtype=dtype)
         self.n_shared = head["shared"]
 
@@ -125,6 +133,7 @@ class Program:
     def _write_steps(self, layers: Sequence[Turns | Phases]) -> None:
         records: list[list[int]] = []
         real, n_tables = True, 0
+        spare = self._head["spare"] = max(1, KEPT_PHASES // (2 * len(self._p)))
         for number, layer in enumerate(layers):
             if isinstance(layer, Turns):
                 numbered = [(t, self._number[number, k]) for k, t in enumerate(layer.turns)]
@@ -136,13 +145,13 @@ class Program:
                 continue
             terms = {mask: self._number[number, mask] for mask in layer.terms}
             shared = any(i < self._head["shared"] for i in terms.values())
-            records.append(self._phase_record(terms, real, n_tables if shared else -1))
+            records.append(self._phase_record(terms, real, min(n_tables, spare) if shared else -1))
             n_tables += shared
             real = False
         if not self.plan.n_amplitudes and not self._head["n_product"]:
             self._write_product([])
         self._head["steps"], self._head["n_steps"] = self._put([f for r in records for f in r]), len(records)
-        self._head["real_end"], self._n_tables = int(real), n_tables
+        self._head["real_end"], self._n_tables = int(real), min(n_tables, spare + 1)
 
     def _write_product(self, product: Sequence[tuple[Turn, int]]) -> None:
         """Turns of |0…0⟩ on different qubits make a product state: rows in the order in which they fill."""
@@ -160,7 +169,8 @@ class Program:
             zero_members = np.ones(len(self._p), dtype=bool)
             for turn in block:
                 zero_members &= (np.bitwise_count(self._p & turn.u) & 1) == 0
-            reps = self._put(self._p[zero_members].astype(np.int64) * self.lanes)
+            rows = self._p[zero_members].astype(np.int64) * self.lanes
+            reps = self._put(np.concatenate([rows[:LOW_ROWS], rows[::LOW_ROWS]]))
             moves = self._put([_combine(block, j) * self.lanes for j in range(1 << len(block))])
             angles = [index[id(turn)] for turn in block]
             wanted = any(not self._angles[i].is_constant for i in angles)

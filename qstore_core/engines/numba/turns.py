@@ -1,11 +1,12 @@
 """Y turns: real 2x2 matrices on pairs of rows, up to three at once, and their gradients.
 
-Three turns of different qubits mix eight rows, which stay in registers: one pass over memory for three gates.
+Three turns of different qubits mix eight rows, which stay in registers: one pass over memory for three gates. The rows
+from which the others are reached are listed by two short tables (`tables.LOW_ROWS`).
 """
 
 from __future__ import annotations
 
-from .common import COEF, D_ANGLE, LAMBDA, PLANE, add_to, inline, jit, place
+from .common import COEF, D_ANGLE, LAMBDA, PLANE, add_to, inline, jit, place, table_sizes
 from .simd import get, lanes, vfma, vfnma, vload, vsplat, vstore
 
 __all__ = ["apply_turns", "turn_gradients"]
@@ -19,28 +20,34 @@ def _turn(a, b, c, s):
 @jit
 def _turn_1(x, base, ints, step, c0, s0):
     n, reps, k1 = get(ints, step + 5), get(ints, step + 4), get(ints, get(ints, step + 6) + 1)
-    for i in range(n):
-        p = get(ints, reps + i)
-        a0, a1 = _turn(vload(x, base + p), vload(x, base + (p ^ k1)), c0, s0)
-        vstore(x, base + p, a0)
-        vstore(x, base + (p ^ k1), a1)
+    low, high = table_sizes(n)
+    for h in range(high):
+        first = get(ints, reps + low + h)
+        for i in range(low):
+            p = first ^ get(ints, reps + i)
+            a0, a1 = _turn(vload(x, base + p), vload(x, base + (p ^ k1)), c0, s0)
+            vstore(x, base + p, a0)
+            vstore(x, base + (p ^ k1), a1)
 
 
 @jit
 def _turn_2(x, base, ints, step, c0, s0, c1, s1):
     n, reps, move = get(ints, step + 5), get(ints, step + 4), get(ints, step + 6)
     k1, k2, k3 = get(ints, move + 1), get(ints, move + 2), get(ints, move + 3)
-    for i in range(n):
-        p = get(ints, reps + i)
-        p0, p1, p2, p3 = base + p, base + (p ^ k1), base + (p ^ k2), base + (p ^ k3)
-        a0, a1 = _turn(vload(x, p0), vload(x, p1), c0, s0)
-        a2, a3 = _turn(vload(x, p2), vload(x, p3), c0, s0)
-        a0, a2 = _turn(a0, a2, c1, s1)
-        a1, a3 = _turn(a1, a3, c1, s1)
-        vstore(x, p0, a0)
-        vstore(x, p1, a1)
-        vstore(x, p2, a2)
-        vstore(x, p3, a3)
+    low, high = table_sizes(n)
+    for h in range(high):
+        first = get(ints, reps + low + h)
+        for i in range(low):
+            p = first ^ get(ints, reps + i)
+            p0, p1, p2, p3 = base + p, base + (p ^ k1), base + (p ^ k2), base + (p ^ k3)
+            a0, a1 = _turn(vload(x, p0), vload(x, p1), c0, s0)
+            a2, a3 = _turn(vload(x, p2), vload(x, p3), c0, s0)
+            a0, a2 = _turn(a0, a2, c1, s1)
+            a1, a3 = _turn(a1, a3, c1, s1)
+            vstore(x, p0, a0)
+            vstore(x, p1, a1)
+            vstore(x, p2, a2)
+            vstore(x, p3, a3)
 
 
 @jit
@@ -48,30 +55,33 @@ def _turn_3(x, base, ints, step, c0, s0, c1, s1, c2, s2):
     n, reps, move = get(ints, step + 5), get(ints, step + 4), get(ints, step + 6)
     k1, k2, k3, k4 = get(ints, move + 1), get(ints, move + 2), get(ints, move + 3), get(ints, move + 4)
     k5, k6, k7 = get(ints, move + 5), get(ints, move + 6), get(ints, move + 7)
-    for i in range(n):
-        p = get(ints, reps + i)
-        p0, p1, p2, p3 = base + p, base + (p ^ k1), base + (p ^ k2), base + (p ^ k3)
-        p4, p5, p6, p7 = base + (p ^ k4), base + (p ^ k5), base + (p ^ k6), base + (p ^ k7)
-        a0, a1 = _turn(vload(x, p0), vload(x, p1), c0, s0)
-        a2, a3 = _turn(vload(x, p2), vload(x, p3), c0, s0)
-        a4, a5 = _turn(vload(x, p4), vload(x, p5), c0, s0)
-        a6, a7 = _turn(vload(x, p6), vload(x, p7), c0, s0)
-        a0, a2 = _turn(a0, a2, c1, s1)
-        a1, a3 = _turn(a1, a3, c1, s1)
-        a4, a6 = _turn(a4, a6, c1, s1)
-        a5, a7 = _turn(a5, a7, c1, s1)
-        a0, a4 = _turn(a0, a4, c2, s2)
-        a1, a5 = _turn(a1, a5, c2, s2)
-        a2, a6 = _turn(a2, a6, c2, s2)
-        a3, a7 = _turn(a3, a7, c2, s2)
-        vstore(x, p0, a0)
-        vstore(x, p1, a1)
-        vstore(x, p2, a2)
-        vstore(x, p3, a3)
-        vstore(x, p4, a4)
-        vstore(x, p5, a5)
-        vstore(x, p6, a6)
-        vstore(x, p7, a7)
+    low, high = table_sizes(n)
+    for h in range(high):
+        first = get(ints, reps + low + h)
+        for i in range(low):
+            p = first ^ get(ints, reps + i)
+            p0, p1, p2, p3 = base + p, base + (p ^ k1), base + (p ^ k2), base + (p ^ k3)
+            p4, p5, p6, p7 = base + (p ^ k4), base + (p ^ k5), base + (p ^ k6), base + (p ^ k7)
+            a0, a1 = _turn(vload(x, p0), vload(x, p1), c0, s0)
+            a2, a3 = _turn(vload(x, p2), vload(x, p3), c0, s0)
+            a4, a5 = _turn(vload(x, p4), vload(x, p5), c0, s0)
+            a6, a7 = _turn(vload(x, p6), vload(x, p7), c0, s0)
+            a0, a2 = _turn(a0, a2, c1, s1)
+            a1, a3 = _turn(a1, a3, c1, s1)
+            a4, a6 = _turn(a4, a6, c1, s1)
+            a5, a7 = _turn(a5, a7, c1, s1)
+            a0, a4 = _turn(a0, a4, c2, s2)
+            a1, a5 = _turn(a1, a5, c2, s2)
+            a2, a6 = _turn(a2, a6, c2, s2)
+            a3, a7 = _turn(a3, a7, c2, s2)
+            vstore(x, p0, a0)
+            vstore(x, p1, a1)
+            vstore(x, p2, a2)
+            vstore(x, p3, a3)
+            vstore(x, p4, a4)
+            vstore(x, p5, a5)
+            vstore(x, p6, a6)
+            vstore(x, p7, a7)
 
 
 @jit
@@ -106,12 +116,15 @@ def _cross(plus, minus, l0, l1, p0, p1):
 def _cross_1(psi, at_p, lam, at_l, ints, step, zero):
     n, reps, k1 = get(ints, step + 5), get(ints, step + 4), get(ints, get(ints, step + 6) + 1)
     plus, minus = zero, zero
-    for i in range(n):
-        p = get(ints, reps + i)
-        q = p ^ k1
-        plus, minus = _cross(
-            plus, minus, vload(lam, at_l + p), vload(lam, at_l + q), vload(psi, at_p + p), vload(psi, at_p + q)
-        )
+    low, high = table_sizes(n)
+    for h in range(high):
+        first = get(ints, reps + low + h)
+        for i in range(low):
+            p = first ^ get(ints, reps + i)
+            q = p ^ k1
+            plus, minus = _cross(
+                plus, minus, vload(lam, at_l + p), vload(lam, at_l + q), vload(psi, at_p + p), vload(psi, at_p + q)
+            )
     return plus - minus
 
 
@@ -120,15 +133,18 @@ def _cross_2(psi, at_p, lam, at_l, ints, step, zero):
     n, reps, move = get(ints, step + 5), get(ints, step + 4), get(ints, step + 6)
     k1, k2, k3 = get(ints, move + 1), get(ints, move + 2), get(ints, move + 3)
     u0, m0, u1, m1 = zero, zero, zero, zero
-    for i in range(n):
-        p = get(ints, reps + i)
-        q, r, t = p ^ k1, p ^ k2, p ^ k3
-        l0, l1, l2, l3 = vload(lam, at_l + p), vload(lam, at_l + q), vload(lam, at_l + r), vload(lam, at_l + t)
-        a0, a1, a2, a3 = vload(psi, at_p + p), vload(psi, at_p + q), vload(psi, at_p + r), vload(psi, at_p + t)
-        u0, m0 = _cross(u0, m0, l0, l1, a0, a1)
-        u1, m1 = _cross(u1, m1, l0, l2, a0, a2)
-        u0, m0 = _cross(u0, m0, l2, l3, a2, a3)
-        u1, m1 = _cross(u1, m1, l1, l3, a1, a3)
+    low, high = table_sizes(n)
+    for h in range(high):
+        first = get(ints, reps + low + h)
+        for i in range(low):
+            p = first ^ get(ints, reps + i)
+            q, r, t = p ^ k1, p ^ k2, p ^ k3
+            l0, l1, l2, l3 = vload(lam, at_l + p), vload(lam, at_l + q), vload(lam, at_l + r), vload(lam, at_l + t)
+            a0, a1, a2, a3 = vload(psi, at_p + p), vload(psi, at_p + q), vload(psi, at_p + r), vload(psi, at_p + t)
+            u0, m0 = _cross(u0, m0, l0, l1, a0, a1)
+            u1, m1 = _cross(u1, m1, l0, l2, a0, a2)
+            u0, m0 = _cross(u0, m0, l2, l3, a2, a3)
+            u1, m1 = _cross(u1, m1, l1, l3, a1, a3)
     return u0 - m0, u1 - m1
 
 
@@ -138,45 +154,48 @@ def _cross_3(psi, at_p, lam, at_l, ints, step, zero):
     k1, k2, k3, k4 = get(ints, move + 1), get(ints, move + 2), get(ints, move + 3), get(ints, move + 4)
     k5, k6, k7 = get(ints, move + 5), get(ints, move + 6), get(ints, move + 7)
     u0, m0, u1, m1, u2, m2 = zero, zero, zero, zero, zero, zero
-    for i in range(n):
-        p = get(ints, reps + i)
-        p1, p2, p3, p4, p5, p6, p7 = p ^ k1, p ^ k2, p ^ k3, p ^ k4, p ^ k5, p ^ k6, p ^ k7
-        l0, l1, l2, l3 = (
-            vload(lam, at_l + p),
-            vload(lam, at_l + p1),
-            vload(lam, at_l + p2),
-            vload(lam, at_l + p3),
-        )
-        l4, l5, l6, l7 = (
-            vload(lam, at_l + p4),
-            vload(lam, at_l + p5),
-            vload(lam, at_l + p6),
-            vload(lam, at_l + p7),
-        )
-        a0, a1, a2, a3 = (
-            vload(psi, at_p + p),
-            vload(psi, at_p + p1),
-            vload(psi, at_p + p2),
-            vload(psi, at_p + p3),
-        )
-        a4, a5, a6, a7 = (
-            vload(psi, at_p + p4),
-            vload(psi, at_p + p5),
-            vload(psi, at_p + p6),
-            vload(psi, at_p + p7),
-        )
-        u0, m0 = _cross(u0, m0, l0, l1, a0, a1)
-        u1, m1 = _cross(u1, m1, l0, l2, a0, a2)
-        u2, m2 = _cross(u2, m2, l0, l4, a0, a4)
-        u0, m0 = _cross(u0, m0, l2, l3, a2, a3)
-        u1, m1 = _cross(u1, m1, l1, l3, a1, a3)
-        u2, m2 = _cross(u2, m2, l1, l5, a1, a5)
-        u0, m0 = _cross(u0, m0, l4, l5, a4, a5)
-        u1, m1 = _cross(u1, m1, l4, l6, a4, a6)
-        u2, m2 = _cross(u2, m2, l2, l6, a2, a6)
-        u0, m0 = _cross(u0, m0, l6, l7, a6, a7)
-        u1, m1 = _cross(u1, m1, l5, l7, a5, a7)
-        u2, m2 = _cross(u2, m2, l3, l7, a3, a7)
+    low, high = table_sizes(n)
+    for h in range(high):
+        first = get(ints, reps + low + h)
+        for i in range(low):
+            p = first ^ get(ints, reps + i)
+            p1, p2, p3, p4, p5, p6, p7 = p ^ k1, p ^ k2, p ^ k3, p ^ k4, p ^ k5, p ^ k6, p ^ k7
+            l0, l1, l2, l3 = (
+                vload(lam, at_l + p),
+                vload(lam, at_l + p1),
+                vload(lam, at_l + p2),
+                vload(lam, at_l + p3),
+            )
+            l4, l5, l6, l7 = (
+                vload(lam, at_l + p4),
+                vload(lam, at_l + p5),
+                vload(lam, at_l + p6),
+                vload(lam, at_l + p7),
+            )
+            a0, a1, a2, a3 = (
+                vload(psi, at_p + p),
+                vload(psi, at_p + p1),
+                vload(psi, at_p + p2),
+                vload(psi, at_p + p3),
+            )
+            a4, a5, a6, a7 = (
+                vload(psi, at_p + p4),
+                vload(psi, at_p + p5),
+                vload(psi, at_p + p6),
+                vload(psi, at_p + p7),
+            )
+            u0, m0 = _cross(u0, m0, l0, l1, a0, a1)
+            u1, m1 = _cross(u1, m1, l0, l2, a0, a2)
+            u2, m2 = _cross(u2, m2, l0, l4, a0, a4)
+            u0, m0 = _cross(u0, m0, l2, l3, a2, a3)
+            u1, m1 = _cross(u1, m1, l1, l3, a1, a3)
+            u2, m2 = _cross(u2, m2, l1, l5, a1, a5)
+            u0, m0 = _cross(u0, m0, l4, l5, a4, a5)
+            u1, m1 = _cross(u1, m1, l4, l6, a4, a6)
+            u2, m2 = _cross(u2, m2, l2, l6, a2, a6)
+            u0, m0 = _cross(u0, m0, l6, l7, a6, a7)
+            u1, m1 = _cross(u1, m1, l5, l7, a5, a7)
+            u2, m2 = _cross(u2, m2, l3, l7, a3, a7)
     return u0 - m0, u1 - m1, u2 - m2
 
 
