@@ -133,7 +133,8 @@ class Ladder:
             f"layer {self.layer!r}: backend {failed!r} failed ({type(cause).__name__}: {cause}); "
             f"{used!r} computes the same circuit. Use fallback=None to raise instead."
         )
-        _log.warning(text, extra={"qstore_event": event}, exc_info=error)
+        # With the traceback once: an outage of hours must not fill a disk.
+        _log.warning(text, extra={"qstore_event": event}, exc_info=error if first else None)
         if first:
             warnings.warn(FallbackWarning(text, backend=failed, used=used, cause=cause), stacklevel=2)
         return cause
