@@ -26,7 +26,7 @@ from qstore_core import (
     QuantumFeatureExtractor,
     get_backend,
 )
-from qstore_core.plan import lower
+from qstore_core.plan import lower, parity
 from qstore_core.program import Execution, LayerProgram
 from tests.strategies import layer_specs, problems
 from tests.tolerances import VALUE, allow
@@ -36,7 +36,7 @@ pytest.importorskip("numba")
 from qstore_core.engines import numba as engine
 from qstore_core.engines.numba import tables
 from qstore_core.engines.numba import threads as crew
-from qstore_core.engines.numba.schedule import Phases, Turns, schedule
+from qstore_core.engines.numba.schedule import Phases, Turns, duals, rank, schedule
 
 BACKEND = get_backend("numba")
 REFERENCE = get_backend("statevector")
@@ -122,6 +122,27 @@ def test_any_number_of_qubits_agrees(n):
     for amplitudes in (True, False):
         circuit, measurement = hardware_efficient(n, 2, amplitudes, per_sample=True)
         assert_agrees(circuit, measurement, *numbers(circuit, 18), "float64")
+
+
+@pytest.mark.parametrize("bases", [("X",), ("Y",), ("X", "Y"), ("Z", "X", "Y")])
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 8])
+def test_any_bases_agree(n, bases):
+    """One qubit in a group, two and three; X alone, whose rows no Y string chooses."""
+    circuit, measurement = hardware_efficient(n, 2, bases=bases)
+    assert_agrees(circuit, measurement, *numbers(circuit, 17), "float64")
+    head = dict(
+        zip(tables.HEADER, tables.Program(lower(circuit, measurement), 8, np.dtype("float64")).ints, strict=False)
+    )
+    assert (head["n_paired"], head["n_shifts"]) == (n // 3 + (n % 3 == 2), int(n % 3 == 1))
+
+
+@given(st.lists(st.integers(1, 2**9 - 1), min_size=1, max_size=9, unique=True))
+def test_duals_are_dual_or_the_vectors_depend_on_each_other(vectors):
+    masks = duals(vectors)
+    if rank(vectors) < len(vectors):
+        assert masks == [0] * len(vectors)
+    else:
+        assert [[parity(u & v) for v in vectors] for u in masks] == np.eye(len(vectors), dtype=int).tolist()
 
 
 def test_many_dependent_strings_agree():

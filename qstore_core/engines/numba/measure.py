@@ -11,7 +11,6 @@ from .common import (
     LAMBDA,
     N_CLASSES,
     N_FOLDS,
-    N_SHIFTS,
     OUT_COEFFICIENTS,
     OUT_PTR,
     OUTPUT,
@@ -19,72 +18,19 @@ from .common import (
     PLANE,
     REAL_END,
     ROWS,
-    SHIFTS,
     TOTAL,
     VALUE,
     VALUES,
-    add_to,
     clear,
     jit,
     place,
 )
-from .simd import get, lanes, put, vfma, vfnma, vload, vsplat, vstore
+from .simd import get, lanes, put, vfma, vload, vsplat, vstore
+from .strings import string_lambda, string_values
 from .sums import bucket_sums, fold_sums, unfold
-from .tables import FOLD_SIZE, SHIFT_SIZE
+from .tables import FOLD_SIZE
 
 __all__ = ["measure", "start_lambda"]
-
-
-@jit
-def _shift_values(psi, start, ints, shift, floats, work):
-    """Strings with one X part: 2 Re or 2 Im of conj(ψ_p') ψ_p with signs."""
-    size, plane, values = lanes(work), get(ints, PLANE), place(ints, VALUE)
-    x, rows, ends, n_runs = get(ints, shift), get(ints, shift + 1), get(ints, shift + 2), get(ints, shift + 3)
-    count, which, signs = get(ints, shift + 4), get(ints, shift + 5), get(ints, shift + 6)
-    for run in range(n_runs):
-        re, re_plus, im, im_minus = vsplat(work, 0.0), vsplat(work, 0.0), vsplat(work, 0.0), vsplat(work, 0.0)
-        for i in range(get(ints, ends + run), get(ints, ends + run + 1)):
-            p = get(ints, rows + i)
-            q = start + (p ^ x)
-            p = start + p
-            a, b, c, d = vload(psi, p), vload(psi, p + plane), vload(psi, q), vload(psi, q + plane)
-            re = vfma(a, c, re)
-            re_plus = vfma(b, d, re_plus)
-            im = vfma(c, b, im)
-            im_minus = vfma(d, a, im_minus)
-        re, im = re + re_plus, im - im_minus
-        for k in range(count):
-            factor = vsplat(work, get(floats, signs + run * count + k))
-            part = im if get(ints, which + 2 * k) else re
-            add_to(work, values + size * get(ints, which + 2 * k + 1), factor * part)
-
-
-@jit
-def _shift_lambda(psi, start, ints, shift, floats, work):
-    """Add Σ value P ψ of the strings with one X part to λ."""
-    size, plane, values, lam = lanes(work), get(ints, PLANE), place(ints, VALUE), place(ints, LAMBDA)
-    x, rows, ends, n_runs = get(ints, shift), get(ints, shift + 1), get(ints, shift + 2), get(ints, shift + 3)
-    count, which, signs = get(ints, shift + 4), get(ints, shift + 5), get(ints, shift + 6)
-    half = vsplat(work, 0.5)
-    for run in range(n_runs):
-        hr, hi = vsplat(work, 0.0), vsplat(work, 0.0)
-        for k in range(count):
-            factor = half * vsplat(work, get(floats, signs + run * count + k))
-            value = vload(work, values + size * get(ints, which + 2 * k + 1))
-            if get(ints, which + 2 * k):
-                hi = vfnma(factor, value, hi)
-            else:
-                hr = vfma(factor, value, hr)
-        for i in range(get(ints, ends + run), get(ints, ends + run + 1)):
-            p = get(ints, rows + i)
-            q = p ^ x
-            a, b = vload(psi, start + p), vload(psi, start + p + plane)
-            c, d = vload(psi, start + q), vload(psi, start + q + plane)
-            lq, lp = lam + q, lam + p
-            vstore(work, lq, vfnma(hi, b, vfma(hr, a, vload(work, lq))))
-            vstore(work, lq + plane, vfma(hi, a, vfma(hr, b, vload(work, lq + plane))))
-            vstore(work, lp, vfma(hi, d, vfma(hr, c, vload(work, lp))))
-            vstore(work, lp + plane, vfnma(hi, c, vfma(hr, d, vload(work, lp + plane))))
 
 
 @jit
@@ -107,8 +53,7 @@ def measure(psi, start, ints, floats, work, outputs, first, count):
         bucket_sums(
             psi, start, imag, psi, start, imag, one, ints, begin, end - begin, np.int64(1), work, values + k * size
         )
-    for k in range(get(ints, N_SHIFTS)):
-        _shift_values(psi, start, ints, get(ints, SHIFTS) + k * SHIFT_SIZE, floats, work)
+    string_values(psi, start, ints, floats, work)
     ptr, coefficients = get(ints, OUT_PTR), get(ints, OUT_COEFFICIENTS)
     for o in range(n_outputs):
         total = vsplat(work, 0.0)
@@ -153,7 +98,7 @@ def start_lambda(psi, start, ints, floats, work, cotangents, first, count):
         for e in range(get(ints, ptr + o), get(ints, ptr + o + 1)):
             at = values + size * get(ints, e)
             vstore(work, at, vfma(vsplat(work, get(floats, coefficients + e)), g, vload(work, at)))
-    n_folds, n_classes, n_shifts = get(ints, N_FOLDS), get(ints, N_CLASSES), get(ints, N_SHIFTS)
+    n_folds, n_classes = get(ints, N_FOLDS), get(ints, N_CLASSES)
     if n_folds + n_classes == 0:
         clear(work, lam, 2 * rows)
     if real:
@@ -170,5 +115,4 @@ def start_lambda(psi, start, ints, floats, work, cotangents, first, count):
     for k in range(n_classes):
         begin, end = get(ints, classes + k), get(ints, classes + k + 1)
         _weigh(psi, start, ints, work, begin, end - begin, np.int64(1), values + k * size, n_folds)
-    for k in range(n_shifts):
-        _shift_lambda(psi, start, ints, get(ints, SHIFTS) + k * SHIFT_SIZE, floats, work)
+    string_lambda(psi, start, ints, floats, work)

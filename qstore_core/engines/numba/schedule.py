@@ -17,7 +17,7 @@ import numpy as np
 from ...angle import Angle, as_angle
 from ...plan import Diagonal, Factor, Plan, parity
 
-__all__ = ["BLOCK", "Phases", "Turn", "Turns", "blocks_of", "independent_groups", "rank", "schedule"]
+__all__ = ["BLOCK", "Phases", "Turn", "Turns", "blocks_of", "duals", "independent_groups", "rank", "schedule"]
 
 BLOCK = 3  # turns applied in one pass over memory: 2**3 vectors fit the registers
 
@@ -67,6 +67,22 @@ def rank(vectors: Iterable[int]) -> int:
         if v:
             pivots.append(v)
     return len(pivots)
+
+
+def duals(vectors: Sequence[int]) -> list[int]:
+    """Masks u with parity(u_i & v_j) == (i == j), by Gauss-Jordan; zeros where the vectors depend on each other."""
+    rows = [(v, 1 << i) for i, v in enumerate(vectors)]
+    pivots = []
+    for i in range(len(rows)):
+        v, combination = rows[i]
+        pivot = v & -v
+        if not pivot:
+            return [0] * len(vectors)
+        pivots.append(pivot)
+        for j, (w, other) in enumerate(rows):
+            if j != i and w & pivot:
+                rows[j] = w ^ v, other ^ combination
+    return [sum(p for p, (_, c) in zip(pivots, rows, strict=True) if c >> i & 1) for i in range(len(rows))]
 
 
 def independent_groups(masks: Sequence[int], size: int) -> list[list[int]]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from ...angle import Angle
 from ...plan import Plan
-from .schedule import BLOCK, Phases, Turn, Turns, blocks_of, independent_groups, schedule
+from .schedule import BLOCK, Phases, Turn, Turns, blocks_of, duals, independent_groups, schedule
 
 __all__ = ["GRADIENT_ONLY", "HEADER", "LOW_ROWS", "PHASE", "TURN", "Program"]
 
@@ -21,7 +21,7 @@ HEADER = (
     "rows", "amplitudes", "inputs", "weights", "outputs", "angles", "shared", "monomials", "coefficients", "steps",
     "n_steps", "product_rows", "n_product", "product_angles", "real_end", "folds", "n_folds", "total", "classes",
     "n_classes", "shifts", "n_shifts", "out_ptr", "out_values", "out_coefficients", "values", "places", "plane",
-    "spare",
+    "spare", "paired", "n_paired",
 )
 WORK = (
     "coef", "d_angle", "slots", "d_slots", "values", "outputs", "buffer", "norm", "table", "phases", "lambda",
@@ -30,7 +30,7 @@ WORK = (
 TURN = 0
 GRADIENT_ONLY = 1  # turns that the start state has in it already
 PHASE = 2
-STEP_SIZE, SHIFT_SIZE = 10, 7
+STEP_SIZE, SHIFT_SIZE, PAIRED_SIZE = 10, 7, 13
 FOLD_MASKS = 32
 FOLD_SIZE = 2 + FOLD_MASKS
 LOW_ROWS = 64
@@ -166,12 +166,7 @@ class Program:
         index = {id(turn): i for turn, i in numbered}
         records = []
         for block in blocks_of([turn for turn, _ in numbered]):
-            zero_members = np.ones(len(self._p), dtype=bool)
-            for turn in block:
-                zero_members &= (np.bitwise_count(self._p & turn.u) & 1) == 0
-            rows = self._p[zero_members].astype(np.int64) * self.lanes
-            reps = self._put(np.concatenate([rows[:LOW_ROWS], rows[::LOW_ROWS]]))
-            moves = self._put([_combine(block, j) * self.lanes for j in range(1 << len(block))])
+            reps, moves = self._put_rows(block)
             angles = [index[id(turn)] for turn in block]
             wanted = any(not self._angles[i].is_constant for i in angles)
             if kind == GRADIENT_ONLY and not wanted:
@@ -179,6 +174,15 @@ class Program:
             angles += [0] * (BLOCK - len(angles))
             records.append([kind, int(real), int(wanted), len(block), reps, len(self._p) >> len(block), moves, *angles])
         return records
+
+    def _put_rows(self, block: Sequence[Turn]) -> tuple[int, int]:
+        """Rows that are |0⟩ to every turn of a block, as two short tables, and the moves to the other members."""
+        zero_members = np.ones(len(self._p), dtype=bool)
+        for turn in block:
+            zero_members &= (np.bitwise_count(self._p & turn.u) & 1) == 0
+        rows = self._p[zero_members].astype(np.int64) * self.lanes
+        reps = self._put(np.concatenate([rows[:LOW_ROWS], rows[::LOW_ROWS]]))
+        return reps, self._put([_combine(block, j) * self.lanes for j in range(1 << len(block))])
 
     def _phase_record(self, terms: dict[int, int], real: bool, table: int) -> list[int]:
         folds = self._put_folds(list(terms), len(self._p).bit_length() - 1, terms)
@@ -229,14 +233,30 @@ class Program:
         for number, (x, _, _) in enumerate(m.strings):
             if x:
                 by_shift.setdefault(x, []).append(number)
-        records = []
-        for x, numbers_of_x in by_shift.items():
-            for number in numbers_of_x:
-                value_of[number] = n_values
-                n_values += 1
-            records.append(self._shift_record(x, [(m.strings[k], value_of[k]) for k in numbers_of_x]))
-        head["shifts"], head["n_shifts"] = self._put([f for r in records for f in r]), len(records)
+        for number in (k for numbers_of_x in by_shift.values() for k in numbers_of_x):
+            value_of[number] = n_values
+            n_values += 1
+        self._write_shifts({x: [(m.strings[k], value_of[k]) for k in ks] for x, ks in by_shift.items()})
         self._write_outputs([[(value_of[k], c) for k, c in output] for output in m.outputs], n_values)
+
+    def _write_shifts(self, by_shift: dict[int, list[tuple[tuple[int, int, int], int]]]) -> None:
+        """X and Y of single qubits in groups of two or three, other strings by their X part."""
+        head = self._head
+        paired = []
+        for block in blocks_of(_directions(by_shift)):
+            if len(block) == 1:
+                continue
+            reps, moves = self._put_rows(block)
+            record = [len(block), reps, len(self._p) >> len(block), moves]
+            for turn in block:
+                strings = {n_y & 1: (n_y, value) for (_, _, n_y), value in by_shift.pop(turn.v)}
+                n_y, y_value = strings.get(1, (1, -1))
+                # 2 i^n_y c with c = conj(ψ_q) ψ_p, as in _shift_record: odd n_y reads Im c.
+                record += [strings.get(0, (0, -1))[1], y_value, self._put_floats([-1.0 if n_y == 1 else 1.0])]
+            paired.append(record + [0] * (PAIRED_SIZE - len(record)))
+        head["paired"], head["n_paired"] = self._put([f for r in paired for f in r]), len(paired)
+        records = [self._shift_record(x, strings) for x, strings in by_shift.items()]
+        head["shifts"], head["n_shifts"] = self._put([f for r in records for f in r]), len(records)
 
     def _shift_record(self, x: int, strings: Sequence[tuple[tuple[int, int, int], int]]) -> list[int]:
         """Pairs (p, p ^ x) in runs of equal signs, so that a string costs work per run, not per pair."""
@@ -275,7 +295,7 @@ class Program:
     # -- scratch ------------------------------------------------------------------------------------------------
 
     def _count_operations(self, layers: Sequence[Turns | Phases]) -> int:
-        per_row = 6 + 5 * self._head["n_shifts"]
+        per_row = 6 + 5 * len({x for x, _, _ in self.plan.measurement.strings if x})
         for layer in layers:
             per_row += 4 * len(layer.turns) if isinstance(layer, Turns) else 4
         return per_row * len(self._p)
@@ -310,6 +330,17 @@ def _combine(block: Sequence[Turn], member: int) -> int:
         if member >> k & 1:
             row ^= turn.v
     return row
+
+
+def _directions(by_shift: dict[int, list[tuple[tuple[int, int, int], int]]]) -> list[Turn]:
+    """X parts whose strings are X and Y of one qubit of some relabelling, as (angleless) turns of that qubit."""
+    plain: dict[int, int] = {}
+    for x, strings in by_shift.items():
+        odd = {z for (_, z, n_y), _ in strings if n_y & 1}
+        if len(odd) <= 1 and not any(z for (_, z, n_y), _ in strings if not n_y & 1):
+            plain[x] = odd.pop() if odd else 0
+    free = duals(list(plain))
+    return [Turn(x, z or u, Angle()) for (x, z), u in zip(plain.items(), free, strict=True) if z or u]
 
 
 def _split_product(
