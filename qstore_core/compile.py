@@ -18,7 +18,7 @@ from .circuit import Circuit
 from .job_runner import as_executable
 from .measurement import Measurement
 
-__all__ = ["CacheInfo", "Recipe", "cache_clear", "cache_info", "compile_recipe", "compiled"]
+__all__ = ["CacheInfo", "Recipe", "cache_clear", "cache_generation", "cache_info", "compile_recipe", "compiled"]
 
 
 class CacheInfo(NamedTuple):
@@ -77,13 +77,14 @@ class _Cache:
 
     def __init__(self, maxsize: int) -> None:
         self.maxsize = maxsize
-        self._lock = threading.Lock()
+        self._lock, self.generation = threading.Lock(), 0
         self.clear()
 
     def clear(self) -> None:
         with self._lock:
             self._entries: OrderedDict[Recipe, _Entry] = OrderedDict()
             self.hits = self.misses = 0
+            self.generation += 1
 
     def get(self, recipe: Recipe) -> Executable:
         with self._lock:
@@ -141,6 +142,11 @@ def compiled(recipe: Recipe) -> Executable:
 def cache_info() -> CacheInfo:
     """Hits, misses, maximal and current size."""
     return _cache.info()
+
+
+def cache_generation() -> int:
+    """A number that changes when the cache is cleared. Who keeps what `compiled` returned lets go of it then."""
+    return _cache.generation
 
 
 def cache_clear() -> None:

@@ -6,11 +6,10 @@ gradient method. Tensor path: the same encoding in the framework's ops, then `Ex
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from . import profiling
 from .backend import Backend
 from .compile import Recipe, compiled
 from .differentiate import NO_AMPLITUDE_RULE, Differences, ParameterShift, unshared
+from .direct import Direct
 from .encoding import check_finite, rows_of, unit_rows, unit_rows_and_pull, unit_rows_of_array
 from .errors import BackendError, GradientError, InputError
 from .execution import OWN_ENGINES, Execution, choose_backend, fallback_backends
@@ -28,8 +28,6 @@ from .provenance import Runs, Trail
 from .spec import LayerSpec
 
 __all__ = ["Execution", "LayerProgram", "Pullback"]
-
-_DIRECT_SIZE = 1 << 22  # amplitudes of a batch that `value_and_vjp_direct` takes: no memory to be checked
 
 Pullback = Callable[[np.ndarray], tuple[np.ndarray, "np.ndarray | None"]]
 
@@ -54,13 +52,22 @@ class LayerProgram:
             transforms, second derivatives and exported graphs. None where the backend was named, or is that engine.
     """
 
-    def __init__(self, spec: LayerSpec, execution: Execution, *, name: str, framework: str | None = None) -> None:
-        """Resolve the backends; compile nothing yet."""
+    def __init__(
+        self,
+        spec: LayerSpec,
+        execution: Execution,
+        *,
+        name: str,
+        framework: str | None = None,
+        runs: Runs | None = None,
+    ) -> None:
+        """Resolve the backends; compile nothing yet. `runs` is where records go, one's own by default."""
         self.spec, self.execution, self.name, self.framework = spec, execution, name, framework
         self._recipes: dict[tuple[int, str, bool], Recipe] = {}
         self._directions, self._directions_lock = np.random.default_rng(execution.seed), threading.Lock()
-        self.runs = Runs()
+        self.runs = Runs() if runs is None else runs
         self.reason = "as asked"
+        self._direct: Direct | None = None
         self.twin: LayerProgram | None = None
         if spec.measurement is None:
             self._check_memory()
@@ -72,16 +79,20 @@ class LayerProgram:
             backend, self.reason = choose_backend(framework, execution.shots)
             if framework is not None and backend != framework:
                 twin = replace(execution, backend=framework, fallback=None)
-                self.twin = LayerProgram(spec, twin, name=name, framework=framework)
-                self.twin.runs = self.runs
+                self.twin = LayerProgram(spec, twin, name=name, framework=framework, runs=self.runs)
         first = get_backend(backend)
         self.backends = (first, *fallback_backends(execution.fallback, first))
         self.ladder = Ladder(name, [b.name for b in self.backends])
         execution.check(first, spec.n_qubits)
         if first.name in OWN_ENGINES:
             self._check_memory(backend=first.name)
-        # An engine that normalises features itself does so in the pass that loads them.
-        self._may_pass_features = spec.encoding.is_amplitude and len(self.backends) == 1 and self._method(0) == "vjp"
+        # An engine that normalises features itself does so in the pass that loads them, and looks for NaN there.
+        checks = getattr(first, "takes_features", False) and len(self.backends) == 1 and self._method(0) == "vjp"
+        self._passes_features = spec.encoding.is_amplitude and checks
+        plain = not spec.circuit.n_inputs if spec.encoding.is_amplitude else spec.encoding.differentiable
+        if checks and plain:
+            own = partial(self.executable, 0)
+            self._direct = Direct(spec, name, first.name, execution.seed, self.runs, own)
 
     def _check_memory(self, rows: int = 1, dtype: str = "float32", backend: str = "") -> None:
         if self.spec.n_qubits <= 12 and rows <= 1024:
@@ -94,6 +105,11 @@ class LayerProgram:
     def backend_name(self) -> str:
         """Name of the first backend."""
         return self.backends[0].name if self.backends else "none"
+
+    @property
+    def is_direct(self) -> bool:
+        """True where small batches go the short way (`direct`)."""
+        return self._direct is not None
 
     @cached_property
     def has_input_gradient(self) -> bool:
@@ -227,6 +243,8 @@ class LayerProgram:
 
     def forward(self, theta: np.ndarray, x: np.ndarray) -> np.ndarray:
         """Features (…, F) → outputs (…, O)."""
+        if self._direct is not None and (done := self._direct.forward(theta, x)) is not None:
+            return done
         trail = Trail()
         with profiling.timed(self.name, "forward"):
             outputs, rung = self._forward(theta, x, trail)
@@ -239,8 +257,9 @@ class LayerProgram:
         trail.lead = lead
         if (engine := self._takes_features(rows)) is not None:
             theta = self._weights(theta, rows.dtype)
-            outputs, rung = self.ladder.climb(lambda _: engine.forward_features(theta, rows))
-            self._check_features_by(outputs, rows)
+            (outputs, finite), rung = self.ladder.climb(lambda _: engine.forward_checked(theta, rows, self._raw(rows)))
+            if not finite:
+                check_finite(rows, self.name)
             return outputs if len(lead) == 1 else outputs.reshape(*lead, self.spec.output_dim), rung
         inputs, _ = self._encode(rows)
         if not self.backends or not len(rows):
@@ -265,12 +284,14 @@ class LayerProgram:
         """Outputs (…, O), and the function that pulls cotangents of that shape back.
 
         Returns:
-            `(outputs, pullback)`; `pullback(cotangents)` gives `(d_theta (W,), d_x like x)`, with None for d_x where
+            `(outputs, pullback)`; `pullback(cotangents)` gives `(d_theta (W,), d_x like x)`; d_x may be None where
             `wrt_inputs` is False.
 
         Raises:
             GradientError: an exact gradient was asked for where there is none.
         """
+        if self._direct is not None and (begun := self._direct.value_and_vjp(theta, x)) is not None:
+            return begun
         trail, first = Trail(), 0
         with profiling.timed(self.name, "forward"):
             rows, lead = rows_of(x, self.spec.check_features, self.name)
@@ -282,10 +303,12 @@ class LayerProgram:
             theta = self._weights(theta, rows.dtype)
             pull: _Pull
             if engine is not None:
-                (outputs, pull), first = self.ladder.climb(
-                    lambda _: _unnoted(*engine.value_and_vjp_features(theta, rows))
+                (outputs, begun, finite), first = self.ladder.climb(
+                    lambda _: engine.value_and_vjp_checked(theta, rows, self._raw(rows))
                 )
-                self._check_features_by(outputs, rows)
+                if not finite:
+                    check_finite(rows, self.name)
+                pull = _unnoted(begun)
             elif self.backends and len(rows):
                 (outputs, pull), first = self.ladder.climb(
                     lambda rung: self._start(rung, theta, inputs, wrt_inputs, trail), failures=trail.failures
@@ -322,39 +345,6 @@ class LayerProgram:
 
         return outputs.reshape(*lead, self.spec.output_dim).astype(rows.dtype, copy=False), pullback
 
-    def value_and_vjp_direct(self, theta: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, Pullback] | None:
-        """`value_and_vjp` of arrays (W,), (B, F) of one dtype, past all that a small circuit would notice.
-
-        None where that is not enough: for anything out of the ordinary, errors included, ask `value_and_vjp`.
-        """
-        amplitudes = len(x) << self.spec.n_qubits
-        if not self._may_pass_features or x.dtype != theta.dtype or not 0 < amplitudes <= _DIRECT_SIZE:
-            return None
-        trail = Trail()
-        trail.lead = x.shape[:1]
-        executable = self.executable(0, _name(x.dtype))
-        plain = x.flags.c_contiguous and not self.spec.circuit.n_inputs
-        if not plain or not hasattr(executable, "value_and_vjp_features"):
-            return None
-        with profiling.timed(self.name, "forward"):
-            outputs, pull = executable.value_and_vjp_features(theta, x)
-        seen = outputs.ravel()
-        if not (math.isfinite(seen.dot(seen)) and math.isfinite(theta.dot(theta))):
-            return None
-        self._finish(trail, 0)
-        self.runs.trail = trail
-
-        def pullback(cotangents: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-            back = Trail()
-            with profiling.timed(self.name, "backward"):
-                gradients: tuple[np.ndarray, np.ndarray | None] = pull(cotangents)
-            self._finish(back, 0)
-            back.gradient = "vjp"
-            trail.backward, self.runs.trail = back, trail
-            return gradients
-
-        return outputs, pullback
-
     def _finish(self, trail: Trail, rung: int) -> None:
         if self.backends:
             trail.finish(self.backends[rung].name, self._shots(rung), self.execution.seed)
@@ -363,16 +353,14 @@ class LayerProgram:
 
     def _takes_features(self, rows: np.ndarray) -> Any:
         """The executable, where it takes features (B, F) as they are; None where they are encoded here."""
-        if not self.backends or not self._may_pass_features or not len(rows):
+        if not self.backends or not self._passes_features or not len(rows):
             return None
         self._check_memory(len(rows), _name(rows.dtype))
-        executable = self.executable(0, _name(rows.dtype))
-        return executable if hasattr(executable, "forward_features") else None
+        return self.executable(0, _name(rows.dtype))
 
-    def _check_features_by(self, outputs: np.ndarray, rows: np.ndarray) -> None:
-        """Raise for features that are not finite: amplitudes make all outputs of their row NaN, angles need not."""
-        if not np.isfinite(outputs).all() or rows.shape[1] > 1 << self.spec.n_qubits:
-            check_finite(rows, self.name)
+    def _raw(self, rows: np.ndarray) -> int:
+        """How many columns are amplitude features."""
+        return rows.shape[1] - self.spec.circuit.n_inputs
 
     def _start(
         self, rung: int, theta: np.ndarray, inputs: np.ndarray, wrt_inputs: bool, trail: Trail
@@ -481,8 +469,8 @@ class LayerProgram:
         return rows, lambda d: d
 
 
-def _unnoted(outputs: np.ndarray, pull: Pullback) -> tuple[np.ndarray, _Pull]:
-    return outputs, lambda cotangents, _: pull(cotangents)
+def _unnoted(pull: Pullback) -> _Pull:
+    return lambda cotangents, _: pull(cotangents)
 
 
 def _same(array: np.ndarray) -> np.ndarray:

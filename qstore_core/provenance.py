@@ -16,7 +16,7 @@ import numpy as np
 
 from .backend import RunReport
 
-__all__ = ["LastRun", "Runs", "Trail"]
+__all__ = ["Brief", "LastRun", "Runs", "Trail"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,12 +109,37 @@ class Trail:
         )
 
 
+class Brief:
+    """A `Trail` of a pass on an engine of ours: nothing but its times is to be told, and taking notes costs less."""
+
+    __slots__ = ("_backend", "_gradient", "_seconds", "_seed", "_start", "backward")
+
+    def __init__(
+        self, backend: str, seed: int | None, start: float, seconds: float, gradient: str | None = None
+    ) -> None:
+        """As in `LastRun`."""
+        self._backend, self._seed, self._start, self._seconds, self._gradient = backend, seed, start, seconds, gradient
+        self.backward: Brief | None = None
+
+    def record(self) -> LastRun:
+        """All of it."""
+        backward = self.backward.record() if self.backward is not None else None
+        return LastRun(
+            self._backend,
+            seed=self._seed,
+            gradient=self._gradient,
+            start=self._start,
+            seconds=self._seconds,
+            backward=backward,
+        )
+
+
 class Runs:
     """The last pass of a layer, of whichever thread finished last."""
 
     def __init__(self) -> None:
         """Nothing has run."""
-        self.trail: Trail | None = None
+        self.trail: Trail | Brief | None = None
 
     @property
     def last(self) -> LastRun | None:

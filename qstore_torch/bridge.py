@@ -13,7 +13,7 @@ from qstore_core.program import LayerProgram
 
 from .engine import TorchOps, full_precision
 
-__all__ = ["HostCall", "TensorCall"]
+__all__ = ["DirectCall", "HostCall", "TensorCall"]
 
 _OPS = TorchOps()
 
@@ -71,8 +71,7 @@ class HostCall(torch.autograd.Function):
         arrays = theta.numpy(force=True), x.numpy(force=True)
         ctx.program = program
         if any(ctx.needs_input_grad):
-            run = program.value_and_vjp_direct(*arrays)
-            outputs, ctx.pull = run or program.value_and_vjp(*arrays, wrt_inputs=ctx.needs_input_grad[2])
+            outputs, ctx.pull = program.value_and_vjp(*arrays, wrt_inputs=ctx.needs_input_grad[2])
             ctx.save_for_backward(theta, x)
         else:
             outputs = program.forward(*arrays)
@@ -83,19 +82,47 @@ class HostCall(torch.autograd.Function):
         """Pull `gradient` back."""
         theta, x = ctx.saved_tensors  # raises where one was changed in place: the arrays share their memory
         if torch.is_grad_enabled() or _is_batched(gradient):
-            # Also where `gradient` is a constant, which `once_differentiable` lets through.
-            twin = ctx.program.twin
-            if twin is None:
-                raise GradientError(
-                    "second derivatives need a circuit in PyTorch operations, and this backend is on the host. Use "
-                    'backend="torch" for create_graph=True.'
-                )
-            dtype = "float64" if x.dtype == torch.float64 else "float32"
-            return None, *_by_autograd(
-                lambda theta_, x_: twin.apply(_OPS, theta_, x_, dtype), (theta, x), ctx.needs_input_grad[1:], gradient
-            )
+            return _pull_by_twin(ctx, gradient)
         d_theta, d_x = ctx.pull(gradient.numpy(force=True))
         return None, _like(d_theta, theta), _like(d_x, x) if d_x is not None and ctx.needs_input_grad[2] else None
+
+
+def _pull_by_twin(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:
+    """A backward pass that is to be differentiated again, or is one of many at once, in PyTorch operations.
+
+    Also where `gradient` is a constant, which `once_differentiable` lets through.
+    """
+    twin, (theta, x) = ctx.program.twin, ctx.saved_tensors
+    if twin is None:
+        raise GradientError(
+            "second derivatives need a circuit in PyTorch operations, and this backend is on the host. Use "
+            'backend="torch" for create_graph=True.'
+        )
+    dtype = "float64" if x.dtype == torch.float64 else "float32"
+    return None, *_by_autograd(
+        lambda theta_, x_: twin.apply(_OPS, theta_, x_, dtype), (theta, x), ctx.needs_input_grad[1:], gradient
+    )
+
+
+class DirectCall(torch.autograd.Function):
+    """`HostCall` on CPU tensors of one dtype where a gradient is wanted: nothing to convert, nothing to ask."""
+
+    @staticmethod
+    def forward(ctx: Any, program: LayerProgram, theta: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """`theta` (W,), `x` (B, F) → (B, O)."""
+        outputs, ctx.pull = program.value_and_vjp(theta.numpy(force=True), x.numpy(force=True))
+        ctx.program = program
+        ctx.save_for_backward(theta, x)
+        return torch.from_numpy(outputs)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:
+        """Pull `gradient` back."""
+        ctx.saved_tensors  # noqa: B018 - raises where one was changed in place: the arrays share their memory
+        if torch.is_grad_enabled() or _is_batched(gradient):
+            return _pull_by_twin(ctx, gradient)
+        d_theta, d_x = ctx.pull(gradient.numpy(force=True))
+        return None, torch.from_numpy(d_theta), torch.from_numpy(d_x)
 
 
 def _is_batched(tensor: torch.Tensor) -> bool:

@@ -18,6 +18,8 @@ from qstore_core.measurement import Measurement
 
 __all__ = ["TorchBackend", "TorchExecutable", "TorchOps", "full_precision", "is_plain"]
 
+_innermost_transform = torch._C._functorch.peek_interpreter_stack
+_dispatch_modes = torch._C._len_torch_dispatch_stack
 _COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
 
 
@@ -128,7 +130,7 @@ class TorchOps:
 
 def is_plain() -> bool:
     """True where tensors are what they seem: outside function transforms, fake tensors and other dispatch modes."""
-    return torch._C._functorch.peek_interpreter_stack() is None and not torch._C._len_torch_dispatch_stack()
+    return _innermost_transform() is None and not _dispatch_modes()
 
 
 def full_precision(like: torch.Tensor) -> AbstractContextManager[Any]:

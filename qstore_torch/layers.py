@@ -14,7 +14,7 @@ from qstore_core.initial import Init, initial_theta
 from qstore_core.layers import numbered
 from qstore_core.program import Execution, LayerProgram
 
-from .bridge import HostCall, TensorCall
+from .bridge import DirectCall, HostCall, TensorCall
 from .engine import TorchOps, full_precision, is_plain
 from .operator import graph_call
 
@@ -29,6 +29,7 @@ __all__ = [
 
 
 _OPS = TorchOps()
+_WORK = (torch.float32, torch.float64)
 
 
 class TorchLayer(LayerDefinition, nn.Module):
@@ -81,11 +82,23 @@ class TorchLayer(LayerDefinition, nn.Module):
             raise InputError(f"{self.name} takes a torch.Tensor, received {type(x).__name__}. Use torch.as_tensor(x).")
         if x.is_complex():
             raise InputError(f"{self.name} takes real numbers, received dtype {x.dtype}.")
+        program = self._program
         if torch.compiler.is_compiling():  # dynamo must not trace the core: one operator stands for the layer
             work = torch.float64 if x.dtype == torch.float64 else torch.float32
             rows, theta = x.flatten(0, -2).to(work), self.theta.to(work)
-            out = graph_call(self._program, theta, rows)
+            out = graph_call(program, theta, rows)
             return out.reshape(*x.shape[:-1], out.shape[-1]).to(x.dtype if x.is_floating_point() else work)
+        if program.is_direct and type(x) is torch.Tensor and x.is_cpu and x.dtype in _WORK and _is_eager():
+            # Nothing to convert: every operation that is not needed costs a small circuit's time.
+            theta = self._parameters.get("theta")
+            if theta is not None and theta.dtype == x.dtype and theta.is_cpu and x.dim() == 2:
+                if torch.is_grad_enabled() and (theta.requires_grad or x.requires_grad):
+                    return DirectCall.apply(program, theta, x)
+                return torch.from_numpy(program.forward(theta.numpy(force=True), x.numpy(force=True)))
+        return self._forward(x)
+
+    def _forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Any input outside a compiled graph."""
         program, spec = self._program, self.spec
         spec.check_features(tuple(x.shape))
         if x.dim() == 1:
@@ -95,7 +108,7 @@ class TorchLayer(LayerDefinition, nn.Module):
             )
         work = torch.float64 if x.dtype == torch.float64 else torch.float32
         rows, theta = x, self.theta
-        if x.dim() != 2:  # every operation that is not needed costs a small circuit's time
+        if x.dim() != 2:
             rows = x.flatten(0, -2)
         if x.dtype != work:
             rows = rows.to(work)

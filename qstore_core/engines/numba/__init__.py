@@ -27,17 +27,22 @@ from .threads import run_all, thread_count
 
 __all__ = ["Layout", "NumbaBackend", "NumbaExecutable"]
 
-FORWARD, KEPT, BACKWARD, FINISH = 1, 2, 4, 8
+FORWARD, KEPT, BACKWARD, FINISH, READY = 1, 2, 4, 8, 16
 KEEP_BYTES = 1 << 25
 """Final states are kept for the reverse sweep up to this size; above, the sweep computes them again."""
 _PARALLEL_SECONDS = 2.5e-4  # waking a helper costs some 20 µs, so less work than this is not shared
 _TASK_SECONDS = 6e-5
+_SMALL_BYTES = 1 << 18  # of scratch and states that a batch keeps for itself
+_MOST_BATCHES = 64  # sizes of batches that an executable remembers
 _RATE, _SINGLE_RATE = 2.5e10, 2.5e9  # multiply-adds per second and core; only the choice of threads depends on them
 SINGLE = ((18, 7), (16, 4), (14, 2), (10, 1))
 """(n, b): from n qubits on, up to b samples are faster one at a time than as a vector that they do not fill.
 
 Measured on two cores with AVX-512. An empty lane costs as much memory as a full one.
 """
+
+_Kept = tuple["np.ndarray | None", np.ndarray]
+"""Scratch as a forward pass leaves it, or None where a reverse sweep prepares its own; final states of all chunks."""
 
 Pullback = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
@@ -51,6 +56,8 @@ class NumbaBackend:
 
     name = "numba"
     capabilities = Capabilities(exact=True, shots=False, vjp=True)
+    takes_features = True
+    """Executables have `forward_checked` and `value_and_vjp_checked`."""
 
     def __init__(self, threads: int | None = None) -> None:
         """Check the option, and that numba can be imported."""
@@ -93,7 +100,7 @@ class NumbaExecutable:
     """A compiled circuit; threads share it."""
 
     def __init__(
-        self, plan: Plan, dtype: str, kernels: Callable[..., Callable[..., None]], threads: int | None = None
+        self, plan: Plan, dtype: str, kernels: Callable[..., Callable[..., bool]], threads: int | None = None
     ) -> None:
         """Write the tables."""
         from .simd import lane_count
@@ -103,7 +110,7 @@ class NumbaExecutable:
         self._wide = Layout(plan, self.dtype, lane_count(8 * self.dtype.itemsize), kernels(dtype))
         self._single: Layout | None = None
         self._most_single = _most_single(plan.n_qubits)
-        self._keep_size = KEEP_BYTES // self.dtype.itemsize
+        self._batches: dict[int, _Batch] = {}
         self._none, self._none64 = np.empty(0, self.dtype), np.empty(0)
 
     def layout(self, batch: int) -> Layout:
@@ -117,176 +124,226 @@ class NumbaExecutable:
 
     def forward(self, theta: np.ndarray, inputs: np.ndarray) -> np.ndarray:
         """`theta` (W,), `inputs` (B, I) → outputs (B, O)."""
-        return self._forward(theta, inputs, None)
+        return self.forward_checked(theta, inputs, 0)[0]
 
     def vjp(self, theta: np.ndarray, inputs: np.ndarray, cotangents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Pull `cotangents` (B, O) back to `(d_theta (W,), d_inputs (B, I))`."""
-        return self._pull_back(theta, inputs, cotangents, None)
+        return self._pull_back(self._batch(inputs), theta, inputs, 0, None, cotangents)
 
     def value_and_vjp(self, theta: np.ndarray, inputs: np.ndarray) -> tuple[np.ndarray, Pullback]:
         """Outputs, and the function that pulls cotangents back.
 
         `inputs` must not change before that function has been called.
         """
-        return self._value_and_vjp(theta, inputs, 0)
+        return self.value_and_vjp_checked(theta, inputs, 0)[:2]
 
-    def forward_features(self, theta: np.ndarray, features: np.ndarray) -> np.ndarray:
-        """`forward` of rows that still have to be normalised: (B, F) with F - I_angles amplitude features first.
+    def forward_checked(self, theta: np.ndarray, rows: np.ndarray, raw: int) -> tuple[np.ndarray, bool]:
+        """Outputs of rows (B, raw + angles) of features, and whether theta, angles and outputs are all finite.
 
-        Rows with NaN or infinity have NaN outputs.
+        Args:
+            theta: (W,); radians.
+            rows: First `raw` features that still have to be normalised, or, where that is 0, what `forward` takes.
+            raw: How many.
         """
-        return self._forward(theta, features, None, features.shape[1] - self.plan.n_inputs)
+        return self._forward(self._batch(rows), theta, rows, raw, None)
 
-    def value_and_vjp_features(self, theta: np.ndarray, features: np.ndarray) -> tuple[np.ndarray, Pullback]:
-        """`value_and_vjp` of such rows; gradients are those of the features."""
-        return self._value_and_vjp(theta, features, features.shape[1] - self.plan.n_inputs)
+    def value_and_vjp_checked(self, theta: np.ndarray, rows: np.ndarray, raw: int) -> tuple[np.ndarray, Pullback, bool]:
+        """The same with the function that pulls cotangents back, to gradients of the features."""
+        batch = self._batch(rows)
+        kept = batch.take()
+        outputs, finite = self._forward(batch, theta, rows, raw, kept)
+        return outputs, _Pullback(self, batch, theta.copy(), rows, raw, kept), finite
 
-    def _value_and_vjp(self, theta: np.ndarray, inputs: np.ndarray, raw: int) -> tuple[np.ndarray, Pullback]:
-        layout = self.layout(len(inputs))
-        size = layout.chunks(len(inputs)) * layout.program.state_size
-        states = layout.states.take(size) if size <= self._keep_size else None
-        outputs = self._forward(theta, inputs, states, raw)
-        return outputs, _Pullback(self, theta.copy(), inputs, states, raw)
+    def _batch(self, inputs: np.ndarray) -> _Batch:
+        """What is known about batches as large as this one."""
+        size = len(inputs)
+        batch = self._batches.get(size)
+        if batch is None:
+            if len(self._batches) >= _MOST_BATCHES:
+                self._batches = {}
+            batch = self._batches[size] = _Batch(self.layout(size), size)
+        return batch
 
-    def _forward(self, theta: np.ndarray, inputs: np.ndarray, states: np.ndarray | None, raw: int = 0) -> np.ndarray:
-        batch, none, none64 = len(inputs), self._none, self._none64
-        outputs = np.empty((batch, self.plan.n_outputs), self.dtype)
-        if batch:
-            ends = (outputs.reshape(-1), none, none64, none, none64)
-            self._run(FORWARD, theta, inputs, raw, ends, states)
-        return outputs
+    def _forward(
+        self, batch: _Batch, theta: np.ndarray, inputs: np.ndarray, raw: int, kept: _Kept | None
+    ) -> tuple[np.ndarray, bool]:
+        outputs, none, none64 = np.empty((batch.size, self.plan.n_outputs), self.dtype), self._none, self._none64
+        ends = outputs.reshape(-1), none, none64, none, none
+        return outputs, self._run(batch, FORWARD, theta, inputs.reshape(-1), raw, kept, ends)
 
     def _pull_back(
         self,
+        batch: _Batch,
         theta: np.ndarray,
         inputs: np.ndarray,
+        raw: int,
+        kept: _Kept | None,
         cotangents: np.ndarray,
-        states: np.ndarray | None,
-        raw: int = 0,
     ) -> tuple[np.ndarray, np.ndarray]:
-        batch = len(inputs)
-        d_theta, d_inputs = np.zeros(self.plan.n_weights), np.empty(inputs.shape, self.dtype)
-        if batch:
-            cotangents = np.ascontiguousarray(cotangents, self.dtype)
-            layout = self.layout(batch)
-            sums = np.empty(layout.chunks(batch) * layout.n_partial)
-            ends = (self._none, cotangents.reshape(-1), sums, d_inputs.reshape(-1), d_theta)
-            todo = BACKWARD if states is None else BACKWARD | KEPT
-            self._run(todo, theta, inputs, raw, ends, states)
-        return d_theta.astype(self.dtype), d_inputs
+        cotangents, d_inputs = np.ascontiguousarray(cotangents, self.dtype), np.empty(inputs.shape, self.dtype)
+        if not batch.chunks:
+            return np.zeros(self.plan.n_weights, self.dtype), d_inputs
+        d_theta = np.empty(self.plan.n_weights, self.dtype)
+        ends = self._none, cotangents.reshape(-1), np.empty(batch.sums), d_inputs.reshape(-1), d_theta
+        self._run(batch, BACKWARD, theta, inputs.reshape(-1), raw, kept, ends)
+        return d_theta, d_inputs
 
     def _run(
         self,
+        batch: _Batch,
         todo: int,
         theta: np.ndarray,
         inputs: np.ndarray,
         raw: int,
+        kept: _Kept | None,
         ends: tuple[np.ndarray, ...],
-        states: np.ndarray | None,
-    ) -> None:
-        """All chunks, on as many threads as pay."""
-        layout = self.layout(len(inputs))
-        chunks = layout.chunks(len(inputs))
-        seconds = chunks * layout.seconds * (4 if todo & BACKWARD else 1)
-        finish = FINISH if todo & BACKWARD else 0
-        begin = (layout.program.ints, layout.program.floats, theta, inputs.reshape(-1), len(inputs), raw)
+    ) -> bool:
+        """All chunks, on as many threads as pay. Returns what the kernel does."""
+        chunks, layout, back = batch.chunks, batch.layout, todo & BACKWARD
+        if not chunks:
+            return True
+        begin = theta, inputs, batch.size, raw
+        if batch.is_small:
+            if back:
+                todo |= FINISH if kept is None else FINISH | KEPT | READY
+            return layout.run(begin, todo, ends, kept, chunks, 0, chunks)
+        if back and kept is not None:
+            todo |= KEPT
+        seconds = 4 * batch.seconds if back else batch.seconds
         threads = 1
         if chunks > 1 and seconds > _PARALLEL_SECONDS:
             threads = min(thread_count(self.threads), chunks)
         if threads == 1:
-            layout.run(begin, todo | finish, ends, states, chunks, 0, chunks)
-            return
+            return layout.run(begin, todo | FINISH if back else todo, ends, kept, chunks, 0, chunks)
         parts = min(chunks, 4 * threads, max(threads, int(seconds / _TASK_SECONDS)))
         edges = [chunks * k // parts for k in range(parts + 1)]
-        run_all([partial(layout.run, begin, todo, ends, states, chunks, a, b) for a, b in pairwise(edges)], threads)
-        if finish:
-            layout.run(begin, FINISH, ends, states, chunks, chunks, chunks)
+        tasks = [partial(layout.run, begin, todo, ends, kept, chunks, a, b) for a, b in pairwise(edges)]
+        finite = all(run_all(tasks, threads))
+        if back:
+            layout.run(begin, FINISH, ends, kept, chunks, chunks, chunks)
+        return finite
 
 
 class Layout:
     """A plan's tables for vectors of `lanes` samples, the kernel for them, and its scratch."""
 
-    def __init__(self, plan: Plan, dtype: np.dtype, lanes: int, kernel: Callable[..., None]) -> None:
+    def __init__(self, plan: Plan, dtype: np.dtype, lanes: int, kernel: Callable[..., bool]) -> None:
         """Write the tables."""
         self.lanes, self._kernel = lanes, kernel
-        self.program = Program(plan, lanes, dtype)
-        self.seconds = self.program.operations * (lanes / _RATE if lanes > 1 else 1 / _SINGLE_RATE)
+        self.program = program = Program(plan, lanes, dtype)
+        self._tables = program.ints, program.floats
+        self.work_size, self.state_size = program.work_size, program.state_size
+        self.seconds = program.operations * (lanes / _RATE if lanes > 1 else 1 / _SINGLE_RATE)
         # One column of partial sums even where there is nothing to sum: an empty array has no address.
-        self.n_partial = max(self.program.n_shared + plan.n_weights, 1)
-        self._work, self.states = _Buffers(dtype), _Buffers(dtype)
-
-    def chunks(self, batch: int) -> int:
-        """Vectors of samples in a batch."""
-        return -(-batch // self.lanes)
+        self.n_partial = max(program.n_shared + plan.n_weights, 1)
+        self.work, self.states = _Buffers(dtype, lanes), _Buffers(dtype, lanes)
 
     def run(
         self,
         begin: tuple[Any, ...],
         todo: int,
         ends: tuple[np.ndarray, ...],
-        states: np.ndarray | None,
+        kept: _Kept | None,
         chunks: int,
         first: int,
         last: int,
-    ) -> None:
-        """Chunks [first, last) of all on this thread."""
-        program, shaped = self.program, _plain if self.lanes > 1 else _single
-        work = self._work.take(program.work_size)
+    ) -> bool:
+        """Chunks [first, last) of all on this thread. Returns what the kernel does."""
+        work, states, stride = (None, None, 0) if kept is None else (*kept, self.state_size)
+        own_work = self.work.take(self.work_size) if work is None else work
+        own_states = self.states.take(self.state_size) if states is None else states
+        finite = self._kernel(*self._tables, *begin, own_work, own_states, stride, todo, *ends, first, last, chunks)
+        if work is None:
+            self.work.give(own_work)
         if states is None:
-            own = self.states.take(program.state_size)
-            self._kernel(*begin, shaped(work), shaped(own), 0, todo, *ends, first, last, chunks)
-            self.states.give(own)
-        else:
-            self._kernel(*begin, shaped(work), shaped(states), program.state_size, todo, *ends, first, last, chunks)
-        self._work.give(work)
+            self.states.give(own_states)
+        return finite
+
+
+class _Batch:
+    """What every call with a batch of this size asks for.
+
+    Attributes:
+        chunks: Vectors of samples.
+        seconds: How long a forward pass takes on one core, about.
+        sums: Elements of the sums of gradients that chunks leave.
+        is_small: True where one thread computes it, which keeps its scratch from the forward pass to the reverse sweep.
+    """
+
+    __slots__ = ("_free", "_keeps", "_states", "chunks", "is_small", "layout", "seconds", "size", "sums")
+
+    def __init__(self, layout: Layout, size: int) -> None:
+        self.layout, self.size = layout, size
+        self.chunks = -(-size // layout.lanes)
+        self.seconds = self.chunks * layout.seconds
+        self.sums = self.chunks * layout.n_partial
+        self._states = self.chunks * layout.state_size
+        itemsize = layout.program.floats.itemsize
+        self._keeps = self._states * itemsize <= KEEP_BYTES
+        alone = self.chunks == 1 or 4 * self.seconds <= _PARALLEL_SECONDS
+        self.is_small = alone and self._keeps and (self._states + layout.work_size) * itemsize <= _SMALL_BYTES
+        self._free: list[_Kept] = []
+
+    def take(self) -> _Kept | None:
+        """What a forward pass leaves for its reverse sweep; None where that computes the states again."""
+        if not self.is_small:
+            return (None, self.layout.states.take(self._states)) if self._keeps else None
+        try:
+            return self._free.pop()  # atomic: no lock
+        except IndexError:
+            return self.layout.work.take(self.layout.work_size), self.layout.states.take(self._states)
+
+    def give(self, kept: _Kept) -> None:
+        """Return it."""
+        if not self.is_small:
+            self.layout.states.give(kept[1])
+        elif len(self._free) < _Buffers.KEEP:
+            self._free.append(kept)
 
 
 class _Pullback:
     """Pulls cotangents back, from the forward pass's final states where these were kept."""
 
+    __slots__ = ("_batch", "_executable", "_inputs", "_kept", "_raw", "_theta")
+
     def __init__(
         self,
         executable: NumbaExecutable,
+        batch: _Batch,
         theta: np.ndarray,
         inputs: np.ndarray,
-        states: np.ndarray | None,
         raw: int,
+        kept: _Kept | None,
     ) -> None:
-        self._executable, self._theta, self._inputs, self._states = executable, theta, inputs, states
-        self._raw = raw
+        self._executable, self._batch, self._theta, self._inputs = executable, batch, theta, inputs
+        self._raw, self._kept = raw, kept
 
     def __call__(self, cotangents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        states, self._states = self._states, None  # the sweep un-applies the gates: a second call starts anew
-        result = self._executable._pull_back(self._theta, self._inputs, cotangents, states, self._raw)
-        if states is not None:
-            self._executable.layout(len(self._inputs)).states.give(states)
+        kept, self._kept = self._kept, None  # the sweep un-applies the gates: a second call starts anew
+        run = self._executable._pull_back
+        result = run(self._batch, self._theta, self._inputs, self._raw, kept, cotangents)
+        if kept is not None:
+            self._batch.give(kept)
         return result
 
     def __del__(self) -> None:
-        if self._states is not None:
-            self._executable.layout(len(self._inputs)).states.give(self._states)
+        if self._kept is not None:
+            self._batch.give(self._kept)
 
 
 def _most_single(n_qubits: int) -> int:
     return next((batch for least, batch in SINGLE if n_qubits >= least), 0)
 
 
-def _plain(array: np.ndarray) -> np.ndarray:
-    return array
-
-
-def _single(array: np.ndarray) -> np.ndarray:
-    """The form by which kernels know vectors of one lane (`simd`)."""
-    return array.reshape(1, -1)
-
-
 class _Buffers:
     """Arrays to use again, aligned to cache lines; fresh memory would cost more than a small circuit."""
 
-    _KEEP = 4
+    KEEP = 4
 
-    def __init__(self, dtype: np.dtype) -> None:
+    def __init__(self, dtype: np.dtype, lanes: int) -> None:
         self._dtype, self._free = dtype, []  # type: ignore[var-annotated]
+        # The form by which kernels know vectors of one lane (`simd`).
+        self._shape = (-1,) if lanes > 1 else (1, -1)
 
     def take(self, size: int) -> np.ndarray:
         """At least `size` elements, of any content."""
@@ -294,15 +351,15 @@ class _Buffers:
             array = self._free.pop()  # atomic: no lock
         except IndexError:
             array = None
-        if array is not None and size <= len(array) <= max(4 * size, 1 << 16):
+        if array is not None and size <= array.size <= max(4 * size, 1 << 16):
             return array
         raw = np.zeros(size + 64 // self._dtype.itemsize, self._dtype)
         start = (-raw.ctypes.data % 64) // self._dtype.itemsize
-        return raw[start : start + size]
+        return raw[start : start + size].reshape(self._shape)
 
     def give(self, array: np.ndarray) -> None:
         """Return an array that nobody uses any more."""
-        if len(self._free) < self._KEEP and array.nbytes <= KEEP_BYTES:
+        if len(self._free) < self.KEEP and array.nbytes <= KEEP_BYTES:
             self._free.append(array)
 
 

@@ -107,19 +107,19 @@ _COS = tuple((-1) ** k / math.factorial(2 * k) for k in range(12, 0, -1))
 
 
 @jit
-def pull_shared(ints, floats, theta, d_angles, d_theta):
-    """From gradients of shared angles to those of the weights."""
+def pull_shared(ints, floats, theta, sums, at):
+    """From gradients of shared angles, first in `sums`, to those of the weights, from element `at` on."""
     spans, coefficients = get(ints, MONOMIALS), get(ints, COEFFICIENTS)
     for a in range(get(ints, SHARED)):
         for m in range(get(ints, spans + a), get(ints, spans + a + 1)):
             start, end = get(ints, m), get(ints, m + 1)
             for f in range(start, end):
-                term = np.float64(get(d_angles, a)) * get(floats, coefficients + m)
+                term = get(sums, a) * np.float64(get(floats, coefficients + m))
                 for other in range(start, end):
                     if other != f:
-                        term *= get(theta, get(ints, other))
-                slot = get(ints, f)
-                put(d_theta, slot, get(d_theta, slot) + term)
+                        term *= np.float64(get(theta, get(ints, other)))
+                slot = at + get(ints, f)
+                put(sums, slot, get(sums, slot) + term)
 
 
 @jit

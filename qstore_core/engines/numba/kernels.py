@@ -52,20 +52,20 @@ from .common import (
 from .encode import normalise, pull_features
 from .measure import measure, start_lambda
 from .phases import apply_phases, phase_table, phase_tables
-from .simd import get, lanes, put, vload, vsplat, vstore, vsum
+from .simd import get, lanes, put, vfma, vload, vsplat, vstore, vsum
 from .sums import fold_sums
 from .tables import FOLD_SIZE, GRADIENT_ONLY, PHASE, STEP_SIZE
 from .turns import apply_turns, turn_gradients
 
 __all__ = ["entry"]
 
-FORWARD, KEPT, BACKWARD, FINISH = 1, 2, 4, 8
+FORWARD, KEPT, BACKWARD, FINISH, READY = 1, 2, 4, 8, 16
 """What a call is to do; flags."""
 
 _lock = threading.Lock()
 
 
-def entry(dtype: str, single: bool = False) -> Callable[..., None]:
+def entry(dtype: str, single: bool = False) -> Callable[..., bool]:
     """The compiled kernel for "float32" or "float64"; with `single`, for vectors of one lane, one sample a chunk.
 
     It is compiled at the first call, or read from the disk cache of an earlier process. Where the package's folder
@@ -76,15 +76,15 @@ def entry(dtype: str, single: bool = False) -> Callable[..., None]:
 
 
 @cache
-def _entry(dtype: str, single: bool) -> Callable[..., None]:
+def _entry(dtype: str, single: bool) -> Callable[..., bool]:
     number = types.float32 if dtype == "float32" else types.float64
     plain = {array: types.Array(array, 1, "C") for array in (number, types.float64, types.int32)}
     fixed = {array: types.Array(array, 1, "C", readonly=True) for array in (number, types.int32)}
     scratch = types.Array(number, 2 if single else 1, "C")
     i64 = types.int64
-    signature = types.void(
+    signature = types.boolean(
         fixed[types.int32], fixed[number], fixed[number], fixed[number], i64, i64, scratch, scratch, i64, i64,
-        plain[number], fixed[number], plain[types.float64], plain[number], plain[types.float64], i64, i64, i64,
+        plain[number], fixed[number], plain[types.float64], plain[number], plain[number], i64, i64, i64,
     )  # fmt: skip
     settings = {"nogil": True, "error_model": "numpy"}
     function = _python_entry(_digest())
@@ -137,15 +137,15 @@ def _load_state(inputs, width, raw, first, count, states, start, ints, work):
 
 @jit
 def _finish(ints, floats, theta, partial, n_chunks, d_theta):
-    """Sum the rows of `partial` in order, and pull angles back to weights; `d_theta` is float64."""
+    """Sum the rows of `partial` in order, and pull angles back to weights."""
     n_shared, n_weights = get(ints, SHARED), get(ints, WEIGHTS)
     row = n_shared + n_weights
     for chunk in range(1, n_chunks):
         for k in range(row):
             put(partial, k, get(partial, k) + get(partial, chunk * row + k))
+    pull_shared(ints, floats, theta, partial, n_shared)
     for j in range(n_weights):
         put(d_theta, j, get(partial, n_shared + j))
-    pull_shared(ints, floats, theta, partial, d_theta)
 
 
 def _python_entry(digest: int) -> Callable[..., Any]:
@@ -161,8 +161,11 @@ def _python_entry(digest: int) -> Callable[..., Any]:
 
         FORWARD writes `outputs`. BACKWARD writes gradients of inputs to `d_inputs`, and sums over the samples of chunk
         k to row k of `partial`, (chunks, shared angles + weights) float64. FINISH sums the rows of `partial` in order
-        and pulls them back to `d_theta`, float64: so gradients do not depend on who computed which chunk.
-        Chunk k's final state is at `states[k * stride]`; with KEPT it is there from an earlier call.
+        and pulls them back to `d_theta`: so gradients do not depend on who computed which chunk.
+        Chunk k's final state is at `states[k * stride]`; with KEPT it is there from an earlier call. With READY, `work`
+        is as that call left it, shared angles and phase tables included.
+
+        Returns False where theta, an angle or, with FORWARD, an output of these chunks is not finite.
         """
         size, amplitudes, n_inputs, n_shared = lanes(work), get(ints, AMPLITUDES), get(ints, INPUTS), get(ints, SHARED)
         given = raw if raw else amplitudes
@@ -171,17 +174,23 @@ def _python_entry(digest: int) -> Callable[..., Any]:
         steps, n_steps = get(ints, STEPS), get(ints, N_STEPS)
         d_angle, d_slots, lam = place(ints, D_ANGLE), place(ints, D_SLOTS), place(ints, LAMBDA)
         row = n_shared + n_weights
-        plane, zero, minus = get(ints, PLANE), np.int64(0), vsplat(work, -1.0)
+        plane, zero, minus, nothing = get(ints, PLANE), np.int64(0), vsplat(work, -1.0), vsplat(work, 0.0)
+        spoiled, spoiled_theta = nothing, 0.0  # x * 0 is NaN where x is not finite
         if todo == digest:
-            return
+            return True
         if begin < end:
-            shared_angles(ints, floats, theta, work)
-            phase_tables(ints, work)
+            for j in range(n_weights):
+                spoiled_theta += np.float64(get(theta, j)) * 0.0
+            if not todo & READY:
+                shared_angles(ints, floats, theta, work)
+                phase_tables(ints, work)
         for chunk in range(begin, end):
             first, start = chunk * size, chunk * stride
             count = min(size, batch - first)
             if n_inputs:
                 load_rows(inputs, given, width, n_inputs, first, count, work, place(ints, SLOTS))
+                for j in range(n_inputs):
+                    spoiled = vfma(vload(work, place(ints, SLOTS) + j * size), nothing, spoiled)
                 sampled_angles(ints, floats, theta, work)
             if not todo & KEPT:
                 if amplitudes:
@@ -195,7 +204,7 @@ def _python_entry(digest: int) -> Callable[..., Any]:
             for turn in range(n_steps if todo & KEPT else 0, (2 * n_steps if todo & BACKWARD else n_steps) + 1):
                 if turn == n_steps:
                     if todo & FORWARD:
-                        measure(states, start, ints, floats, work, outputs, first, count)
+                        spoiled = spoiled + measure(states, start, ints, floats, work, outputs, first, count)
                     if todo & BACKWARD:
                         start_lambda(states, start, ints, floats, work, cotangents, first, count)
                     continue
@@ -246,5 +255,6 @@ def _python_entry(digest: int) -> Callable[..., Any]:
                     store_rows(work, lam, d_inputs, zero, width, given, first, count)
         if todo & FINISH:
             _finish(ints, floats, theta, partial, n_chunks, d_theta)
+        return np.float64(vsum(spoiled)) + spoiled_theta == 0.0
 
     return run

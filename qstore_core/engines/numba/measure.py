@@ -35,7 +35,7 @@ __all__ = ["measure", "start_lambda"]
 
 @jit
 def measure(psi, start, ints, floats, work, outputs, first, count):
-    """Outputs of `count` samples from `first`."""
+    """Outputs of `count` samples from `first`; returns a vector of zeros, or of NaN where an output is not finite."""
     size, n_outputs, values = lanes(work), get(ints, OUTPUTS), place(ints, VALUE)
     real, lanes_out = get(ints, REAL_END), place(ints, OUTPUT)
     one, imag = vsplat(work, 1.0), start + get(ints, PLANE)
@@ -55,14 +55,18 @@ def measure(psi, start, ints, floats, work, outputs, first, count):
         )
     string_values(psi, start, ints, floats, work)
     ptr, coefficients = get(ints, OUT_PTR), get(ints, OUT_COEFFICIENTS)
+    zero = vsplat(work, 0.0)
+    spoiled = zero
     for o in range(n_outputs):
-        total = vsplat(work, 0.0)
+        total = zero
         for e in range(get(ints, ptr + o), get(ints, ptr + o + 1)):
             total = vfma(vsplat(work, get(floats, coefficients + e)), vload(work, values + size * get(ints, e)), total)
         vstore(work, lanes_out + o * size, total)
+        spoiled = vfma(total, zero, spoiled)
     for i in range(count):
         for o in range(n_outputs):
             put(outputs, (first + i) * n_outputs + o, get(work, lanes_out + o * size + i))
+    return spoiled
 
 
 @jit

@@ -12,10 +12,11 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
+from typing import Any
 
 __all__ = ["run_all", "thread_count"]
 
-Task = Callable[[], None]
+Task = Callable[[], Any]
 
 
 def thread_count(limit: int | None = None) -> int:
@@ -40,8 +41,8 @@ def thread_count(limit: int | None = None) -> int:
     return max(count, 1)
 
 
-def run_all(tasks: Sequence[Task], threads: int) -> None:
-    """Run tasks on up to `threads` threads, the caller's among them; returns when all are done.
+def run_all(tasks: Sequence[Task], threads: int) -> list[Any]:
+    """Run tasks on up to `threads` threads, the caller's among them; returns their results when all are done.
 
     The first exception of a task is raised. A helper that wakes up late finds nothing left and is not waited for.
     """
@@ -51,11 +52,13 @@ def run_all(tasks: Sequence[Task], threads: int) -> None:
         _crew.hand(job, helpers)
     job.work()
     job.join()
+    return job.results
 
 
 class _Job:
     def __init__(self, tasks: Sequence[Task]) -> None:
         self._tasks, self._next = tasks, itertools.count()
+        self.results: list[Any] = [None] * len(tasks)
         self._lock, self._idle = threading.Lock(), threading.Event()
         self._active, self._closed = 0, False
         self._error: BaseException | None = None
@@ -69,7 +72,7 @@ class _Job:
             self._idle.clear()
         try:
             while self._error is None and (number := next(self._next)) < len(self._tasks):
-                self._tasks[number]()
+                self.results[number] = self._tasks[number]()
         except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread, by `join`
             self._error = error
         finally:
