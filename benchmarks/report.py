@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .lab import PATIENCE, ROOT
-from .subjects import PEERS, SUBJECTS
+from .subjects import NOTHING, PEERS, SUBJECTS
 
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 MODE_NAMES = {"forward": "forward", "step": "forward + backward"}
@@ -106,6 +106,8 @@ def markdown(results: dict[str, Any]) -> str:
     lines = [*_machine(results), "", *_libraries(names)]
     lines += ["", "### At a glance", "", *_headlines(grid, ours, peers)]
     lines += ["", "### Where a peer is faster", "", *_slower(grid, ours, peers)]
+    if "nothing" in results:
+        lines += ["", "### What a call of a framework takes by itself", "", *_nothing(results["nothing"])]
     for batch in sorted({p["problem"]["batch"] for p in grid.values()}):
         for mode, title in MODE_NAMES.items():
             lines += ["", f"### Batch {batch}, {title}", "", *_times(grid, batch, mode, ours, peers)]
@@ -210,6 +212,19 @@ def _slower(grid: dict[str, Point], ours: Sequence[str], peers: Sequence[str]) -
     if not rows:
         return ["Nowhere in this grid."]
     return table(("point", "ours", "time", "best peer", "times slower"), rows)
+
+
+def _nothing(section: dict[str, Point]) -> list[str]:
+    """What no layer in a framework can be faster than."""
+    (point,) = section.values()
+    n, batch = point["problem"]["n_qubits"], point["problem"]["batch"]
+    rows = [
+        [SUBJECTS[name].label, SUBJECTS[name].note, *(cell(point["results"][name].get(mode)) for mode in MODE_NAMES)]
+        for name in NOTHING
+        if name in point["results"]
+    ]
+    head = ["framework", "what runs", *MODE_NAMES.values()]
+    return [f"Tensors in and out as those of a layer of {n} qubits at batch {batch}.", "", *table(head, rows)]
 
 
 def _times(grid: dict[str, Point], batch: int, mode: str, ours: Sequence[str], peers: Sequence[str]) -> list[str]:

@@ -25,7 +25,7 @@ from .arithmetic import multiply_adds, peak, scheduled_multiply_adds
 from .lab import ROOT, Lab
 from .problem import Problem
 from .report import cell, write
-from .subjects import OURS, PEERS, SUBJECTS
+from .subjects import NOTHING, OURS, PEERS, SUBJECTS
 
 QUBITS = tuple(range(2, 21, 2))
 BATCHES = (1, 32, 256)
@@ -92,6 +92,7 @@ def sections(arguments: argparse.Namespace) -> dict[str, list[tuple[Problem, tup
     out["memory"] = [(Problem(size, 16, d), contrast) for d in (MEMORY_DEPTHS[:2] if quick else MEMORY_DEPTHS)]
     bases = tuple(name for name in (*ours, "numpy-numba", "keras-auto", "pennylane") if name in names)
     out["bases"] = [(Problem(8, 32, 2, letters), bases) for letters in ("Z", "ZXY")]
+    out["nothing"] = [(Problem(4, 32), NOTHING)]
     return out | grid
 
 

@@ -42,6 +42,7 @@ class Subject:
     peer: bool = True
     note: str = ""
     most_qubits: int = 99
+    computes: bool = True  # False: there is nothing to compare with the reference
 
 
 def to_numpy(value: Any) -> np.ndarray:
@@ -168,6 +169,60 @@ def qstore_keras(backend: str, jit_compile: bool) -> Callable[[Problem], Running
         return Running(lambda: forward(x), lambda cotangents: step(x, cotangents), tf.constant, info)
 
     return build
+
+
+# -- nothing: what a framework takes for a call by itself ------------------------------------------------------
+
+
+def nothing_torch(problem: Problem) -> Running:
+    """An autograd function that returns tensors of the layer's shapes without writing to them."""
+    import torch
+
+    class Nothing(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, theta: Any, x: Any) -> Any:
+            ctx.save_for_backward(theta, x)
+            return x.new_empty(problem.batch, problem.n_outputs)
+
+        @staticmethod
+        def backward(ctx: Any, gradient: Any) -> tuple[Any, Any]:
+            theta, x = ctx.saved_tensors
+            return torch.empty_like(theta), torch.empty_like(x)
+
+    class Module(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.theta = torch.nn.Parameter(torch.from_numpy(problem.angles().ravel()))
+
+        def forward(self, x: Any) -> Any:
+            return Nothing.apply(self.theta, x)
+
+    module = Module()
+    return _torch_module(module, module.theta, problem)
+
+
+def nothing_keras(problem: Problem) -> Running:
+    """A `tf.function` that adds one to each of its arguments."""
+    import tensorflow as tf
+
+    x, theta = tf.constant(problem.features()), tf.Variable(problem.angles().ravel())
+    forward = tf.function(lambda features: features + 1.0)
+    step = tf.function(lambda features, cotangents: (cotangents + 1.0, theta + 1.0, features + 1.0))
+    return Running(lambda: forward(x), lambda cotangents: step(x, cotangents), tf.constant)
+
+
+def nothing_jax(problem: Problem) -> Running:
+    """A jitted function that adds one to each of its arguments."""
+    import jax
+
+    theta, x = jax.numpy.asarray(problem.angles()), jax.numpy.asarray(problem.features())
+    forward = jax.jit(lambda theta, x: x + 1.0)
+    step = jax.jit(lambda theta, x, cotangents: (cotangents + 1.0, theta + 1.0, x + 1.0))
+    return Running(
+        lambda: jax.block_until_ready(forward(theta, x)),
+        lambda cotangents: jax.block_until_ready(step(theta, x, cotangents)),
+        jax.numpy.asarray,
+    )
 
 
 # -- PennyLane -----------------------------------------------------------------------------------------------
@@ -575,6 +630,36 @@ SUBJECTS = {
             "features, whose amplitude encoding it cannot differentiate: it does less than the others",
         ),
         Subject(
+            "nothing-torch",
+            "PyTorch",
+            nothing_torch,
+            "torch",
+            ("torch",),
+            peer=False,
+            note="an autograd function that does nothing",
+            computes=False,
+        ),
+        Subject(
+            "nothing-keras",
+            "TensorFlow",
+            nothing_keras,
+            "tensorflow",
+            ("tensorflow",),
+            peer=False,
+            note="a `tf.function` that adds one to its arguments",
+            computes=False,
+        ),
+        Subject(
+            "nothing-jax",
+            "JAX",
+            nothing_jax,
+            "jax",
+            ("jax",),
+            peer=False,
+            note="a jitted function that adds one to its arguments",
+            computes=False,
+        ),
+        Subject(
             "engine-numba",
             "numba engine",
             qstore_engine("numba"),
@@ -594,4 +679,5 @@ SUBJECTS = {
 }
 
 OURS = ("torch-auto", "torch-engine", "keras-auto", "keras-xla", "numpy-numba", "numpy")
+NOTHING = tuple(s.name for s in SUBJECTS.values() if not s.computes)
 PEERS = tuple(s.name for s in SUBJECTS.values() if s.peer)

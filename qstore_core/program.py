@@ -50,6 +50,7 @@ class LayerProgram:
     Attributes:
         twin: With backend "auto": the same layer on the framework's own engine, for tensors on a GPU, function
             transforms, second derivatives and exported graphs. None where the backend was named, or is that engine.
+        is_direct: True where small batches go the short way (`direct`).
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class LayerProgram:
         self.runs = Runs() if runs is None else runs
         self.reason = "as asked"
         self._direct: Direct | None = None
+        self.is_direct = False
         self.twin: LayerProgram | None = None
         if spec.measurement is None:
             self._check_memory()
@@ -92,7 +94,7 @@ class LayerProgram:
         plain = not spec.circuit.n_inputs if spec.encoding.is_amplitude else spec.encoding.differentiable
         if checks and plain:
             own = partial(self.executable, 0)
-            self._direct = Direct(spec, name, first.name, execution.seed, self.runs, own)
+            self._direct, self.is_direct = Direct(spec, name, first.name, execution.seed, self.runs, own), True
 
     def _check_memory(self, rows: int = 1, dtype: str = "float32", backend: str = "") -> None:
         if self.spec.n_qubits <= 12 and rows <= 1024:
@@ -105,11 +107,6 @@ class LayerProgram:
     def backend_name(self) -> str:
         """Name of the first backend."""
         return self.backends[0].name if self.backends else "none"
-
-    @property
-    def is_direct(self) -> bool:
-        """True where small batches go the short way (`direct`)."""
-        return self._direct is not None
 
     @cached_property
     def has_input_gradient(self) -> bool:

@@ -29,6 +29,7 @@ __all__ = [
 
 
 _OPS = TorchOps()
+_traced = torch._C._is_tracing
 _WORK = (torch.float32, torch.float64)
 
 
@@ -88,7 +89,14 @@ class TorchLayer(LayerDefinition, nn.Module):
             rows, theta = x.flatten(0, -2).to(work), self.theta.to(work)
             out = graph_call(program, theta, rows)
             return out.reshape(*x.shape[:-1], out.shape[-1]).to(x.dtype if x.is_floating_point() else work)
-        if program.is_direct and type(x) is torch.Tensor and x.is_cpu and x.dtype in _WORK and _is_eager():
+        if (
+            program.is_direct
+            and type(x) is torch.Tensor
+            and x.is_cpu
+            and x.dtype in _WORK
+            and is_plain()
+            and not _traced()
+        ):
             # Nothing to convert: every operation that is not needed costs a small circuit's time.
             theta = self._parameters.get("theta")
             if theta is not None and theta.dtype == x.dtype and theta.is_cpu and x.dim() == 2:
@@ -168,7 +176,7 @@ class TorchLayer(LayerDefinition, nn.Module):
 
 def _is_eager() -> bool:
     """True outside compilation, tracing and function transforms: values exist, and Python may look at them."""
-    return is_plain() and not torch.compiler.is_compiling() and not torch.jit.is_tracing()
+    return is_plain() and not torch.compiler.is_compiling() and not _traced()
 
 
 class QuantumEncoder(definition.QuantumEncoder, TorchLayer):
