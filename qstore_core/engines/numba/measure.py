@@ -22,6 +22,7 @@ from .common import (
     VALUE,
     VALUES,
     clear,
+    inline,
     jit,
     place,
 )
@@ -69,6 +70,15 @@ def measure(psi, start, ints, floats, work, outputs, first, count):
     return spoiled
 
 
+@inline
+def _weigh_row(psi, start, work, lam, plane, p, weight, more):
+    x, y = weight * vload(psi, start + p), weight * vload(psi, start + plane + p)
+    if more:
+        x, y = x + vload(work, lam + p), y + vload(work, lam + plane + p)
+    vstore(work, lam + p, x)
+    vstore(work, lam + plane + p, y)
+
+
 @jit
 def _weigh(psi, start, ints, work, begin, members, count, weights, more):
     """λ = weight ψ on buckets of rows, each with its weight; added where `more`."""
@@ -76,12 +86,29 @@ def _weigh(psi, start, ints, work, begin, members, count, weights, more):
     for j in range(count):
         weight = vload(work, weights + j * size)
         for m in range(begin + j * members, begin + (j + 1) * members):
-            p = get(ints, m)
-            x, y = weight * vload(psi, start + p), weight * vload(psi, start + plane + p)
-            if more:
-                x, y = x + vload(work, lam + p), y + vload(work, lam + plane + p)
-            vstore(work, lam + p, x)
-            vstore(work, lam + plane + p, y)
+            _weigh_row(psi, start, work, lam, plane, get(ints, m), weight, more)
+
+
+@jit
+def _weigh_eight(psi, start, ints, work, fold, values, more):
+    """λ = weight ψ where every bucket is one row: three masks are unfolded here, the others are in the buffer."""
+    size, plane, lam, buffer = lanes(work), get(ints, PLANE), place(ints, LAMBDA), place(ints, BUFFER)
+    order, count = get(ints, fold + 1), (1 << get(ints, fold)) >> 3
+    g0 = vload(work, values + size * get(ints, fold + 2))
+    g1 = vload(work, values + size * get(ints, fold + 3))
+    g2 = vload(work, values + size * get(ints, fold + 4))
+    for j in range(count):
+        w, at = vload(work, buffer + j * size), order + j
+        w0, w1 = w + g0, w - g0
+        w00, w01, w10, w11 = w0 + g1, w0 - g1, w1 + g1, w1 - g1
+        _weigh_row(psi, start, work, lam, plane, get(ints, at), w00 + g2, more)
+        _weigh_row(psi, start, work, lam, plane, get(ints, at + count), w00 - g2, more)
+        _weigh_row(psi, start, work, lam, plane, get(ints, at + 2 * count), w01 + g2, more)
+        _weigh_row(psi, start, work, lam, plane, get(ints, at + 3 * count), w01 - g2, more)
+        _weigh_row(psi, start, work, lam, plane, get(ints, at + 4 * count), w10 + g2, more)
+        _weigh_row(psi, start, work, lam, plane, get(ints, at + 5 * count), w10 - g2, more)
+        _weigh_row(psi, start, work, lam, plane, get(ints, at + 6 * count), w11 + g2, more)
+        _weigh_row(psi, start, work, lam, plane, get(ints, at + 7 * count), w11 - g2, more)
 
 
 @jit
@@ -112,9 +139,13 @@ def start_lambda(psi, start, ints, floats, work, cotangents, first, count):
         total = vsplat(work, 0.0)
         if g == 0 and get(ints, TOTAL) >= 0:
             total = vload(work, values + size * get(ints, TOTAL))
-        unfold(ints, fold, work, values, total)
-        bits, buffer = get(ints, fold), place(ints, BUFFER)
-        _weigh(psi, start, ints, work, get(ints, fold + 1), rows >> bits, 1 << bits, buffer, g)
+        bits = get(ints, fold)
+        if rows >> bits == 1 and bits >= 3:
+            unfold(ints, fold, work, values, total, 3)
+            _weigh_eight(psi, start, ints, work, fold, values, g)
+        else:
+            unfold(ints, fold, work, values, total, 0)
+            _weigh(psi, start, ints, work, get(ints, fold + 1), rows >> bits, 1 << bits, place(ints, BUFFER), g)
     classes = get(ints, CLASSES)
     for k in range(n_classes):
         begin, end = get(ints, classes + k), get(ints, classes + k + 1)

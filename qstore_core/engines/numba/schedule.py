@@ -17,9 +17,7 @@ import numpy as np
 from ...angle import Angle, as_angle
 from ...plan import Diagonal, Factor, Plan, parity
 
-__all__ = ["BLOCK", "Phases", "Turn", "Turns", "blocks_of", "duals", "independent_groups", "rank", "schedule"]
-
-BLOCK = 3  # turns applied in one pass over memory: 2**3 vectors fit the registers
+__all__ = ["Phases", "Turn", "Turns", "blocks_of", "duals", "independent_groups", "rank", "schedule"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,18 +115,31 @@ def schedule(plan: Plan) -> list[Layer]:
     return [layer for layer in layers if (layer.turns if isinstance(layer, Turns) else layer.terms)]
 
 
-def blocks_of(turns: Sequence[Turn]) -> list[list[Turn]]:
-    """Group turns so that those of a block act on different bits of one relabelled index."""
-    left, blocks = list(turns), []
+def blocks_of(turns: Sequence[Turn], most: int) -> list[list[Turn]]:
+    """Group turns, at most `most` a block, so that those of a block act on different bits of one relabelled index."""
+    left, blocks = _mixed(turns), []
     while left:
         block: list[Turn] = [left[0]]
         skipped: list[Turn] = []
         for turn in left[1:]:
-            fits = len(block) < BLOCK and turn.independent(block) and all(turn.commutes(s) for s in skipped)
+            fits = len(block) < most and turn.independent(block) and all(turn.commutes(s) for s in skipped)
             (block if fits else skipped).append(turn)
         blocks.append(block)
         left = skipped
     return blocks
+
+
+def _mixed(turns: Sequence[Turn]) -> list[Turn]:
+    """Turns that all commute, first and second half in turn.
+
+    Rows that are powers of two apart share a set of the nearest cache, which holds a dozen of them: a block of nothing
+    but distant rows would throw out what it has just loaded.
+    """
+    if not all(a.commutes(b) for i, a in enumerate(turns) for b in turns[:i]):
+        return list(turns)
+    half = (len(turns) + 1) // 2
+    mixed = [t for pair in zip(turns[:half], turns[half:], strict=False) for t in pair]
+    return mixed + list(turns[half - 1 : half]) if len(turns) % 2 else mixed
 
 
 def _add_phase(layers: list[Layer], mask: int, angle: Angle) -> None:

@@ -1,6 +1,6 @@
 """Tables for the compiled kernels: a scheduled plan as one integer array and one float array.
 
-The kernels in `numba_kernels` interpret these tables; the fields of a record are read there in the order in which they
+The kernels in `kernels` interpret these tables; the fields of a record are read there in the order in which they
 are written here. Row numbers are multiplied by the number of lanes of a vector, so that they index elements.
 """
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from ...angle import Angle
 from ...plan import Plan
-from .schedule import BLOCK, Phases, Turn, Turns, blocks_of, duals, independent_groups, schedule
+from .schedule import Phases, Turn, Turns, blocks_of, duals, independent_groups, schedule
 
 __all__ = ["GRADIENT_ONLY", "HEADER", "LOW_ROWS", "PHASE", "TURN", "Program"]
 
@@ -30,7 +30,9 @@ WORK = (
 TURN = 0
 GRADIENT_ONLY = 1  # turns that the start state has in it already
 PHASE = 2
-STEP_SIZE, SHIFT_SIZE, PAIRED_SIZE = 10, 7, 13
+STEP_SIZE, SHIFT_SIZE, PAIRED_SIZE = 11, 7, 13
+_MOST_TURNS, _MOST_PAIRED = 4, 3
+"""Turns of one block that kernels know, and qubits whose X and Y are read together."""
 FOLD_MASKS = 32
 FOLD_SIZE = 2 + FOLD_MASKS
 LOW_ROWS = 64
@@ -56,7 +58,7 @@ class Program:
 
     def __init__(self, plan: Plan, lanes: int, dtype: np.dtype) -> None:
         """Lay out the tables."""
-        self.plan, self.lanes = plan, lanes
+        self.plan, self.lanes, self._block = plan, lanes, _block_size(lanes * dtype.itemsize)
         self._ints: list[np.ndarray] = [np.zeros(len(HEADER), dtype=np.int32)]
         self._n_ints = len(HEADER)
         self._floats: list[float] = []
@@ -165,13 +167,13 @@ class Program:
     def _turn_records(self, numbered: Sequence[tuple[Turn, int]], kind: int, real: bool) -> list[list[int]]:
         index = {id(turn): i for turn, i in numbered}
         records = []
-        for block in blocks_of([turn for turn, _ in numbered]):
+        for block in blocks_of([turn for turn, _ in numbered], self._block):
             reps, moves = self._put_rows(block)
             angles = [index[id(turn)] for turn in block]
             wanted = any(not self._angles[i].is_constant for i in angles)
             if kind == GRADIENT_ONLY and not wanted:
                 continue
-            angles += [0] * (BLOCK - len(angles))
+            angles += [0] * (_MOST_TURNS - len(angles))
             records.append([kind, int(real), int(wanted), len(block), reps, len(self._p) >> len(block), moves, *angles])
         return records
 
@@ -189,7 +191,7 @@ class Program:
         sampled = [mask for mask, i in terms.items() if i >= self._head["shared"]]
         applied = self._put_folds(sampled, SAMPLED_BITS, terms)
         wanted = any(not self._angles[i].is_constant for i in terms.values())
-        return [PHASE, int(real), int(wanted), table, folds[0], folds[1], applied[0], applied[1], 0, 0]
+        return [PHASE, int(real), int(wanted), table, folds[0], folds[1], applied[0], applied[1], 0, 0, 0]
 
     def _put_folds(self, masks: Sequence[int], size: int, numbers: dict[int, int]) -> tuple[int, int]:
         """Records `bits, order, number of each mask` (`FOLD_SIZE` numbers); returns (start, count)."""
@@ -243,7 +245,7 @@ class Program:
         """X and Y of single qubits in groups of two or three, other strings by their X part."""
         head = self._head
         paired = []
-        for block in blocks_of(_directions(by_shift)):
+        for block in blocks_of(_directions(by_shift), _MOST_PAIRED):
             if len(block) == 1:
                 continue
             reps, moves = self._put_rows(block)
@@ -322,6 +324,15 @@ class Program:
             total += -(-sizes[name] // 16) * 16
         head["places"] = self._put(places)
         return total
+
+
+def _block_size(width: int) -> int:
+    """Turns applied in one pass over memory: their 2**k rows stay in registers.
+
+    Args:
+        width: Bytes of a vector. Machines with vectors of 64 have 32 registers of them, others 16.
+    """
+    return _MOST_TURNS if width == 64 else 3
 
 
 def _combine(block: Sequence[Turn], member: int) -> int:
