@@ -29,6 +29,20 @@ _SLOW = 0.5  # seconds from which on a call's time is taken to grow in proportio
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
+def merged(passes: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Results of several passes over one point as one: medians of their medians; a failure stays one."""
+    out = passes[0]
+    for name, modes in out.items():
+        for mode, result in modes.items():
+            every = [p[name][mode] for p in passes]
+            failed = [r for r in every if r["status"] != "ok"]
+            if failed:
+                modes[mode] = failed[0]
+            else:
+                result["seconds"] = statistics.median(r["seconds"] for r in every)
+    return out
+
+
 class NoAnswerError(Exception):
     """A worker gave no answer; `status` names why."""
 

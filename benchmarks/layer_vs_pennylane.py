@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import statistics
 import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .lab import Lab
+from .lab import Lab, merged
 from .problem import Problem
 from .report import cell, seconds
 from .subjects import SUBJECTS
@@ -24,20 +22,6 @@ from .subjects import SUBJECTS
 PEER = "pennylane"
 LAYERS = ("torch-engine", "keras-xla")
 PASSES = 5  # over both measurements, so that a machine that slows down slows both
-
-
-def merged(passes: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The results of all passes as one: medians of their medians; a failure stays one."""
-    out = passes[0]
-    for name, modes in out.items():
-        for mode, result in modes.items():
-            every = [p[name][mode] for p in passes]
-            failed = [r for r in every if r["status"] != "ok"]
-            if failed:
-                modes[mode] = failed[0]
-            else:
-                result["seconds"] = statistics.median(r["seconds"] for r in every)
-    return out
 
 
 def main() -> None:
