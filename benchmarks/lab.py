@@ -29,20 +29,6 @@ _SLOW = 0.5  # seconds from which on a call's time is taken to grow in proportio
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
-def merged(passes: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Results of several passes over one point as one: medians of their medians; a failure stays one."""
-    out = passes[0]
-    for name, modes in out.items():
-        for mode, result in modes.items():
-            every = [p[name][mode] for p in passes]
-            failed = [r for r in every if r["status"] != "ok"]
-            if failed:
-                modes[mode] = failed[0]
-            else:
-                result["seconds"] = statistics.median(r["seconds"] for r in every)
-    return out
-
-
 class NoAnswerError(Exception):
     """A worker gave no answer; `status` names why."""
 
@@ -158,6 +144,14 @@ class Lab:
         """End the workers that wait for another point."""
         while self._idle:
             self._idle.popitem()[1].close()
+
+    def measure_by_turns(
+        self, points: Iterable[tuple[Problem, Sequence[str]]], passes: int, keep: bool = False
+    ) -> dict[str, dict[str, dict[str, Any]]]:
+        """Several points, each `passes` times in turn, so that a machine that slows down slows all: key → results."""
+        points = list(points)
+        every = [{p.key: self.measure(p, names, keep=keep) for p, names in points} for _ in range(passes)]
+        return {key: _merged([results[key] for results in every]) for key in every[0]}
 
     def measure(
         self, problem: Problem, names: Sequence[str], modes: Iterable[str] = MODES, keep: bool = False
@@ -286,3 +280,17 @@ def _summarise(result: dict[str, Any]) -> None:
         "best": min(samples),
         "calls": len(samples),
     }
+
+
+def _merged(passes: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Results of several passes over one point as one: medians of their medians; a failure stays one."""
+    out = passes[0]
+    for name, modes in out.items():
+        for mode, result in modes.items():
+            every = [p[name][mode] for p in passes]
+            failed = [r for r in every if r["status"] != "ok"]
+            if failed:
+                modes[mode] = failed[0]
+            else:
+                result["seconds"] = statistics.median(r["seconds"] for r in every)
+    return out

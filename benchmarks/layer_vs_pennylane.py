@@ -12,9 +12,8 @@ import os
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
-from .lab import Lab, merged
+from .lab import Lab
 from .problem import Problem
 from .report import cell, seconds
 from .subjects import SUBJECTS
@@ -43,13 +42,10 @@ def main() -> None:
             threads=arguments.threads,
             scratch=Path(scratch),
         )
-        passes: dict[str, list[dict[str, Any]]] = {"Z": [], "ZXY": []}
-        for _ in range(PASSES):
-            for bases, done in passes.items():
-                problem = Problem(arguments.qubits, arguments.batch, arguments.depth, bases)
-                done.append(lab.measure(problem, names, keep=True))
+        problems = {b: Problem(arguments.qubits, arguments.batch, arguments.depth, b) for b in ("Z", "ZXY")}
+        measured = lab.measure_by_turns([(p, names) for p in problems.values()], PASSES, keep=True)
         lab.close()
-        points = {bases: {"results": merged(done)} for bases, done in passes.items()}
+        points = {bases: {"results": measured[problem.key]} for bases, problem in problems.items()}
     print(
         f"{arguments.qubits} qubits, depth {arguments.depth}, batch {arguments.batch}, float32, {os.cpu_count()} cores"
     )

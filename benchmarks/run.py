@@ -10,7 +10,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from qstore_core import QuantumFeatureExtractor, lower
 from qstore_core.plan import Plan
 
 from .arithmetic import multiply_adds, peak, scheduled_multiply_adds
-from .lab import ROOT, Lab, merged
+from .lab import ROOT, Lab
 from .problem import Problem
 from .report import cell, write
 from .subjects import NOTHING, OURS, PEERS, SUBJECTS
@@ -135,7 +135,7 @@ def run(arguments: argparse.Namespace) -> None:
         for section, points in plan.items():
             lab = _lab(arguments, Path(scratch), lambda text: progress.update(task, description=text))
             done, kept_for = results.setdefault(section, {}), 0
-            together = _in_passes(lab, points) if section == "bases" and not done else {}
+            together = lab.measure_by_turns(points, PASSES) if section == "bases" and not done else {}
             for problem, names in points:
                 if problem.key in done:
                     progress.advance(task)
@@ -174,12 +174,6 @@ def run(arguments: argparse.Namespace) -> None:
     saved.write_text(json.dumps(results, indent=1))
     for path in write(results, output, name, docs=not arguments.quick and not arguments.output):
         console.print(f"wrote {path}")
-
-
-def _in_passes(lab: Lab, points: Sequence[tuple[Problem, tuple[str, ...]]]) -> dict[str, Any]:
-    """Results of several points by key, measured by turns, so that a machine that slows down slows all of them."""
-    every = [{problem.key: lab.measure(problem, names) for problem, names in points} for _ in range(PASSES)]
-    return {key: merged([results[key] for results in every]) for key in every[0]}
 
 
 def _lab(arguments: argparse.Namespace, scratch: Path, say: Any) -> Lab:
