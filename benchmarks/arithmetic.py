@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from qstore_core.plan import Diagonal, Plan
+from qstore_core.circuit.plan import Diagonal, Plan
 
 _REAL_AXES = ((0.0, 1.0, 0.0), (1.0, 0.0, 0.0))
 

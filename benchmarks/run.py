@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from qstore_core import QuantumFeatureExtractor, lower
-from qstore_core.plan import Plan
+from qstore_core.circuit.plan import Plan
 
 from .arithmetic import multiply_adds, peak, scheduled_multiply_adds
 from .lab import ROOT, Lab

@@ -4,11 +4,16 @@
 runner. `qstore_torch` and `qstore_tf` export the same layers for PyTorch and Keras.
 """
 
-from .ansatz import Ansatz, HardwareEfficient, RealAmplitudes, StronglyEntangling
-from .backend import CONTRACT_VERSION, Backend, Capabilities, Executable, RunReport, hookimpl
-from .circuit import Circuit
-from .compile import CacheInfo, cache_clear, cache_info
-from .encoding import IQP, ZZ, Amplitude, AngleEncoding, Basis, Encoding
+from .backends.contract import CONTRACT_VERSION, Backend, Capabilities, Executable, RunReport, hookimpl
+from .backends.jobs.policy import JobPolicy, with_jobs
+from .backends.registry import get_backend, list_backends, register_backend, unregister_backend
+from .backends.runner import close
+from .circuit.ansatz import Ansatz, HardwareEfficient, RealAmplitudes, StronglyEntangling
+from .circuit.circuit import Circuit
+from .circuit.encoding import IQP, ZZ, Amplitude, AngleEncoding, Basis, Encoding
+from .circuit.measurement import Expectation, Observable, Pauli, Probabilities
+from .circuit.plan import Plan, lower
+from .circuit.spec import LayerSpec
 from .errors import (
     BackendError,
     BackendUnavailableError,
@@ -29,16 +34,11 @@ from .errors import (
     TransientError,
     UnknownBackendError,
 )
-from .fallback import fallback_counts, reset_fallback_counts
-from .jobs import JobPolicy, with_jobs
-from .layers import QuantumEncoder, QuantumFeatureExtractor, QuantumLayer, QuantumPooling, QuantumReadout
-from .measurement import Expectation, Observable, Pauli, Probabilities
-from .plan import Plan, lower
-from .plugins import get_backend, list_backends, register_backend, unregister_backend
-from .profiling import profile
-from .provenance import LastRun
-from .runner import close
-from .spec import LayerSpec
+from .layers.numpy import QuantumEncoder, QuantumFeatureExtractor, QuantumLayer, QuantumPooling, QuantumReadout
+from .runtime.cache import CacheInfo, cache_clear, cache_info
+from .runtime.fallback import fallback_counts, reset_fallback_counts
+from .runtime.profiling import profile
+from .runtime.record import LastRun
 
 __version__ = "0.1.0"
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 from tensorflow.python.ops import control_flow_util  # the one place that knows of jit_compile=True
 
 from qstore_core import GradientError
-from qstore_core.program import LayerProgram
+from qstore_core.runtime.program import LayerProgram
 
 from .engine import TensorflowOps
 

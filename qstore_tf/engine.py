@@ -9,11 +9,11 @@ import numpy as np
 import tensorflow as tf
 
 from qstore_core import Capabilities, CapabilityError, Circuit, OptionError, hookimpl, lower
+from qstore_core.circuit.measurement import Measurement
 from qstore_core.engines.adjoint import value_and_pull
 from qstore_core.engines.array import ArrayProgram
 from qstore_core.engines.memory import check_memory
 from qstore_core.engines.ops import inverse_index
-from qstore_core.measurement import Measurement
 
 __all__ = ["TensorflowBackend", "TensorflowExecutable", "TensorflowOps"]
 

@@ -9,10 +9,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from qstore_core import InputError, LayerSpec, QstoreError, ShapeError, SpecError, definition, runner
-from qstore_core.definition import LayerDefinition
-from qstore_core.initial import Init, initial_theta
-from qstore_core.program import Execution, LayerProgram
+from qstore_core import InputError, LayerSpec, QstoreError, ShapeError, SpecError
+from qstore_core.backends import runner
+from qstore_core.circuit.initial import Init, initial_theta
+from qstore_core.layers import definition
+from qstore_core.layers.definition import LayerDefinition
+from qstore_core.runtime.program import Execution, LayerProgram
 
 from .bridge import host_call, may_call_host, refuse_gradient
 from .engine import TensorflowOps

@@ -8,11 +8,13 @@ from typing import Any, Self
 import torch
 from torch import nn
 
-from qstore_core import GradientError, InputError, LayerSpec, ShapeError, definition, runner
-from qstore_core.definition import LayerDefinition
-from qstore_core.initial import Init, initial_theta
-from qstore_core.layers import numbered
-from qstore_core.program import Execution, LayerProgram
+from qstore_core import GradientError, InputError, LayerSpec, ShapeError
+from qstore_core.backends import runner
+from qstore_core.circuit.initial import Init, initial_theta
+from qstore_core.layers import definition
+from qstore_core.layers.definition import LayerDefinition
+from qstore_core.layers.numpy import numbered
+from qstore_core.runtime.program import Execution, LayerProgram
 
 from .bridge import DirectCall, HostCall, TensorCall
 from .engine import TorchOps, full_precision, is_plain

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from qstore_core import GradientError
-from qstore_core.program import LayerProgram
+from qstore_core.runtime.program import LayerProgram
 
 from .engine import TorchOps, full_precision
 

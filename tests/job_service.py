@@ -28,7 +28,7 @@ from pathlib import Path
 import numpy as np
 
 from qstore_core import BackendError, Capabilities, Circuit, JobLostError, JobPolicy, TransientError
-from qstore_core.spec import measurement_from_dict, measurement_to_dict
+from qstore_core.circuit.spec import measurement_from_dict, measurement_to_dict
 
 FAULTS = (
     "delay",  # the answer comes late

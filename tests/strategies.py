@@ -23,8 +23,8 @@ from qstore_core import (
     Probabilities,
     RealAmplitudes,
 )
-from qstore_core import spec as specs
-from qstore_core.gates import GATES
+from qstore_core.circuit import spec as specs
+from qstore_core.circuit.gates import GATES
 
 from .faults import ERRORS, PLACES, TROUBLES, Fault
 

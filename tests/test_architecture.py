@@ -21,11 +21,6 @@ OUTSIDE_FILES = [path for folder in OUTSIDE for path in sorted(folder.rglob("*.p
 PUBLIC = [path for path in (*sorted(CORE.rglob("*.py")), *OUTSIDE_FILES) if not path.stem.startswith("_")]
 FRAMEWORKS = {"torch", "tensorflow", "keras", "jax", "numba", "llvmlite", "scipy", "qiskit", "pennylane"}
 
-# Imports inside functions that look ahead in the order, and why they may.
-LATER = {
-    ("program", "engines"),  # what an engine of ours would need is estimated before it is loaded
-}
-
 
 def modules_in_order():
     """The names in the first column of the module table of docs/architecture.md, top to bottom."""
@@ -59,18 +54,26 @@ def imports(path):
                 yield module, alias.name, node.lineno, id(node) in inside
 
 
+def in_table(module, order):
+    """The entry of the table that holds a module of the core: `engines` for all of its modules."""
+    parts = module.split(".")
+    for length in range(len(parts), 0, -1):
+        if (entry := "/".join(parts[:length])) in order:
+            return entry
+    return None
+
+
 def core_imports(path):
-    """Core modules that a file imports, as `(top-level name, line, whether inside a function)`."""
-    for module, name, line, inside in imports(path):
+    """Core modules that a file imports, as `(dotted name below qstore_core, line)`; "" for the package itself."""
+    for module, name, line, _ in imports(path):
         parts = module.split(".")
         if parts[0] != "qstore_core":
             continue
-        if len(parts) > 1:
-            yield parts[1], line, inside
-        elif name is not None and ((CORE / f"{name}.py").exists() or (CORE / name).is_dir()):
-            yield name, line, inside
-        else:
-            yield "__init__", line, inside
+        if name is not None and (
+            CORE.joinpath(*parts[1:], f"{name}.py").exists() or CORE.joinpath(*parts[1:], name).is_dir()
+        ):
+            parts.append(name)
+        yield ".".join(parts[1:]), line
 
 
 def targets(node):
@@ -137,17 +140,17 @@ assert (status["statevector"], status["torch"], status["tensorflow"]) == ("ready
 @pytest.mark.parametrize("path", sorted(CORE.rglob("*.py")), ids=lambda path: str(path.relative_to(CORE)))
 def test_each_core_module_imports_only_from_modules_before_it(path):
     order = modules_in_order()
-    here = path.relative_to(CORE).parts[0].removesuffix(".py")
-    if here == "__init__":
-        return
-    assert here in order, f"{here} is missing from the table in docs/architecture.md"
-    for module, line, inside_function in core_imports(path):
-        if inside_function and (here, module) in LATER:
-            continue
+    name = module_name(path).partition(".")[2]
+    if path.name == "__init__.py" and in_table(name, order) is None:
+        return  # a package that only holds modules
+    here = in_table(name, order)
+    assert here is not None, f"{name} is missing from the table in docs/architecture.md"
+    for module, line in core_imports(path):
         where = f"{path.relative_to(ROOT)}:{line}"
-        assert module != "__init__", f"{where}: import from the module, not from the package that imports this one"
-        assert module in order, f"{where}: {module} is missing from the table in docs/architecture.md"
-        assert order.index(module) <= order.index(here), f"{where}: {here} comes before {module}"
+        assert module, f"{where}: import from the module, not from the package that imports this one"
+        entry = in_table(module, order)
+        assert entry is not None, f"{where}: {module} is missing from the table in docs/architecture.md"
+        assert order.index(entry) <= order.index(here), f"{where}: {here} comes before {entry}"
 
 
 def test_the_table_lists_no_module_that_does_not_exist():

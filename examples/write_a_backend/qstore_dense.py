@@ -11,8 +11,8 @@ It declares no vjp: qstore gets exact gradients from it by the parameter-shift r
 import numpy as np
 
 from qstore_core import Capabilities, CapabilityError, OptionError, Probabilities, hookimpl
-from qstore_core.backend import check_options
-from qstore_core.gates import GATES
+from qstore_core.backends.contract import check_options
+from qstore_core.circuit.gates import GATES
 
 QSTORE_CONTRACT = 1
 PAULIS = {letter: GATES[letter.lower()].matrix() for letter in "XYZ"}

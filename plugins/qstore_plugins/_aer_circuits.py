@@ -17,8 +17,8 @@ from qiskit.circuit import Parameter, ParameterExpression
 from qiskit.quantum_info import Pauli, SparsePauliOp
 
 from qstore_core import BackendError, Circuit, RunReport
-from qstore_core.gates import GATES, Cnot
-from qstore_core.measurement import Measurement, Probabilities
+from qstore_core.circuit.gates import GATES, Cnot
+from qstore_core.circuit.measurement import Measurement, Probabilities
 
 from ._aer_register import add_turn
 from ._lowering import amplitude_angles, amplitude_gates, gate_angles

@@ -27,8 +27,8 @@ from qiskit.quantum_info import Statevector
 from qiskit_aer.library import SetStatevector
 
 from qstore_core import Circuit
-from qstore_core.gates import Axis
-from qstore_core.measurement import Measurement
+from qstore_core.circuit.gates import Axis
+from qstore_core.circuit.measurement import Measurement
 
 from ._lowering import AngleTable, Turned, turned
 from ._readout import Readout

@@ -12,8 +12,8 @@ from typing import Any
 from distributed import Client
 
 from qstore_core import BackendError, RunnerError
-from qstore_core.jobs import LoopLocal
-from qstore_core.runner import Runner
+from qstore_core.backends.jobs.policy import LoopLocal
+from qstore_core.backends.runner import Runner
 
 __all__ = ["Link"]
 

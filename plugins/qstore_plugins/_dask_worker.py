@@ -15,10 +15,10 @@ import numpy as np
 from distributed import get_worker
 
 from qstore_core import BackendError, Capabilities, Circuit, QstoreError, get_backend
-from qstore_core.backend import Backend, RunReport
-from qstore_core.compile import Recipe, compile_recipe, compiled
-from qstore_core.fallback import is_callers_mistake
-from qstore_core.spec import measurement_from_dict
+from qstore_core.backends.contract import Backend, RunReport
+from qstore_core.circuit.spec import measurement_from_dict
+from qstore_core.runtime.cache import Recipe, compile_recipe, compiled
+from qstore_core.runtime.fallback import is_callers_mistake
 
 __all__ = ["Failure", "Inner", "Problem", "Shard", "capabilities", "compute"]
 

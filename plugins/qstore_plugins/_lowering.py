@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from qstore_core import Circuit
-from qstore_core.angle import Angle, as_angle
-from qstore_core.gates import GATES, Axis, Cnot
+from qstore_core.circuit.angle import Angle, as_angle
+from qstore_core.circuit.gates import GATES, Axis, Cnot
 
 __all__ = ["AngleTable", "Turned", "amplitude_angles", "amplitude_gates", "gate_angles", "turned"]
 
@@ -26,7 +26,7 @@ class AngleTable:
         angles: One per column.
 
     Example:
-        >>> from qstore_core.angle import input_, weight
+        >>> from qstore_core.circuit.angle import input_, weight
         >>> table = AngleTable([2 * input_(0) + weight(0), weight(0)])
         >>> table.values(np.array([0.5]), np.array([[1.0], [3.0]]))
         array([[2.5, 0.5],

@@ -20,10 +20,10 @@ from pennylane.tape import QuantumScript
 from scipy.sparse import csr_matrix, diags_array
 
 from qstore_core import Circuit
-from qstore_core.angle import Angle
-from qstore_core.backend import RunReport
-from qstore_core.gates import Axis
-from qstore_core.measurement import Measurement
+from qstore_core.backends.contract import RunReport
+from qstore_core.circuit.angle import Angle
+from qstore_core.circuit.gates import Axis
+from qstore_core.circuit.measurement import Measurement
 
 from ._lowering import AngleTable, turned
 from ._readout import Readout

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qstore_core import Probabilities
-from qstore_core.measurement import Measurement
+from qstore_core.circuit.measurement import Measurement
 
 __all__ = ["Group", "Readout", "Samples", "SeedStream"]
 

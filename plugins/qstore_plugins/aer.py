@@ -13,8 +13,8 @@ from __future__ import annotations
 from typing import Any
 
 from qstore_core import BackendError, Capabilities, CapabilityError, Circuit, OptionError, hookimpl
-from qstore_core.backend import check_options
-from qstore_core.measurement import Measurement, Probabilities
+from qstore_core.backends.contract import check_options
+from qstore_core.circuit.measurement import Measurement, Probabilities
 
 __all__ = ["AerBackend", "qstore_backend"]
 

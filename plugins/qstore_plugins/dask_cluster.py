@@ -34,10 +34,10 @@ from qstore_core import (
     get_backend,
     hookimpl,
 )
-from qstore_core.backend import RunReport
-from qstore_core.circuit import whole_number
-from qstore_core.measurement import Measurement
-from qstore_core.spec import measurement_to_dict
+from qstore_core.backends.contract import RunReport
+from qstore_core.circuit.circuit import whole_number
+from qstore_core.circuit.measurement import Measurement
+from qstore_core.circuit.spec import measurement_to_dict
 
 if TYPE_CHECKING:
     from ._dask_link import Link

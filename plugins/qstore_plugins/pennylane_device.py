@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from qstore_core import Capabilities, CapabilityError, Circuit, OptionError, hookimpl
-from qstore_core.backend import check_options
+from qstore_core.backends.contract import check_options
+from qstore_core.circuit.measurement import Measurement
 from qstore_core.errors import nearest
-from qstore_core.measurement import Measurement
 
 __all__ = ["PennyLaneBackend", "qstore_backend"]
 

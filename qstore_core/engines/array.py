@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..angle import Angle
-from ..plan import Diagonal, Plan, Rotation
+from ..circuit.angle import Angle
+from ..circuit.plan import Diagonal, Plan, Rotation
 from .measuring import Measuring
 from .ops import Array, Ops, change_of_frame, frozen
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..plan import Frame, Plan
+from ..circuit.plan import Frame, Plan
 from .ops import Array, Ops, change_of_frame, frozen, linear_index
 
 __all__ = ["Measuring"]

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..plan import Frame
+from ..circuit.plan import Frame
 
 __all__ = ["Array", "Ops", "change_of_frame", "frozen", "inverse_index", "linear_index"]
 

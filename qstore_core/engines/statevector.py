@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Capabilities, hookimpl
-from ..circuit import Circuit
+from ..backends.contract import Capabilities, hookimpl
+from ..circuit.circuit import Circuit
+from ..circuit.measurement import Measurement
+from ..circuit.plan import Plan, lower
 from ..errors import CapabilityError, OptionError
-from ..measurement import Measurement
-from ..plan import Plan, lower
 from .adjoint import value_and_pull
 from .array import ArrayProgram
 from .memory import check_memory

@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from ..backends.registry import get_backend
+from ..circuit.measurement import Expectation
 from ..errors import CapabilityError, InputError, OptionError, QstoreError, ShapeError
-from ..layers import QuantumFeatureExtractor
-from ..measurement import Expectation
-from ..plugins import get_backend
+from ..layers.numpy import QuantumFeatureExtractor
 from ._values import random_point, rotations
 from .subject import ConformanceError, NotDeclared, Subject, arrays, check, same
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from ..circuit import Circuit
-from ..differentiate import ParameterShift, unshared
-from ..layers import QuantumFeatureExtractor
-from ..measurement import Expectation, Measurement
+from ..circuit.circuit import Circuit
+from ..circuit.measurement import Expectation, Measurement
+from ..layers.numpy import QuantumFeatureExtractor
+from ..runtime.gradients import ParameterShift, unshared
 from . import reference
 from ._values import random_point, rotations, unit
 from .subject import SEED, SIGMAS, ConformanceError, NotDeclared, Subject, arrays, check, same

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 
-from .. import runner
-from ..jobs import JobExecutable
-from ..measurement import Expectation
+from ..backends import runner
+from ..backends.jobs.policy import JobExecutable
+from ..circuit.measurement import Expectation
 from . import reference
 from ._values import random_point, rotations
 from .subject import ConformanceError, NotDeclared, Subject, arrays, check, same

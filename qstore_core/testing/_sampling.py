@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..circuit import Circuit
+from ..circuit.circuit import Circuit
+from ..circuit.measurement import Expectation, Probabilities
 from ..errors import CapabilityError
-from ..measurement import Expectation, Probabilities
 from . import reference
 from ._values import random_point, rotations
 from .subject import SIGMAS, ConformanceError, NotDeclared, Subject, check, same

@@ -6,12 +6,12 @@ import math
 
 import numpy as np
 
-from ..backend import contract_problems
-from ..circuit import Circuit
+from ..backends.contract import contract_problems
+from ..circuit.circuit import Circuit
+from ..circuit.gates import GATES
+from ..circuit.measurement import Expectation, Observable, Pauli, Probabilities
 from ..errors import CapabilityError
-from ..gates import GATES
-from ..layers import QuantumFeatureExtractor
-from ..measurement import Expectation, Observable, Pauli, Probabilities
+from ..layers.numpy import QuantumFeatureExtractor
 from . import reference
 from .subject import SEED, ConformanceError, NotDeclared, Subject, arrays, check, same, shaped
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from ..backend import CONTRACT_VERSION, Backend
+from ..backends.contract import CONTRACT_VERSION, Backend
 from ..errors import SpecError, nearest
 from . import _behaviour, _gradients, _jobs, _sampling, _values  # noqa: F401 - their checks
 from .subject import Check, ConformanceError, Subject, registered

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..circuit import Circuit
-from ..gates import GATES
-from ..measurement import Measurement, Probabilities
+from ..circuit.circuit import Circuit
+from ..circuit.gates import GATES
+from ..circuit.measurement import Measurement, Probabilities
 
 __all__ = ["outputs", "scales"]
 

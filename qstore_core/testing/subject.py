@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Backend
-from ..circuit import Circuit
-from ..compile import Recipe, compile_recipe
+from ..backends.contract import Backend
+from ..backends.registry import get_backend
+from ..circuit.circuit import Circuit
+from ..circuit.measurement import Measurement, Probabilities
 from ..errors import CapabilityError
-from ..measurement import Measurement, Probabilities
-from ..plugins import get_backend
+from ..runtime.cache import Recipe, compile_recipe
 from . import reference
 
 __all__ = [

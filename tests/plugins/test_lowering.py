@@ -10,7 +10,7 @@ from qstore_plugins._lowering import amplitude_angles, amplitude_gates, gate_ang
 from qstore_plugins._readout import Readout
 
 from qstore_core import Circuit, Expectation, Pauli, Probabilities
-from qstore_core.gates import GATES
+from qstore_core.circuit.gates import GATES
 from tests.reference import apply, difference_vjp, simulate, state
 from tests.strategies import problems
 from tests.tolerances import EXACT, EXACT_GRADIENT, FINITE_DIFFERENCE, allow

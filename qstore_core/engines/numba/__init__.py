@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from ...backend import Capabilities, check_options, hookimpl
-from ...circuit import Circuit
+from ...backends.contract import Capabilities, check_options, hookimpl
+from ...circuit.circuit import Circuit
+from ...circuit.measurement import Measurement
+from ...circuit.plan import Plan, lower
 from ...errors import CapabilityError, OptionError
-from ...measurement import Measurement
-from ...plan import Plan, lower
 from ..memory import check_memory
 from .tables import Program
 from .threads import run_all, thread_count

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ...angle import Angle, as_angle
-from ...plan import Diagonal, Factor, Plan, parity
+from ...circuit.angle import Angle, as_angle
+from ...circuit.plan import Diagonal, Factor, Plan, parity
 
 __all__ = ["Phases", "Turn", "Turns", "blocks_of", "duals", "independent_groups", "rank", "schedule"]
 

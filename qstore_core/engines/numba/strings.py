@@ -7,20 +7,7 @@ treated at once on four or eight rows in registers; the others, one X part at a 
 
 from __future__ import annotations
 
-from .common import (
-    LAMBDA,
-    N_PAIRED,
-    N_SHIFTS,
-    PAIRED,
-    PLANE,
-    SHIFTS,
-    VALUE,
-    add_to,
-    inline,
-    jit,
-    place,
-    table_sizes,
-)
+from .common import LAMBDA, N_PAIRED, N_SHIFTS, PAIRED, PLANE, SHIFTS, VALUE, add_to, inline, jit, place, table_sizes
 from .simd import get, lanes, vfma, vfnma, vload, vsplat, vstore
 from .tables import PAIRED_SIZE, SHIFT_SIZE
 

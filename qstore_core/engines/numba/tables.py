@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ...angle import Angle
-from ...plan import Plan
+from ...circuit.angle import Angle
+from ...circuit.plan import Plan
 from .schedule import Phases, Turn, Turns, blocks_of, duals, independent_groups, schedule
 
 __all__ = ["GRADIENT_ONLY", "HEADER", "LOW_ROWS", "PHASE", "TURN", "Program"]

@@ -1,0 +1,172 @@
+"""The contract that backends implement. A backend compiles circuits; an executable runs one.
+
+Contract version 1. A plugin module has one hook implementation and one entry point in group `qstore.backends`:
+
+    from qstore_core import hookimpl
+
+    QSTORE_CONTRACT = 1     # the contract version it was written for; 1 where it says nothing
+
+    @hookimpl
+    def qstore_backend(options: dict) -> Backend:
+        check_options(options, ("device",), backend="mine")
+        return MyBackend(**options)
+
+The hook is called once per set of options as long as these are plain values (numbers, strings, tuples of them): the
+backend is then shared by all layers that ask for it, in all threads. It may import heavy libraries: an ImportError
+from the module or the hook becomes a `BackendUnavailableError` with the command that mends it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import pluggy
+
+from ..circuit.circuit import Circuit
+from ..circuit.measurement import Measurement
+from ..errors import OptionError, nearest
+
+__all__ = [
+    "CONTRACT_VERSION",
+    "Backend",
+    "Capabilities",
+    "Executable",
+    "RunReport",
+    "check_options",
+    "contract_problems",
+    "hookimpl",
+]
+
+CONTRACT_VERSION = 1
+
+hookimpl = pluggy.HookimplMarker("qstore")
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a backend can do.
+
+    Attributes:
+        exact: shots=None gives expectation values and probabilities as the circuit has them.
+        shots: shots=N is accepted and samples.
+        vjp: Executables have `vjp`: exact gradients for theta and all inputs, amplitudes included.
+        framework: "torch" or "tensorflow": executables have `apply` on that framework's tensors.
+        remote: Running is I/O; it may be slow and it may fail.
+        max_qubits: Most qubits it takes; None where only memory limits.
+    """
+
+    exact: bool = True
+    shots: bool = False
+    vjp: bool = False
+    framework: str | None = None
+    remote: bool = False
+    max_qubits: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class RunReport:
+    """What a backend knows about one call, besides the outputs.
+
+    Attributes:
+        jobs: Ids of the jobs whose outputs were used, in the order of the rows.
+        retries: How often something was tried again.
+        resumed: Jobs that were submitted earlier, and fetched now.
+        std_error: Standard errors (B, O) of sampled outputs.
+    """
+
+    jobs: tuple[str, ...] = ()
+    retries: int = 0
+    resumed: int = 0
+    std_error: np.ndarray | None = None
+
+
+@runtime_checkable
+class Executable(Protocol):
+    """A compiled circuit. `inputs` columns are first the circuit's amplitudes (unit rows), then its angles.
+
+    Optional methods: `value_and_report(theta, inputs) → outputs, RunReport` in place of forward;
+    `vjp(theta, inputs, cotangents (B, O)) → (d_theta (W,), d_inputs (B, I))` and
+    `value_and_vjp(theta, inputs) → outputs, pullback(cotangents)` where capabilities.vjp;
+    `apply(theta, inputs)` on tensors where capabilities.framework.
+    """
+
+    def forward(self, theta: np.ndarray, inputs: np.ndarray) -> np.ndarray:
+        """`theta` (W,) and `inputs` (B, I), C-contiguous and of the executable's dtype → outputs (B, O)."""
+        ...
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """Compiles circuits. Must be safe to use from several threads."""
+
+    name: str
+    capabilities: Capabilities
+
+    def compile(
+        self,
+        circuit: Circuit,
+        measurement: Measurement,
+        *,
+        dtype: str = "float32",
+        shots: int | None = None,
+        seed: int | None = None,
+    ) -> Any:
+        """An `Executable` for a circuit and its measurement."""
+        ...
+
+
+def check_options(options: Mapping[str, object], known: Iterable[str] = (), *, backend: str) -> None:
+    """Refuse options that a backend does not have; for the first line of a hook.
+
+    Args:
+        options: As the hook received them.
+        known: Names of the options there are.
+        backend: Name of the backend, for the message.
+
+    Raises:
+        OptionError: with the nearest name that exists.
+
+    Example:
+        >>> check_options({"device": "GPU"}, ("device", "method"), backend="aer")
+        >>> check_options({"devise": "GPU"}, ("device", "method"), backend="aer")
+        Traceback (most recent call last):
+        ...
+        qstore_core.errors.OptionError: backend 'aer' has no option 'devise'. Options: device, method. Did you ...
+    """
+    names = sorted(known)
+    for option in options:
+        if option not in names:
+            have = f"Options: {', '.join(names)}." if names else "It has none."
+            raise OptionError(
+                f"backend {backend!r} has no option {option!r}. {have}{nearest(option, names)}",
+                argument=option,
+                backend=backend,
+            )
+
+
+def contract_problems(backend: object) -> list[str]:
+    """What keeps an object from being a `Backend`, in words; an empty list where nothing does.
+
+    Example:
+        >>> contract_problems(object())
+        ['no name', 'no capabilities', 'no method compile']
+    """
+    problems = []
+    name = getattr(backend, "name", None)
+    if name is None:
+        problems.append("no name")
+    elif not isinstance(name, str) or not name:
+        problems.append(f"name is {name!r}, not a string")
+    capabilities = getattr(backend, "capabilities", None)
+    if capabilities is None:
+        problems.append("no capabilities")
+    elif not isinstance(capabilities, Capabilities):
+        problems.append(f"capabilities is {type(capabilities).__name__}, not qstore_core.Capabilities")
+    if not callable(getattr(backend, "compile", None)):
+        problems.append("no method compile")
+    if isinstance(backend, type) and not problems:
+        problems.append("it is a class, not an instance")
+    return problems

@@ -1,0 +1,140 @@
+"""The layers on NumPy arrays.
+
+Example:
+    >>> import numpy as np
+    >>> layer = QuantumFeatureExtractor(2, depth=1, encoding="angle", init="zeros")
+    >>> layer(np.array([[0.0, np.pi]])).round(6)   # ⟨Z⟩ = cos x, and the CNOT leaves parities
+    array([[ 1., -1.]])
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from typing import Any
+
+import numpy as np
+
+from ..backends import runner
+from ..circuit.initial import Init, initial_theta
+from ..circuit.spec import LayerSpec
+from ..errors import ShapeError
+from ..runtime.program import Execution, LayerProgram
+from . import definition
+from .definition import LayerDefinition
+
+__all__ = [
+    "NumpyLayer",
+    "QuantumEncoder",
+    "QuantumFeatureExtractor",
+    "QuantumLayer",
+    "QuantumPooling",
+    "QuantumReadout",
+    "numbered",
+]
+
+_numbers: dict[str, itertools.count] = {}
+_numbers_lock = threading.Lock()
+
+
+class NumpyLayer(LayerDefinition):
+    """Base of the NumPy layers: callable, with `vjp` for gradients."""
+
+    def _define(  # type: ignore[override]
+        self,
+        spec: LayerSpec,
+        execution: Execution,
+        init: Init,
+        config: dict[str, Any],
+        *,
+        name: str | None = None,
+    ) -> None:
+        self.name = name or numbered(type(self).__name__)
+        self._config = config
+        self._program = LayerProgram(spec, execution, name=self.name)
+        self._theta = initial_theta(init, spec.n_weights, execution.seed)
+
+    @property
+    def theta(self) -> np.ndarray:
+        """The trainable angles, float64 (W,), radians. Assign to set them."""
+        return self._theta
+
+    @theta.setter
+    def theta(self, value: Any) -> None:
+        array = np.array(value, dtype=np.float64)
+        if array.shape != self._theta.shape:
+            raise ShapeError(
+                f"{self.name}: theta has shape {self._theta.shape}, received {array.shape}.",
+                expected=self._theta.shape,
+                received=array.shape,
+            )
+        self._theta = array
+
+    def get_config(self) -> dict[str, Any]:
+        """Constructor arguments."""
+        return self.config()
+
+    def __call__(self, x: Any) -> np.ndarray:
+        """Features (…, F) → outputs (…, O)."""
+        return self._program.forward(self._theta, x)
+
+    async def call_async(self, x: Any) -> np.ndarray:
+        """The same without blocking the running event loop."""
+        return await runner.to_thread(self._program.forward, self._theta, np.array(x))
+
+    def vjp(self, x: Any, cotangents: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Pull output cotangents back to weights and inputs.
+
+        Args:
+            x: Features (…, F).
+            cotangents: dL/d(output), (…, O).
+
+        Returns:
+            `(d_theta (W,), d_inputs like x)`.
+
+        Example:
+            >>> layer = QuantumFeatureExtractor(1, depth=1, encoding="angle", init="zeros")
+            >>> layer.vjp(np.array([[0.3]]), np.array([[1.0]]))[1].round(4)   # d cos(x) = -sin(0.3)
+            array([[-0.2955]])
+        """
+        outputs, pullback = self._program.value_and_vjp(self._theta, x)
+        cotangents = np.asarray(cotangents)
+        if cotangents.shape != outputs.shape:
+            raise ShapeError(
+                f"{self.name}: cotangents have the outputs' shape {outputs.shape}, received {cotangents.shape}.",
+                expected=outputs.shape,
+                received=cotangents.shape,
+            )
+        d_theta, d_x = pullback(cotangents)
+        assert d_x is not None
+        return d_theta, d_x
+
+    def __repr__(self) -> str:
+        return f"<{self.name}: {self.spec.n_qubits} qubits, {self.spec.n_weights} weights, backend {self.backend_name}>"
+
+
+def numbered(class_name: str) -> str:
+    """Name a layer that was given none: "QuantumReadout", then "QuantumReadout_1" and so on."""
+    with _numbers_lock:
+        number = next(_numbers.setdefault(class_name, itertools.count()))
+    return class_name if number == 0 else f"{class_name}_{number}"
+
+
+class QuantumEncoder(definition.QuantumEncoder, NumpyLayer):
+    __doc__ = definition.QuantumEncoder.__doc__
+
+
+class QuantumFeatureExtractor(definition.QuantumFeatureExtractor, NumpyLayer):
+    __doc__ = definition.QuantumFeatureExtractor.__doc__
+
+
+class QuantumPooling(definition.QuantumPooling, NumpyLayer):
+    __doc__ = definition.QuantumPooling.__doc__
+
+
+class QuantumReadout(definition.QuantumReadout, NumpyLayer):
+    __doc__ = definition.QuantumReadout.__doc__
+
+
+class QuantumLayer(definition.QuantumLayer, NumpyLayer):
+    __doc__ = definition.QuantumLayer.__doc__

@@ -1,0 +1,166 @@
+"""`Execution`: how a layer is computed, as opposed to what it computes; and who computes it, first to last resort."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.util import find_spec
+from typing import Any
+
+from ..backends.contract import Backend
+from ..backends.registry import get_backend, list_backends
+from ..circuit.circuit import whole_number
+from ..errors import CapabilityError, GradientError, SpecError, UnknownBackendError, nearest
+
+__all__ = ["FALLBACK_VARIABLE", "OWN_ENGINES", "Execution", "choose_backend", "fallback_backends"]
+
+OWN_ENGINES = ("statevector", "numba", "torch", "tensorflow")
+FALLBACK_VARIABLE = "QSTORE_FALLBACK"
+_GRADIENTS = ("auto", "adjoint", "parameter-shift", "finite-difference", "spsa")
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a layer is computed, as opposed to what it computes (`LayerSpec`).
+
+    Attributes:
+        backend: Name ("name:device" for a backend of devices), a `Backend`, or "auto".
+        shots: Samples per circuit; None for exact values.
+        gradient: "auto", "adjoint", "parameter-shift", or an approximation: "finite-difference", "spsa".
+        fallback: "auto" (QSTORE_FALLBACK where it is set; else the local exact simulator for backends that are not
+            ours), None, a name or names.
+        seed: Of sampling, of the random directions of "spsa" and of the initial theta.
+    """
+
+    backend: Any = "auto"
+    shots: int | None = None
+    gradient: str = "auto"
+    fallback: Any = "auto"
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without a backend."""
+        for argument, least, meaning in (("shots", 1, "exact"), ("seed", 0, "a new one each time")):
+            value = getattr(self, argument)
+            if value is None:
+                continue
+            number = whole_number(value)
+            if number is None or number < least:
+                raise SpecError(
+                    f"{argument} is None ({meaning}) or a whole number of at least {least}, received {value!r}.",
+                    argument=argument,
+                )
+            object.__setattr__(self, argument, number)
+        if isinstance(self.gradient, str):
+            object.__setattr__(self, "gradient", self.gradient.replace("_", "-"))
+        if self.gradient not in _GRADIENTS:
+            raise SpecError(
+                f"no gradient method {self.gradient!r}. Known: {', '.join(_GRADIENTS)}."
+                f"{nearest(str(self.gradient), _GRADIENTS)}",
+                argument="gradient",
+            )
+        if self.gradient == "adjoint" and self.shots is not None:
+            raise CapabilityError(
+                f"adjoint differentiation needs the statevector, but the layer asks for shots={self.shots}. "
+                'Use gradient="parameter-shift", or shots=None.'
+            )
+
+    def check(self, backend: Backend, n_qubits: int) -> None:
+        """Refuse what `backend` cannot do, before anything runs.
+
+        Raises:
+            CapabilityError: it does not sample, does nothing else, or has too few qubits.
+            GradientError: it has no adjoint gradients, which were asked for.
+        """
+        capabilities, shots = backend.capabilities, self.shots
+        if shots is not None and not capabilities.shots:
+            raise CapabilityError(
+                f"backend {backend.name!r} computes exact values, but the layer asks for shots={shots}. "
+                "Use shots=None, or a backend that samples.",
+                backend=backend.name,
+            )
+        if shots is None and not capabilities.exact:
+            raise CapabilityError(
+                f"backend {backend.name!r} can only sample. Give the layer shots=, for example shots=1024.",
+                backend=backend.name,
+            )
+        if capabilities.max_qubits is not None and n_qubits > capabilities.max_qubits:
+            raise CapabilityError(
+                f"backend {backend.name!r} takes at most {capabilities.max_qubits} qubits, the layer has {n_qubits}.",
+                backend=backend.name,
+            )
+        if self.gradient == "adjoint" and not capabilities.vjp:
+            raise GradientError(
+                f'backend {backend.name!r} has no adjoint gradients. Use gradient="parameter-shift" or "auto".',
+                backend=backend.name,
+            )
+
+
+def choose_backend(framework: str | None, shots: int | None) -> tuple[str, str]:
+    """The backend that "auto" stands for, and why."""
+    if shots is not None:
+        raise CapabilityError(
+            f"shots={shots} needs a backend that samples. Name one: {', '.join(_other_names()) or 'none is installed'}."
+        )
+    if _has_numba():
+        return "numba", "the fastest engine on a CPU"
+    return framework or "statevector", 'numba, which is faster on a CPU, is not installed: pip install "qstore[fast]"'
+
+
+def _other_names() -> list[str]:
+    return [info.name for info in list_backends() if info.name not in OWN_ENGINES]
+
+
+@lru_cache(maxsize=1)
+def _has_numba() -> bool:
+    return find_spec("numba") is not None and any(info.name == "numba" for info in list_backends())
+
+
+def fallback_backends(fallback: Any, first: Backend) -> tuple[Backend, ...]:
+    """What computes when `first` fails, in this order.
+
+    Args:
+        fallback: As in `Execution`.
+        first: The layer's backend.
+
+    Raises:
+        SpecError: QSTORE_FALLBACK is neither "none", "auto" nor names with commas.
+        UnknownBackendError: no backend has one of the names.
+    """
+    if fallback is None:
+        return ()
+    if isinstance(fallback, str) and fallback == "auto":
+        asked = _from_environment()
+        if first.name in OWN_ENGINES:  # an error there is a bug, not an outage
+            return ()
+        if asked is None:
+            return (get_backend("statevector"),)
+        return tuple(_named_in_environment(name) for name in asked if name != first.name)
+    if isinstance(fallback, str) or not isinstance(fallback, Sequence):
+        return (get_backend(fallback),)
+    return tuple(get_backend(name) for name in fallback)
+
+
+def _from_environment() -> tuple[str, ...] | None:
+    """Names in QSTORE_FALLBACK; None where it is not set, or "auto"."""
+    value = os.environ.get(FALLBACK_VARIABLE, "").strip()
+    if value in ("", "auto"):
+        return None
+    if value == "none":
+        return ()
+    names = tuple(name.strip() for name in value.split(","))
+    if not all(names) or "none" in names or "auto" in names:
+        raise SpecError(
+            f"{FALLBACK_VARIABLE} is 'none', 'auto', or names of backends with commas between, received {value!r}.",
+            argument=FALLBACK_VARIABLE,
+        )
+    return names
+
+
+def _named_in_environment(name: str) -> Backend:
+    try:
+        return get_backend(name)
+    except UnknownBackendError as error:
+        raise UnknownBackendError(f"{FALLBACK_VARIABLE}: {error}", backend=name) from None

@@ -1,0 +1,140 @@
+"""Fallback: another backend computes the same circuit, and says so.
+
+A fallback is taken on a backend's failure only, never on the caller's own mistake. Each one is counted and logged,
+and warned about once per layer and cause.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import warnings
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from ..errors import (
+    BackendError,
+    CapabilityError,
+    FallbackWarning,
+    InputError,
+    QstoreError,
+    ResourceLimitError,
+    RunnerError,
+    ShapeError,
+    SpecError,
+)
+
+__all__ = ["FallbackEvent", "Ladder", "fallback_counts", "is_callers_mistake", "reset_fallback_counts"]
+
+_T = TypeVar("_T")
+_log = logging.getLogger("qstore.fallback")
+_lock = threading.Lock()
+_counts: Counter[FallbackEvent] = Counter()
+
+
+@dataclass(frozen=True)
+class FallbackEvent:
+    """One kind of fallback: which layer, from which backend to which, and why."""
+
+    layer: str
+    failed: str
+    used: str
+    cause: str
+
+
+def fallback_counts() -> dict[FallbackEvent, int]:
+    """How often each kind of fallback was taken in this process.
+
+    Example:
+        >>> reset_fallback_counts()
+        >>> fallback_counts()
+        {}
+    """
+    with _lock:
+        return dict(_counts)
+
+
+def reset_fallback_counts() -> None:
+    """Set the counters to zero."""
+    with _lock:
+        _counts.clear()
+
+
+def is_callers_mistake(error: BaseException) -> bool:
+    """True for errors that another backend would meet as well."""
+    kinds = (ShapeError, InputError, SpecError, CapabilityError, RunnerError, ResourceLimitError)
+    return isinstance(error, kinds) or not isinstance(error, Exception)
+
+
+class Ladder:
+    """The backends of one layer, first to last resort.
+
+    Args:
+        layer: Name of the layer, for messages.
+        rungs: Names of the backends.
+    """
+
+    def __init__(self, layer: str, rungs: Sequence[str]) -> None:
+        """Start with nothing warned."""
+        self.layer, self.rungs = layer, tuple(rungs)
+        self.counts: Counter[FallbackEvent] = Counter()
+        self._warned: set[tuple[str, str]] = set()
+        self._lock = threading.Lock()
+
+    def climb(
+        self, attempt: Callable[[int], _T], start: int = 0, *, failures: list[str] | None = None
+    ) -> tuple[_T, int]:
+        """Try `attempt(rung)` from rung `start` on.
+
+        Args:
+            attempt: Computes on one backend, or raises.
+            start: The first rung.
+            failures: Told what failed before the rung that computed, as "backend: error".
+
+        Returns:
+            The result, and the number of the rung that computed it.
+
+        Raises:
+            BackendError: the last rung failed; the causes are chained. Other errors of ours keep their class.
+        """
+        for number in range(start, len(self.rungs)):
+            try:
+                return attempt(number), number
+            except BaseException as error:
+                if is_callers_mistake(error):
+                    raise
+                if number + 1 == len(self.rungs):
+                    if isinstance(error, QstoreError):
+                        raise
+                    raise BackendError(
+                        f"backend {self.rungs[number]!r} failed in layer {self.layer!r}: "
+                        f"{type(error).__name__}: {error}",
+                        backend=self.rungs[number],
+                        cause=error,
+                    ) from error
+                cause = self._note(number, error)
+                if failures is not None:
+                    failures.append(f"{self.rungs[number]}: {type(cause).__name__}: {cause}")
+        raise BackendError(f"layer {self.layer!r} has no backend left to try.")
+
+    def _note(self, number: int, error: BaseException) -> BaseException:
+        failed, used = self.rungs[number], self.rungs[number + 1]
+        cause = error.cause if isinstance(error, BackendError) and error.cause is not None else error
+        event = FallbackEvent(self.layer, failed, used, type(cause).__name__)
+        with _lock:
+            _counts[event] += 1
+        with self._lock:
+            self.counts[event] += 1
+            first = (failed, event.cause) not in self._warned
+            self._warned.add((failed, event.cause))
+        text = (
+            f"layer {self.layer!r}: backend {failed!r} failed ({type(cause).__name__}: {cause}); "
+            f"{used!r} computes the same circuit. Use fallback=None to raise instead."
+        )
+        # With the traceback once: an outage of hours must not fill a disk.
+        _log.warning(text, extra={"qstore_event": event}, exc_info=error if first else None)
+        if first:
+            warnings.warn(FallbackWarning(text, backend=failed, used=used, cause=cause), stacklevel=2)
+        return cause

@@ -1,0 +1,201 @@
+"""The circuit cache: least recently used out first, compiled once by many threads, no failures kept."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from qstore_core import (
+    Capabilities,
+    Circuit,
+    Expectation,
+    QuantumFeatureExtractor,
+    cache_clear,
+    cache_info,
+    get_backend,
+)
+from qstore_core.runtime.cache import CacheInfo, Recipe, _Cache, compiled
+
+pytestmark = pytest.mark.usefixtures("empty_cache")
+
+
+def waiting_in_the_cache():
+    """How many threads wait for another one's compilation: those whose innermost frame is the cache's own."""
+    code = _Cache.get.__code__
+    return sum(frame.f_code is code for frame in sys._current_frames().values())
+
+
+def circuit(angle=0.0):
+    c = Circuit(1)
+    c.ry(angle + c.weights(1)[0], 0)
+    return c
+
+
+class Counting:
+    """The statevector engine, with a count of what was compiled; `before` runs ahead of each compilation."""
+
+    name = "counting"
+    capabilities = Capabilities()
+
+    def __init__(self, before=lambda: None):
+        self.compiled, self.before = [], before
+
+    def compile(self, circuit, measurement, **arguments):
+        self.before()
+        self.compiled.append((circuit, measurement, arguments))
+        return get_backend("statevector").compile(circuit, measurement, **arguments)
+
+
+def recipe(backend, angle=0.0, **changes):
+    return replace(Recipe(circuit(angle), Expectation("Z"), backend), **changes)
+
+
+def test_the_same_circuit_is_compiled_once():
+    backend = Counting()
+    first = compiled(recipe(backend))
+    assert compiled(recipe(backend)) is first  # equal, not identical, recipes
+    assert len(backend.compiled) == 1
+    assert cache_info() == CacheInfo(hits=1, misses=1, maxsize=256, currsize=1)
+
+
+def test_the_backend_gets_what_the_recipe_says():
+    backend = Counting()
+    compiled(recipe(backend, dtype="float64", seed=3))
+    ((built, measurement, arguments),) = backend.compiled
+    assert (built, measurement) == (circuit(), Expectation("Z"))
+    assert arguments == {"dtype": "float64", "shots": None, "seed": 3}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"dtype": "float64"}, {"seed": 1}, {"measurement": Expectation("X")}, {"circuit": circuit(0.5)}],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_what_makes_a_difference(changes):
+    backend = Counting()
+    assert compiled(recipe(backend)) is not compiled(recipe(backend, **changes))
+    assert len(backend.compiled) == 2
+
+
+def test_two_instances_of_a_backend_are_two_backends():
+    one, two = Counting(), Counting()
+    compiled(recipe(one))
+    compiled(recipe(two))
+    assert len(one.compiled) == len(two.compiled) == 1
+
+
+def test_the_least_recently_used_goes_first():
+    backend = Counting()
+    cache = _Cache(maxsize=2)
+    a, b, c = (recipe(backend, angle) for angle in (0.1, 0.2, 0.3))
+    cache.get(a)
+    cache.get(b)
+    cache.get(a)  # now b is the older one
+    cache.get(c)
+    assert cache.info() == CacheInfo(hits=1, misses=3, maxsize=2, currsize=2)
+    cache.get(a)
+    assert cache.info().hits == 2
+    cache.get(b)
+    assert cache.info().misses == 4
+
+
+def test_clearing():
+    backend = Counting()
+    compiled(recipe(backend))
+    cache_clear()
+    assert cache_info() == CacheInfo(hits=0, misses=0, maxsize=256, currsize=0)
+    compiled(recipe(backend))
+    assert len(backend.compiled) == 2
+
+
+def test_many_threads_at_once_compile_once():
+    threads = 8
+    together = threading.Barrier(threads)
+
+    def until_the_others_wait():
+        while waiting_in_the_cache() < threads - 1:
+            threading.Event().wait(0.001)
+
+    backend = Counting(until_the_others_wait)
+
+    def ask():
+        together.wait()
+        return compiled(recipe(backend))
+
+    with ThreadPoolExecutor(threads) as pool:
+        results = [future.result() for future in [pool.submit(ask) for _ in range(threads)]]
+    assert len(backend.compiled) == 1
+    assert all(result is results[0] for result in results)
+    assert cache_info() == CacheInfo(hits=threads - 1, misses=1, maxsize=256, currsize=1)
+
+
+def test_different_circuits_compile_at_the_same_time():
+    """Each compilation waits for the other to begin: one lock for all would never get there."""
+    both = threading.Barrier(2, timeout=30)
+    backend = Counting(both.wait)
+    with ThreadPoolExecutor(2) as pool:
+        futures = [pool.submit(compiled, recipe(backend, angle)) for angle in (0.1, 0.2)]
+        assert all(future.result() for future in futures)
+
+
+class Failing(Counting):
+    def __init__(self, failures):
+        super().__init__(self.fail)
+        self.failures, self.asked = failures, 0
+
+    def fail(self):
+        self.asked += 1
+        if self.asked <= self.failures:
+            raise RuntimeError(f"failure {self.asked}")
+
+
+def test_a_failure_is_not_kept():
+    backend = Failing(2)
+    for attempt in (1, 2):
+        with pytest.raises(RuntimeError, match=f"failure {attempt}"):
+            compiled(recipe(backend))
+        assert cache_info() == CacheInfo(hits=0, misses=0, maxsize=256, currsize=0)
+    assert compiled(recipe(backend)) is compiled(recipe(backend))
+
+
+def test_who_waits_for_a_failure_tries_again_and_that_one_is_kept():
+    entered, go_on = threading.Event(), threading.Event()
+
+    class Slow(Failing):
+        def fail(self):
+            if self.asked == 0:
+                entered.set()
+                go_on.wait(30)
+            super().fail()
+
+    backend = Slow(1)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(compiled, recipe(backend))
+        entered.wait(30)
+        second = pool.submit(compiled, recipe(backend))
+        while waiting_in_the_cache() < 1:
+            threading.Event().wait(0.001)
+        go_on.set()
+        with pytest.raises(RuntimeError, match="failure 1"):
+            first.result()
+        kept = second.result()
+    assert compiled(recipe(backend)) is kept
+    assert cache_info() == CacheInfo(hits=1, misses=1, maxsize=256, currsize=1)
+
+
+def test_layers_share_compiled_circuits():
+    backend = Counting()
+    x = np.ones((2, 4), np.float32)
+    one = QuantumFeatureExtractor(2, backend=backend, fallback=None)
+    two = QuantumFeatureExtractor(2, backend=backend, fallback=None)
+    for layer in (one, two, one):
+        layer(x)
+    assert len(backend.compiled) == 1
+    assert cache_info().hits == 2
+    one(x.astype(np.float64))
+    assert [arguments["dtype"] for *_, arguments in backend.compiled] == ["float32", "float64"]
