@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import importlib.metadata
 import os
 import re
 import shutil
@@ -244,9 +245,12 @@ def test_an_adapter_exports_the_layers_of_the_core(adapter):
     assert layers <= set(importlib.import_module(adapter).__all__)
 
 
-def test_the_version_is_stated_alike():
-    declared = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
-    assert importlib.import_module("qstore_core").__version__ == declared[1]
+def test_the_version_has_one_source():
+    """The package's metadata and the citation say what `qstore_core.__version__` says."""
+    version = importlib.import_module("qstore_core").__version__
+    assert importlib.metadata.version("qstore") == version
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert re.search(r"^version: (.+)$", citation, re.MULTILINE)[1] == version
 
 
 def test_modules_are_small():
