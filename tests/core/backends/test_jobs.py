@@ -456,7 +456,7 @@ def test_a_store_gives_each_job_to_one_claimant(tmp_path):
 def test_a_store_knows_who_is_alive(tmp_path):
     code = """
 import sys, time
-from qstore_core.job_store import JobStore
+from qstore_core.backends.jobs.store import JobStore
 JobStore(sys.argv[1]).keep("abc", "job-7")
 print("kept", flush=True)
 time.sleep(60)

@@ -448,7 +448,7 @@ def test_a_coroutine_that_blocks_the_loop_is_reported_and_nobody_waits_for_it(mo
 
 CLOSE_AGAIN_AND_AGAIN = """
 import os, threading
-from qstore_core.runner import Runner
+from qstore_core.backends.runner import Runner
 
 async def double(x):
     return 2 * x
@@ -604,7 +604,7 @@ def test_exit_is_clean(end):
     """Development mode, every warning an error: nothing is printed, and nobody waits for the running job."""
     result = _python(f"""
         import asyncio, sys, threading
-        from qstore_core.runner import run_sync, submit, to_thread
+        from qstore_core.backends.runner import run_sync, submit, to_thread
         async def stubborn():
             try:
                 await asyncio.sleep(60)
@@ -623,7 +623,7 @@ def test_exit_is_clean(end):
 def test_exit_after_fork_is_clean_in_both():
     result = _python("""
         import asyncio, os, sys, warnings
-        from qstore_core.runner import run_sync, submit
+        from qstore_core.backends.runner import run_sync, submit
         submit(asyncio.sleep, 60)
         run_sync(asyncio.sleep, 0)
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -645,7 +645,7 @@ def test_a_call_while_the_interpreter_exits_is_a_named_error():
             except Exception as error:
                 print(type(error).__name__)
         atexit.register(late)
-        from qstore_core.runner import run_sync
+        from qstore_core.backends.runner import run_sync
         run_sync(asyncio.sleep, 0)
     """)
     assert (result.stdout, result.stderr) == ("RunnerError\n", "")
@@ -657,7 +657,7 @@ def test_ctrl_c_ends_a_waiting_program():
     code = """
         import asyncio, signal
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
-        from qstore_core.runner import run_sync
+        from qstore_core.backends.runner import run_sync
         async def job():
             print("started", flush=True)
             try:
