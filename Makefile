@@ -2,7 +2,7 @@
 # make test     set up, then run every test
 # make check    ruff (rules and format) and mypy
 # make bench    quantum layers timed side by side with others, in one run
-# make docs     run every snippet of the README and the docs
+# make docs     build the documentation site in build/site, warnings being errors
 # make clean    remove the environment and what the targets wrote
 
 PYTHON ?= python3
@@ -35,7 +35,8 @@ bench: $(VENV)/.ready-dev
 	$(PY) -m benchmarks $(ARGS)
 
 docs: $(VENV)/.ready-dev
-	$(PY) -m pytest -q tests/test_docs.py $(ARGS)
+	$(PY) -m sphinx -W --keep-going -q -b html docs build/site $(ARGS)
+	@echo "build/site/index.html"
 
 clean:
 	rm -rf $(VENV) build runs *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -58,5 +59,5 @@ $(VENV)/.ready-dev: $(VENV)/.ready-demo
 	@echo "Installing PyTorch ..."
 	@$(INSTALL) torch==2.13.0
 	@echo "Installing the tools for tests: pytest, hypothesis, mypy, and PennyLane and Aer to compare with ..."
-	@$(INSTALL) -e '.[tf,torch,fast,examples,dev]'
+	@$(INSTALL) -e '.[tf,torch,fast,cli,docs,examples,dev]'
 	@touch $@
