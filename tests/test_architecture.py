@@ -17,7 +17,12 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 CORE = ROOT / "qstore_core"
-OUTSIDE = [ROOT / "qstore_torch", ROOT / "qstore_tf", ROOT / "plugins" / "qstore_plugins"]
+OUTSIDE = [
+    ROOT / "qstore_torch",
+    ROOT / "qstore_tf",
+    ROOT / "qstore_sklearn",
+    ROOT / "plugins" / "qstore_plugins",
+]
 OUTSIDE_FILES = [path for folder in OUTSIDE for path in sorted(folder.rglob("*.py"))]
 PUBLIC = [path for path in (*sorted(CORE.rglob("*.py")), *OUTSIDE_FILES) if not path.stem.startswith("_")]
 FRAMEWORKS = {"torch", "tensorflow", "keras", "jax", "numba", "llvmlite", "scipy", "qiskit", "pennylane"}
