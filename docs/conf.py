@@ -52,8 +52,11 @@ def _files_outside_the_site(app: Any, page: str, source: list[str]) -> None:
 
 
 def _kets(app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
-    """`|0⟩` is a ket and not a substitution of reStructuredText."""
-    lines[:] = [re.sub(r"\|(?=[01+ψ-])", r"\|", line) for line in lines]
+    """`|0⟩` is a ket and `|c|` a magnitude, and no substitution of reStructuredText."""
+    for number, line in enumerate(lines):
+        parts = line.split("`")
+        parts[::2] = [part.replace("|", "\\|") for part in parts[::2]]
+        lines[number] = "`".join(parts)
 
 
 def setup(app: Any) -> None:
