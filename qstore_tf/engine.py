@@ -123,7 +123,6 @@ class TensorflowBackend:
         *,
         dtype: str = "float32",
         shots: int | None = None,
-        seed: int | None = None,
     ) -> TensorflowExecutable:
         """Lower the circuit and lay it out."""
         if shots is not None:

@@ -54,7 +54,7 @@ class KerasLayer(LayerDefinition, keras.Layer):
                 "Set KERAS_BACKEND=tensorflow before importing keras."
             )
         keras.Layer.__init__(self, **framework)
-        self._program = LayerProgram(spec, execution, name=self.name, framework="tensorflow")
+        self._program = LayerProgram(spec, execution, name=self.name, framework="tensorflow", draw_seed=_draw_seed)
         self._config, self._init, self._theta = config, init, None
         self.supports_jit = any(p is not None and p.on_tensors for p in (self._program, self._program.twin))
 
@@ -72,8 +72,8 @@ class KerasLayer(LayerDefinition, keras.Layer):
             self._theta = np.zeros(0, self.variable_dtype)
             return
         seed = self._program.execution.seed
-        if seed is None:  # keras.utils.set_random_seed decides
-            seed = random.randrange(2**31)
+        if seed is None:
+            seed = _draw_seed()
 
         def values(shape: Any, dtype: Any = None) -> tf.Tensor:
             return tf.constant(initial_theta(self._init, int(shape[0]), seed), dtype)
@@ -137,6 +137,11 @@ class KerasLayer(LayerDefinition, keras.Layer):
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments, for `keras.saving`."""
         return {**super().get_config(), **self.config()}
+
+
+def _draw_seed() -> int:
+    """A seed from the generator that `keras.utils.set_random_seed` sets, for layers without one of their own."""
+    return random.randrange(2**31)
 
 
 @keras.saving.register_keras_serializable(package="qstore")

@@ -168,7 +168,6 @@ class TorchBackend:
         *,
         dtype: str = "float32",
         shots: int | None = None,
-        seed: int | None = None,
     ) -> TorchExecutable:
         """Lower the circuit and lay it out."""
         if shots is not None:

@@ -56,7 +56,9 @@ class TorchLayer(LayerDefinition, nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         nn.Module.__init__(self)
-        program = LayerProgram(spec, execution, name=name or numbered(type(self).__name__), framework="torch")
+        program = LayerProgram(
+            spec, execution, name=name or numbered(type(self).__name__), framework="torch", draw_seed=_draw_seed
+        )
         self._program, self._config, self._init = program, config, init
         theta = torch.empty(spec.n_weights, device=device, dtype=dtype)
         if spec.n_weights:
@@ -74,7 +76,7 @@ class TorchLayer(LayerDefinition, nn.Module):
         """Draw theta anew: from `seed`, or where that is None from PyTorch's generator (`torch.manual_seed`)."""
         seed = self._program.execution.seed
         if seed is None:
-            seed = int(torch.randint(2**31, (), device="cpu"))
+            seed = _draw_seed()
         theta = torch.from_numpy(initial_theta(self._init, self.spec.n_weights, seed))
         with torch.no_grad():
             self.theta.copy_(theta)
@@ -174,6 +176,11 @@ class TorchLayer(LayerDefinition, nn.Module):
         """What `print(module)` shows."""
         spec = self.spec
         return f"n_qubits={spec.n_qubits}, depth={spec.depth}, weights={spec.n_weights}, backend={self.backend_name!r}"
+
+
+def _draw_seed() -> int:
+    """A seed from PyTorch's generator, for layers without one of their own."""
+    return int(torch.randint(2**31, (), device="cpu"))
 
 
 def _is_eager() -> bool:

@@ -64,7 +64,7 @@ class FaultyBackend:
             fault = self.fault
             return fault is not None and fault.place == place and self.calls[place] > fault.after
 
-    def compile(self, circuit, measurement, *, dtype="float32", shots=None, seed=None):
+    def compile(self, circuit, measurement, *, dtype="float32", shots=None):
         if self.strikes("compile"):
             self.fault.strike()
         return _FaultyExecutable(self, get_backend("statevector").compile(circuit, measurement, dtype=dtype))

@@ -263,7 +263,7 @@ class HttpBackend:
     def __init__(self, port, schedule=None):
         self.port, self.schedule = port, schedule
 
-    def compile(self, circuit, measurement, *, dtype="float32", shots=None, seed=None):
+    def compile(self, circuit, measurement, *, dtype="float32", shots=None):
         what = {"circuit": circuit.to_dict(), "measurement": measurement_to_dict(measurement), "dtype": dtype}
         return _HttpExecutable(self, what)
 

@@ -14,7 +14,7 @@ from qstore_core import Capabilities, CapabilityError, OptionError, Probabilitie
 from qstore_core.backends.contract import check_options
 from qstore_core.circuit.gates import GATES
 
-QSTORE_CONTRACT = 1
+QSTORE_CONTRACT = 2
 PAULIS = {letter: GATES[letter.lower()].matrix() for letter in "XYZ"}
 
 
@@ -36,7 +36,7 @@ class DenseBackend:
             raise OptionError(f"noise is a probability, received {noise!r}.", argument="noise", backend=self.name)
         self.noise = noise
 
-    def compile(self, circuit, measurement, *, dtype="float32", shots=None, seed=None):
+    def compile(self, circuit, measurement, *, dtype="float32", shots=None):
         if shots is not None:
             raise CapabilityError(f"backend 'dense' computes exact values; shots={shots} was asked for.")
         return DenseExecutable(circuit, measurement, self.noise, dtype)

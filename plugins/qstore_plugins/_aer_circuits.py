@@ -8,7 +8,6 @@ that this works on hardware too.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from copy import copy
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from qstore_core.circuit.measurement import Measurement, Probabilities
 
 from ._aer_register import add_turn
 from ._lowering import amplitude_angles, amplitude_gates, gate_angles
-from ._readout import Readout, Samples, SeedStream
+from ._readout import Readout, Samples
 
 __all__ = ["AerExact", "AerSampled", "Estimated", "Sampled"]
 
@@ -93,31 +92,25 @@ class ParametrisedCircuit:
 class _Base:
     """What the executables here share."""
 
-    _seeds: SeedStream  # of those that sample
-
     def __init__(self, circuit: Circuit, measurement: Measurement, dtype: str) -> None:
         self._source = ParametrisedCircuit(circuit)
         self._readout = Readout(measurement, circuit.n_qubits)
         self._dtype = dtype
 
-    def forward(self, theta: np.ndarray, inputs: np.ndarray) -> np.ndarray:
+    def forward(self, theta: np.ndarray, inputs: np.ndarray, *, seed: int | None = None) -> np.ndarray:
         """Outputs (B, O)."""
-        return self.value_and_report(theta, inputs)[0]
+        return self.value_and_report(theta, inputs, seed=seed)[0]
 
-    def value_and_report(self, theta: np.ndarray, inputs: np.ndarray) -> tuple[np.ndarray, RunReport]:
+    def value_and_report(
+        self, theta: np.ndarray, inputs: np.ndarray, *, seed: int | None = None
+    ) -> tuple[np.ndarray, RunReport]:
         """The same with standard errors, where outputs are sampled."""
         if not len(inputs):
             return np.zeros((0, self._readout.n_outputs), self._dtype), RunReport()
-        outputs, error = self._evaluate(self._source.values(theta, inputs))
+        outputs, error = self._evaluate(self._source.values(theta, inputs), seed)
         return outputs.astype(self._dtype), RunReport(std_error=error)
 
-    def reseeded(self, seed: int) -> _Base:
-        """The same transpiled circuits, sampling as if compiled with this seed."""
-        other = copy(self)
-        other._seeds = SeedStream(seed)
-        return other
-
-    def _evaluate(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    def _evaluate(self, values: np.ndarray, seed: int | None) -> tuple[np.ndarray, np.ndarray | None]:
         raise NotImplementedError
 
     def _table(self, circuit: QuantumCircuit, values: np.ndarray) -> np.ndarray:
@@ -189,7 +182,7 @@ class AerExact(_Base):
             pauli = Pauli("".join(reversed(letters)))
             self._circuit.save_expectation_value(pauli, range(len(letters)), f"e{number}")
 
-    def _evaluate(self, values: np.ndarray) -> tuple[np.ndarray, None]:
+    def _evaluate(self, values: np.ndarray, seed: int | None) -> tuple[np.ndarray, None]:
         if not self._readout.strings and not self._readout.is_probabilities:
             return np.broadcast_to(self._readout.constant, (len(values), self._readout.n_outputs)), None
         table = self._table(self._circuit, values)
@@ -210,13 +203,13 @@ class AerSampled(_Base):
 
     def __init__(
         self, circuit: Circuit, measurement: Measurement, simulator: Any, submit: Callable[..., Any], dtype: str,
-        level: int, shots: int, seeds: SeedStream,
+        level: int, shots: int,
     ) -> None:  # fmt: skip
         super().__init__(circuit, measurement, dtype)
-        self._submit, self._shots, self._seeds = submit, shots, seeds
+        self._submit, self._shots = submit, shots
         self._circuits = self._for_aer(self._measured(), simulator, level)
 
-    def _evaluate(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _evaluate(self, values: np.ndarray, seed: int | None) -> tuple[np.ndarray, np.ndarray]:
         batch = len(values)
         circuits, binds = [], []
         for circuit in self._circuits:
@@ -227,9 +220,9 @@ class AerSampled(_Base):
             else:  # every sample has runs of its own, whether its circuit differs or not
                 circuits += [circuit] * batch
                 binds += [{}] * batch
-        seed = {} if (seed := self._seeds.next()) is None else {"seed_simulator": seed}
         count = batch * len(self._circuits)
-        result = self._submit(circuits, count, parameter_binds=binds if any(binds) else None, shots=self._shots, **seed)
+        result = self._submit(circuits, count, parameter_binds=binds if any(binds) else None, shots=self._shots,
+                              seed_simulator=seed)  # fmt: skip
         samples: list[Samples] = []
         for number, group in enumerate(self._readout.groups):
             counts = [result.data(number * batch + row)["counts"] for row in range(batch)]
@@ -253,22 +246,21 @@ class Sampled(_Base):
         dtype: Of the outputs.
         level: Optimisation level of the transpiler.
         shots: Per sample and basis.
-        seeds: One per job.
     """
 
     def __init__(
         self, circuit: Circuit, measurement: Measurement, sampler: Callable[[int | None], Any], target: Any, dtype: str,
-        level: int, shots: int, seeds: SeedStream,
+        level: int, shots: int,
     ) -> None:  # fmt: skip
         super().__init__(circuit, measurement, dtype)
-        self._sampler, self._shots, self._seeds = sampler, shots, seeds
+        self._sampler, self._shots = sampler, shots
         circuits = self._measured()
         self._circuits = circuits if target is None else _transpiled(circuits, target, level)
 
-    def _evaluate(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _evaluate(self, values: np.ndarray, seed: int | None) -> tuple[np.ndarray, np.ndarray]:
         batch = len(values)
         pubs = [(circuit, _bindings(self._table(circuit, values), circuit)) for circuit in self._circuits]
-        results = self._sampler(self._seeds.next()).run(pubs, shots=self._shots).result() if pubs else []
+        results = self._sampler(seed).run(pubs, shots=self._shots).result() if pubs else []
         samples: list[Samples] = []
         for group, result in zip(self._readout.groups, results, strict=True):
             packed = np.asarray(result.data.c.array)  # (B, shots, bytes), the last bit is bit 0
@@ -297,7 +289,7 @@ class Estimated(_Base):
             operator = SparsePauliOp.from_list([(string[::-1], c) for string, c in observable.terms])
             self._observables.append([operator.apply_layout(self._circuit.layout)])
 
-    def _evaluate(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    def _evaluate(self, values: np.ndarray, seed: int | None) -> tuple[np.ndarray, np.ndarray | None]:
         bindings = _bindings(self._table(self._circuit, values), self._circuit)
         pub = (self._circuit, self._observables, bindings)
         data = self._estimator.run([pub], precision=self._precision).result()[0].data

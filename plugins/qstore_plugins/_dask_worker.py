@@ -7,7 +7,7 @@ import json
 import pickle
 import threading
 import traceback
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -17,7 +17,7 @@ from distributed import get_worker
 from qstore_core import BackendError, Capabilities, Circuit, QstoreError, get_backend
 from qstore_core.backends.contract import Backend, RunReport
 from qstore_core.circuit.spec import measurement_from_dict
-from qstore_core.runtime.cache import Recipe, compile_recipe, compiled
+from qstore_core.runtime.cache import Recipe, compiled
 from qstore_core.runtime.fallback import is_callers_mistake
 
 __all__ = ["Failure", "Inner", "Problem", "Shard", "capabilities", "compute"]
@@ -78,14 +78,14 @@ class Failure:
 def compute(shard: Shard) -> Any:
     """`(outputs, RunReport)`, or `(d_theta, d_inputs)` where there are cotangents; or a `Failure`."""
     try:
-        recipe = _recipe_of(shard.problem)
-        executable: Any = compiled(recipe) if shard.seed is None else _seeded(recipe, shard.seed)
+        executable: Any = compiled(_recipe_of(shard.problem))
         theta, inputs = _writable(shard.theta), _writable(shard.inputs)
         if shard.cotangents is not None:
             return executable.vjp(theta, inputs, _writable(shard.cotangents))
+        seeds = {} if shard.seed is None else {"seed": shard.seed}
         if hasattr(executable, "value_and_report"):
-            return executable.value_and_report(theta, inputs)
-        return executable.forward(theta, inputs), RunReport()
+            return executable.value_and_report(theta, inputs, **seeds)
+        return executable.forward(theta, inputs, **seeds), RunReport()
     except Exception as error:  # noqa: BLE001 - it is raised where the caller is
         return _failure(error)
 
@@ -122,14 +122,6 @@ def _backend(inner: Inner) -> Backend:
 def _recipe_of(problem: Problem) -> Recipe:
     with _lock:
         return _recipe(problem)
-
-
-def _seeded(recipe: Recipe, seed: int) -> Any:
-    """An executable with the seed of one shard of one call, which is of no use to any other."""
-    executable = compiled(recipe)
-    if hasattr(executable, "reseeded"):
-        return executable.reseeded(seed)
-    return compile_recipe(replace(recipe, seed=seed))
 
 
 def _writable(array: np.ndarray) -> np.ndarray:

@@ -50,10 +50,11 @@ class Device:
     Args:
         device: The device.
         gradient: How it differentiates: "backprop", "adjoint" or None.
+        seeded: Makes it anew with a seed, where it takes one.
     """
 
-    def __init__(self, device: Any, gradient: str | None = None) -> None:
-        self._device, self._lock = device, threading.RLock()
+    def __init__(self, device: Any, gradient: str | None = None, *, seeded: Callable[[int], Any] | None = None) -> None:
+        self._device, self._lock, self._seeded = device, threading.RLock(), seeded
         self._program, self.config = device.preprocess(
             ExecutionConfig(gradient_method=gradient, use_device_gradient=gradient is not None)
         )
@@ -76,18 +77,30 @@ class Device:
             return False
         return same and prepared[0].measurements == tape.measurements and len(result) == 1 and result[0] is mark
 
-    def run(self, tapes: list[QuantumScript], as_they_are: bool) -> Any:
+    def run(self, tapes: list[QuantumScript], as_they_are: bool, seed: int | None = None) -> Any:
         """Results of all tapes, from one call of the device."""
-        with self._lock:
-            if as_they_are:
-                return self._device.execute(tapes, self.config)
-            prepared, back = self.prepare(tapes)
-            return back(self._device.execute(prepared, self.config))
+        prepared, back = (tapes, None) if as_they_are else self.prepare(tapes)
+        if seed is not None and self._seeded is not None:  # a device of this call's own
+            results = self._seeded(seed).execute(prepared, self.config)
+        else:
+            with self._lock:
+                if seed is not None:
+                    _reseed(self._device, seed)
+                results = self._device.execute(prepared, self.config)
+        return results if back is None else back(results)
 
     def pull(self, tapes: list[QuantumScript], cotangents: list[Any]) -> Any:
         """The device's own vjp; the tapes are as it takes them."""
         with self._lock:
             return self._device.compute_vjp(tapes, cotangents, self.config)
+
+
+def _reseed(device: Any, seed: int) -> None:
+    """Begin the random numbers of a device that was given anew, wherever it keeps them; hardware has none."""
+    while device is not None:
+        if isinstance(getattr(device, "_rng", None), np.random.Generator):
+            device._rng = np.random.default_rng(seed)
+        device = getattr(device, "_original_device", None) or getattr(device, "target_device", None)
 
 
 class Gates:
@@ -413,11 +426,13 @@ class Sampled(_Base):
         if self._readings:
             self._probe(self._readings, shots)
 
-    def forward(self, theta: np.ndarray, inputs: np.ndarray) -> np.ndarray:
+    def forward(self, theta: np.ndarray, inputs: np.ndarray, *, seed: int | None = None) -> np.ndarray:
         """Outputs (B, O)."""
-        return self.value_and_report(theta, inputs)[0]
+        return self.value_and_report(theta, inputs, seed=seed)[0]
 
-    def value_and_report(self, theta: np.ndarray, inputs: np.ndarray) -> tuple[np.ndarray, RunReport]:
+    def value_and_report(
+        self, theta: np.ndarray, inputs: np.ndarray, *, seed: int | None = None
+    ) -> tuple[np.ndarray, RunReport]:
         """The same, with standard errors."""
         batch = len(inputs)
         if not batch:
@@ -425,7 +440,7 @@ class Sampled(_Base):
             return nothing, RunReport(std_error=nothing)
         gates, samples = self._gates, []
         tapes = self._tapes(gates.values(theta, inputs), gates.starts(inputs), self._readings, self._shots)
-        results = self._device.run(tapes, self._as_they_are) if tapes else []
+        results = self._device.run(tapes, self._as_they_are, seed) if tapes else []
         size = 1 if self._broadcasts else batch
         for number, group in enumerate(self._readout.groups):
             bits = np.concatenate(

@@ -10,7 +10,7 @@ import numpy as np
 from qstore_core import Probabilities
 from qstore_core.circuit.measurement import Measurement
 
-__all__ = ["Group", "Readout", "Samples", "SeedStream"]
+__all__ = ["Group", "Readout", "Samples"]
 
 Samples = tuple[np.ndarray, np.ndarray, np.ndarray]  # bits (K, qubits of the group), sample row (K,), counts (K,)
 
@@ -175,22 +175,3 @@ def _applied(string: str, states: np.ndarray) -> np.ndarray:
     signs = 1.0 - 2.0 * (np.bitwise_count(source & z) & 1)
     phase = (1, 1j, -1, -1j)[string.count("Y") % 4]
     return (phase * signs) * (states[:, source] if x else states)
-
-
-class SeedStream:
-    """A new seed for every run, reproducible from the first one; None stays None.
-
-    Example:
-        >>> a, b = SeedStream(7), SeedStream(7)
-        >>> a.next() == b.next(), a.next() == b.next()
-        (True, True)
-        >>> SeedStream(None).next() is None
-        True
-    """
-
-    def __init__(self, seed: int | None) -> None:
-        self._generator = None if seed is None else np.random.Generator(np.random.PCG64(seed))
-
-    def next(self) -> int | None:
-        """The next one; `integers` of a Generator locks by itself."""
-        return None if self._generator is None else int(self._generator.integers(1 << 31))

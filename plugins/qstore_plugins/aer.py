@@ -18,11 +18,11 @@ from qstore_core.circuit.measurement import Measurement, Probabilities
 
 __all__ = ["AerBackend", "qstore_backend"]
 
-QSTORE_CONTRACT = 1
+QSTORE_CONTRACT = 2
 
 _METHODS = ("automatic", "statevector", "density_matrix", "matrix_product_state", "tensor_network")
 _OBJECTS = ("backend", "estimator", "sampler")
-_COMMON = ("seed", "optimization_level")
+_COMMON = ("optimization_level",)
 
 
 @hookimpl
@@ -45,10 +45,9 @@ class AerBackend:
         method: Of Aer: "statevector" (default), "density_matrix", "matrix_product_state", "automatic" (statevector, or
             the density matrix under noise) or "tensor_network".
         noise_model: A qiskit_aer.noise.NoiseModel. Exact values then need the density matrix.
-        seed: Of sampling, where the layer has none.
         backend: A Qiskit BackendV2, in place of a method. Alongside a primitive: what to transpile for.
         estimator: An EstimatorV2, for expectation values.
-        sampler: A SamplerV2, for what the estimator does not do, or for all. It has its own seed.
+        sampler: A SamplerV2, for what the estimator does not do, or for all. Both have their own seeds.
         optimization_level: Of the transpiler.
         **simulator: Any further option of AerSimulator: device="GPU", precision="single", max_parallel_threads=1, …
 
@@ -65,7 +64,6 @@ class AerBackend:
         *,
         method: str | None = None,
         noise_model: Any = None,
-        seed: int | None = None,
         backend: Any = None,
         estimator: Any = None,
         sampler: Any = None,
@@ -74,7 +72,7 @@ class AerBackend:
     ) -> None:
         from qiskit_aer import AerSimulator
 
-        self._seed, self._level = seed, optimization_level
+        self._level = optimization_level
         self._estimator, self._sampler = estimator, sampler
         self._simulator: Any = None
         self._target = backend
@@ -108,9 +106,8 @@ class AerBackend:
         )
 
     def compile(
-        self, circuit: Circuit, measurement: Measurement, *, dtype: str = "float32", shots: int | None = None,
-        seed: int | None = None,
-    ) -> Any:  # fmt: skip
+        self, circuit: Circuit, measurement: Measurement, *, dtype: str = "float32", shots: int | None = None
+    ) -> Any:
         """An executable; transpiles.
 
         Raises:
@@ -118,12 +115,10 @@ class AerBackend:
         """
         from ._aer_circuits import AerExact, AerSampled, Estimated, Sampled
         from ._aer_register import RegisterExecutable
-        from ._readout import SeedStream
 
-        seeds = SeedStream(self._seed if seed is None else seed)
         if self._simulator is not None:
             if shots is not None:
-                return AerSampled(circuit, measurement, self._simulator, self._submit, dtype, self._level, shots, seeds)
+                return AerSampled(circuit, measurement, self._simulator, self._submit, dtype, self._level, shots)
             if self.capabilities.vjp:
                 return RegisterExecutable(circuit, measurement, self._run_register, dtype)
             if not self.capabilities.exact:
@@ -135,7 +130,7 @@ class AerBackend:
             return Estimated(circuit, measurement, self._estimator, self._target, dtype, self._level, shots)
         if shots is None:
             raise self._cannot("exact values: it samples", "shots=, for example shots=1024")
-        return Sampled(circuit, measurement, self._make_sampler, self._target, dtype, self._level, shots, seeds)
+        return Sampled(circuit, measurement, self._make_sampler, self._target, dtype, self._level, shots)
 
     def _make_sampler(self, seed: int | None) -> Any:
         if self._sampler is not None:

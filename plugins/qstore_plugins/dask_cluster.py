@@ -19,6 +19,7 @@ import pickle
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,6 +36,7 @@ from qstore_core import (
     hookimpl,
 )
 from qstore_core.backends.contract import RunReport
+from qstore_core.backends.seeds import child_seed
 from qstore_core.circuit.circuit import whole_number
 from qstore_core.circuit.measurement import Measurement
 from qstore_core.circuit.spec import measurement_to_dict
@@ -45,9 +47,9 @@ if TYPE_CHECKING:
 
 __all__ = ["DaskBackend", "DaskExecutable", "qstore_backend"]
 
-QSTORE_CONTRACT = 1
+QSTORE_CONTRACT = 2
 
-_SEEDED_SHARDS = 8  # samples from a seed must not depend on how many workers there are today
+_SEEDED_SHARDS = 8  # samples must not depend on how many workers there are today
 _SHARD_BYTES = 8 << 20  # Dask warns about tasks of more than 10 MB
 
 
@@ -66,11 +68,10 @@ class DaskBackend:
         address: Of the scheduler. The connection is made at the first call, and again where it was lost.
         client: A synchronous distributed.Client, in place of an address; closing it stays the user's.
         backend: Name of the inner backend.
-        shards: Into how many parts a batch goes. By default one per worker thread; for samples from a seed 8, so that
-            they do not depend on the workers.
+        shards: Into how many parts a batch goes. By default one per worker thread; for samples 8, so that they do not
+            depend on the workers. Each shard has a seed of its own.
         timeout: Seconds without a scheduler that answers, or without any worker, after which a call raises
             BackendError. How long a circuit may compute is not limited.
-        seed: Of sampling, where the layer has none. Each shard of each call gets its own.
         security: A distributed.Security, for an address with TLS.
         **options: Of the inner backend. They travel to the workers, so they must pickle.
 
@@ -92,7 +93,6 @@ class DaskBackend:
         backend: str = "statevector",
         shards: int | None = None,
         timeout: float = 30.0,
-        seed: int | None = None,
         security: Any = None,
         **options: Any,
     ) -> None:
@@ -100,7 +100,7 @@ class DaskBackend:
         from ._dask_worker import Inner
 
         _check(backend, shards, timeout)
-        self._shards, self._seed = shards, seed
+        self._shards = shards
         try:
             self._inner = Inner(backend, pickle.dumps(options))
         except Exception as error:
@@ -127,27 +127,21 @@ class DaskBackend:
             return found
 
     def compile(
-        self, circuit: Circuit, measurement: Measurement, *, dtype: str = "float32", shots: int | None = None,
-        seed: int | None = None,
-    ) -> DaskExecutable:  # fmt: skip
+        self, circuit: Circuit, measurement: Measurement, *, dtype: str = "float32", shots: int | None = None
+    ) -> DaskExecutable:
         """An executable. Workers compile when it runs.
 
         Raises:
             CapabilityError: the inner backend does not sample, or does nothing else.
         """
         from ._dask_worker import Problem
-        from ._readout import SeedStream
 
         if shots is not None and not self.capabilities.shots:
             raise CapabilityError(f"backend {self._inner.name!r} on the workers computes exact values, not shots.",
                                   backend="dask")  # fmt: skip
         text = {"circuit": circuit.to_dict(), "measurement": measurement_to_dict(measurement)}
         problem = Problem(json.dumps(text), self._inner, dtype, shots)
-        seed = self._seed if seed is None else seed
-        return DaskExecutable(
-            problem, self._link, measurement.n_outputs(circuit.n_qubits), self._shards,
-            SeedStream(None if shots is None else seed),
-        )  # fmt: skip
+        return DaskExecutable(problem, self._link, measurement.n_outputs(circuit.n_qubits), self._shards)
 
     def close(self) -> None:
         """Close the connection, unless it is the user's own client. The next call opens another."""
@@ -156,7 +150,7 @@ class DaskBackend:
     def __reduce__(self) -> tuple[Any, ...]:
         """By address: a copy in another process opens a connection of its own."""
         return _copied, (self._link.address, self._link.security, self._inner, self._link.timeout,
-                         {"shards": self._shards, "seed": self._seed})  # fmt: skip
+                         {"shards": self._shards})  # fmt: skip
 
     def __repr__(self) -> str:
         return f"<DaskBackend: {self._inner.name!r} on {self._link.address}>"
@@ -170,22 +164,22 @@ class DaskExecutable:
         link: To the scheduler.
         n_outputs: Per row.
         shards: As in `DaskBackend`.
-        seeds: One per call.
     """
 
-    def __init__(self, problem: Problem, link: Link, n_outputs: int, shards: int | None, seeds: Any) -> None:
-        self._problem, self._link, self._n_outputs = problem, link, n_outputs
-        self._shards, self._seeds = shards, seeds
+    def __init__(self, problem: Problem, link: Link, n_outputs: int, shards: int | None) -> None:
+        self._problem, self._link, self._n_outputs, self._shards = problem, link, n_outputs, shards
 
-    def forward(self, theta: np.ndarray, inputs: np.ndarray) -> np.ndarray:
+    def forward(self, theta: np.ndarray, inputs: np.ndarray, *, seed: int | None = None) -> np.ndarray:
         """Outputs (B, O)."""
-        return self.value_and_report(theta, inputs)[0]
+        return self.value_and_report(theta, inputs, seed=seed)[0]
 
-    def value_and_report(self, theta: np.ndarray, inputs: np.ndarray) -> tuple[np.ndarray, RunReport]:
+    def value_and_report(
+        self, theta: np.ndarray, inputs: np.ndarray, *, seed: int | None = None
+    ) -> tuple[np.ndarray, RunReport]:
         """The same with standard errors, and the jobs of an inner backend that runs jobs."""
         if not len(inputs):
             return np.zeros((0, self._n_outputs), self._problem.dtype), RunReport()
-        answers = self._run(theta, inputs, None)
+        answers = self._run(theta, inputs, seed=seed)
         reports = [report for _, report in answers]
         errors = [report.std_error for report in reports]
         return np.concatenate([outputs for outputs, _ in answers]), RunReport(
@@ -199,26 +193,25 @@ class DaskExecutable:
         """`(d_theta (W,), d_inputs (B, I))`. Shards are summed in the order of their rows, in float64."""
         if not len(inputs):
             return np.zeros_like(theta), np.zeros_like(inputs)
-        answers = self._run(theta, inputs, cotangents)
+        answers = self._run(theta, inputs, cotangents=cotangents)
         d_theta = np.sum([d_theta for d_theta, _ in answers], axis=0, dtype=np.float64)
         return d_theta.astype(self._problem.dtype), np.concatenate([d_inputs for _, d_inputs in answers])
 
-    def _run(self, theta: np.ndarray, inputs: np.ndarray, cotangents: np.ndarray | None) -> list[Any]:
+    def _run(
+        self, theta: np.ndarray, inputs: np.ndarray, *, seed: int | None = None, cotangents: np.ndarray | None = None
+    ) -> list[Any]:
         from ._dask_worker import Shard, compute
-
-        seed = self._seeds.next()
 
         def split(threads: int) -> Sequence[Shard]:
             wanted = self._shards or (threads if seed is None else _SEEDED_SHARDS)
             count = min(max(wanted, math.ceil(inputs.nbytes / _SHARD_BYTES)), len(inputs))
             bounds = [len(inputs) * k // count for k in range(count + 1)]
-            seeds = [None] * count if seed is None else np.random.SeedSequence(seed).generate_state(count).tolist()
             return [
                 Shard(
                     self._problem, theta, inputs[low:high], None if cotangents is None else cotangents[low:high],
-                    None if own is None else own >> 1,
+                    None if seed is None else child_seed(seed, number),
                 )
-                for low, high, own in zip(bounds, bounds[1:], seeds, strict=False)
+                for number, (low, high) in enumerate(pairwise(bounds))
             ]  # fmt: skip
 
         return _unpacked(self._link.run(compute, split))

@@ -11,6 +11,7 @@ A batch is one call of the device.
 from __future__ import annotations
 
 import inspect
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from qstore_core.errors import nearest
 
 __all__ = ["PennyLaneBackend", "qstore_backend"]
 
-QSTORE_CONTRACT = 1
+QSTORE_CONTRACT = 2
 
 _LOCAL = ("pennylane.", "pennylane_lightning.", "catalyst.")
 
@@ -40,7 +41,6 @@ class PennyLaneBackend:
 
     Args:
         device: Name of a device, or a device.
-        seed: Of sampling, where the layer has none. A device that was given has its own.
         **options: Of the device, as `qml.device` takes them. `wires`, where it is given, is the most qubits there are.
 
     Example:
@@ -48,18 +48,18 @@ class PennyLaneBackend:
         >>> layer = QuantumReadout(4, backend="pennylane:lightning.qubit", shots=1024, seed=0)  # doctest: +SKIP
     """
 
-    def __init__(self, device: Any = "default.qubit", *, seed: int | None = None, **options: Any) -> None:
-        self._given, self._seed, self._options = device, seed, options
+    def __init__(self, device: Any = "default.qubit", **options: Any) -> None:
+        self._given, self._options = device, options
         self._seeded = False
         if isinstance(device, str):
             self._check(device, options)
-        elif options or seed is not None:
+        elif options:
             raise OptionError(
                 "options cannot be given to a device that exists already. Give them where it is made.",
-                argument=next(iter(options), "seed"),
+                argument=next(iter(options)),
                 backend="pennylane",
             )
-        probe = self._make(1, None)
+        probe = self._make(1)
         if not callable(getattr(probe, "preprocess", None)) or not callable(getattr(probe, "execute", None)):
             raise OptionError(
                 f"device= takes the name of a PennyLane device, or a device, received {device!r}.",
@@ -79,9 +79,8 @@ class PennyLaneBackend:
         )
 
     def compile(
-        self, circuit: Circuit, measurement: Measurement, *, dtype: str = "float32", shots: int | None = None,
-        seed: int | None = None,
-    ) -> Any:  # fmt: skip
+        self, circuit: Circuit, measurement: Measurement, *, dtype: str = "float32", shots: int | None = None
+    ) -> Any:
         """An executable, with a device of its own where the device was named.
 
         Raises:
@@ -89,9 +88,10 @@ class PennyLaneBackend:
         """
         from ._pennylane_tapes import Adjoint, BackPropagation, Device, Exact, Sampled
 
-        device = self._make(circuit.n_qubits, self._seed if seed is None else seed)
+        device = self._make(circuit.n_qubits)
         if shots is not None:
-            return Sampled(circuit, measurement, Device(device), dtype, shots)
+            seeded = partial(self._make, circuit.n_qubits) if self._seeded else None
+            return Sampled(circuit, measurement, Device(device, seeded=seeded), dtype, shots)
         if not self.capabilities.exact:
             raise CapabilityError(f"backend {self.name!r} can only sample. Use shots=, for example shots=1024.",
                                   backend=self.name)  # fmt: skip
@@ -114,14 +114,14 @@ class PennyLaneBackend:
         parameters = inspect.signature(qml.plugin_devices[name].load()).parameters
         self._seeded = "seed" in parameters
         if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-            check_options(options, {"device", "seed", *parameters} - {"self", "shots"}, backend=f"pennylane:{name}")
+            check_options(options, {"device", *parameters} - {"self", "shots", "seed"}, backend=f"pennylane:{name}")
 
-    def _make(self, wires: int, seed: int | None) -> Any:
+    def _make(self, wires: int, seed: int | None = None) -> Any:
         import pennylane as qml
 
         if not isinstance(self._given, str):
             return self._given
-        seeds = {"seed": seed} if self._seeded and seed is not None else {}
+        seeds = {} if seed is None else {"seed": seed}
         return qml.device(self._given, **{"wires": wires, **self._options, **seeds})
 
     def __repr__(self) -> str:

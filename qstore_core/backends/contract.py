@@ -1,10 +1,10 @@
 """The contract that backends implement. A backend compiles circuits; an executable runs one.
 
-Contract version 1. A plugin module has one hook implementation and one entry point in group `qstore.backends`:
+Contract version 2. A plugin module has one hook implementation and one entry point in group `qstore.backends`:
 
     from qstore_core import hookimpl
 
-    QSTORE_CONTRACT = 1     # the contract version it was written for; 1 where it says nothing
+    QSTORE_CONTRACT = 2     # the contract version it was written for
 
     @hookimpl
     def qstore_backend(options: dict) -> Backend:
@@ -40,7 +40,7 @@ __all__ = [
     "hookimpl",
 ]
 
-CONTRACT_VERSION = 1
+CONTRACT_VERSION = 2
 
 hookimpl = pluggy.HookimplMarker("qstore")
 
@@ -51,7 +51,7 @@ class Capabilities:
 
     Attributes:
         exact: shots=None gives expectation values and probabilities as the circuit has them.
-        shots: shots=N is accepted and samples.
+        shots: shots=N is accepted and samples. Where running is not remote, samples are a function of the seed.
         vjp: Executables have `vjp`: exact gradients for theta and all inputs, amplitudes included.
         framework: "torch" or "tensorflow": executables have `apply` on that framework's tensors.
         remote: Running is I/O; it may be slow and it may fail.
@@ -87,7 +87,12 @@ class RunReport:
 class Executable(Protocol):
     """A compiled circuit. `inputs` columns are first the circuit's amplitudes (unit rows), then its angles.
 
-    Optional methods: `value_and_report(theta, inputs) → outputs, RunReport` in place of forward;
+    One that was compiled with shots takes the seed of its samples with every call, `forward(theta, inputs, *, seed)`,
+    a whole number from 0 to 2**63 - 1: outputs are a function of these three. It keeps no random numbers of its own, so
+    that all layers can share it. Hardware ignores the seed.
+
+    Optional: `value_and_report(theta, inputs) → outputs, RunReport` in place of forward, with shots also `seed=`;
+    `nbytes`, its size for the bound of the circuit cache;
     `vjp(theta, inputs, cotangents (B, O)) → (d_theta (W,), d_inputs (B, I))` and
     `value_and_vjp(theta, inputs) → outputs, pullback(cotangents)` where capabilities.vjp;
     `apply(theta, inputs)` on tensors where capabilities.framework.
@@ -112,7 +117,6 @@ class Backend(Protocol):
         *,
         dtype: str = "float32",
         shots: int | None = None,
-        seed: int | None = None,
     ) -> Any:
         """An `Executable` for a circuit and its measurement."""
         ...

@@ -261,7 +261,7 @@ def _plugin(info: BackendInfo, entry: metadata.EntryPoint | None) -> object:
 def _admit(plugin: object, info: BackendInfo) -> None:
     """Register with pluggy, and check what can be checked before the hook runs."""
     where = f"backend {info.name!r} ({_origin(info)})"
-    version = getattr(plugin, "QSTORE_CONTRACT", 1)
+    version = getattr(plugin, "QSTORE_CONTRACT", CONTRACT_VERSION)
     if version != CONTRACT_VERSION:
         newer = isinstance(version, int) and version > CONTRACT_VERSION
         raise PluginError(

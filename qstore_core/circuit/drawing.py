@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .circuit import Circuit, Operation
 
-__all__ = ["columns", "draw", "labels"]
+__all__ = ["columns", "draw"]
 
 _CONTROLS = {
     "cnot": 1,
@@ -37,8 +37,7 @@ def columns(circuit: Circuit) -> list[list[Operation]]:
     return out
 
 
-def labels(op: Operation) -> dict[int, str]:
-    """What stands on each of a gate's lines; "●" on controls."""
+def _labels(op: Operation) -> dict[int, str]:
     controls = _CONTROLS.get(op.gate, 0)
     name = _TARGET.get(op.gate, op.gate.removeprefix("c" * controls) if controls else op.gate).upper()
     arguments = f"({', '.join(map(str, op.params))})" if op.params else ""
@@ -64,7 +63,7 @@ def draw(circuit: Circuit) -> str:
         for op in column:
             for q in range(min(op.qubits), max(op.qubits) + 1):
                 cells[q] = "│"
-            for q, label in labels(op).items():
+            for q, label in _labels(op).items():
                 cells[q] = label
         size = max(map(len, cells))
         lines = [f"{line}─{cell.center(size, '─')}─" for line, cell in zip(lines, cells, strict=True)]

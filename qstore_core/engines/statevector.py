@@ -138,7 +138,6 @@ class StatevectorBackend:
         *,
         dtype: str = "float32",
         shots: int | None = None,
-        seed: int | None = None,
     ) -> StatevectorExecutable:
         """Lower the circuit and lay it out for NumPy."""
         if shots is not None:

@@ -1,17 +1,20 @@
-"""The circuit cache: compiled circuits by what they are compiled from. Results are never cached.
+"""The circuit cache: compiled circuits by what they are compiled from, up to a number of bytes; never results.
 
 Example:
     >>> cache_clear()
     >>> cache_info()
-    CacheInfo(hits=0, misses=0, maxsize=256, currsize=0)
+    CacheInfo(hits=0, misses=0, circuits=0, nbytes=0, max_nbytes=536870912)
 """
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import NamedTuple
+from types import GetSetDescriptorType
+from typing import Any, NamedTuple
 
 from ..backends.contract import Backend, Executable
 from ..backends.jobs.runner import as_executable
@@ -22,12 +25,13 @@ __all__ = ["CacheInfo", "Recipe", "cache_clear", "cache_generation", "cache_info
 
 
 class CacheInfo(NamedTuple):
-    """Counters of the circuit cache."""
+    """Counters of the circuit cache: lookups, circuits in it, their size and its bound in bytes."""
 
     hits: int
     misses: int
-    maxsize: int
-    currsize: int
+    circuits: int
+    nbytes: int
+    max_nbytes: int
 
 
 @dataclass(frozen=True)
@@ -42,11 +46,10 @@ class Recipe:
     backend: Backend
     dtype: str = "float32"
     shots: int | None = None
-    seed: int | None = None
 
     def __post_init__(self) -> None:
         """Compute the hash."""
-        parts = (self.circuit, self.measurement, id(self.backend), self.dtype, self.shots, self.seed)
+        parts = (self.circuit, self.measurement, id(self.backend), self.dtype, self.shots)
         object.__setattr__(self, "_hash", hash(parts))
 
     def __hash__(self) -> int:
@@ -58,31 +61,40 @@ class Recipe:
         return (
             isinstance(other, Recipe)
             and self.backend is other.backend
-            and (self.dtype, self.shots, self.seed) == (other.dtype, other.shots, other.seed)
+            and (self.dtype, self.shots) == (other.dtype, other.shots)
             and self.measurement == other.measurement
             and self.circuit == other.circuit
         )
 
 
 class _Entry:
-    __slots__ = ("executable", "lock")
+    __slots__ = ("executable", "lock", "nbytes")
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.executable: Executable | None = None
+        self.nbytes = 0
 
 
 class _Cache:
     """Least recently used goes first. Two threads that ask at once compile once."""
 
-    def __init__(self, maxsize: int) -> None:
-        self.maxsize = maxsize
+    def __init__(self, max_nbytes: int) -> None:
+        self.max_nbytes = max_nbytes
         self._lock, self.generation = threading.Lock(), 0
-        self.clear()
+        self._entries: OrderedDict[Recipe, _Entry] = OrderedDict()
+        self.hits = self.misses = 0
+
+    def renew(self) -> None:
+        """In a forked child: what the parent's threads were compiling, and the locks they held, are not for us."""
+        self._lock = threading.Lock()
+        self._entries = OrderedDict[Recipe, _Entry](
+            item for item in self._entries.items() if item[1].executable is not None
+        )
 
     def clear(self) -> None:
         with self._lock:
-            self._entries: OrderedDict[Recipe, _Entry] = OrderedDict()
+            self._entries = OrderedDict()
             self.hits = self.misses = 0
             self.generation += 1
 
@@ -107,27 +119,80 @@ class _Cache:
                 with self._lock:
                     self.misses += 1
                     self._entries.setdefault(recipe, entry)  # it was removed where another thread failed before
-                    while len(self._entries) > self.maxsize:
-                        self._entries.popitem(last=False)
+                    self._entries.move_to_end(recipe)
+                    self._shrink()
             else:
                 with self._lock:
                     self.hits += 1
         return entry.executable
 
+    def _shrink(self) -> None:
+        """Drop the oldest until the rest fits. Sizes are asked for anew: some executables grow with use."""
+        total = sum(_measure(entry) for entry in self._entries.values())
+        while total > self.max_nbytes and len(self._entries) > 1:
+            total -= self._entries.popitem(last=False)[1].nbytes
+
     def info(self) -> CacheInfo:
         with self._lock:
-            return CacheInfo(self.hits, self.misses, self.maxsize, len(self._entries))
+            total = sum(_measure(entry) for entry in self._entries.values())
+            return CacheInfo(self.hits, self.misses, len(self._entries), total, self.max_nbytes)
+
+
+_LEAST_NBYTES = 4096  # of a compiled circuit, whatever it says
+_MOST_OBJECTS = 4096
+
+
+def _measure(entry: _Entry) -> int:
+    """Bytes of a compiled circuit: what its `nbytes` says, else an estimate that is made once."""
+    if entry.executable is not None:
+        said = getattr(entry.executable, "nbytes", None)
+        if isinstance(said, int):
+            entry.nbytes = max(said, _LEAST_NBYTES)
+        elif not entry.nbytes:
+            entry.nbytes = max(_estimate(entry.executable), _LEAST_NBYTES)
+    return entry.nbytes
+
+
+def _estimate(executable: Any) -> int:
+    """Bytes of the arrays and containers that an object leads to; circuits, backends and modules are others'."""
+    total, waiting = 0, [executable]
+    seen: set[int] = set()
+    while waiting and len(seen) < _MOST_OBJECTS:
+        thing = waiting.pop()
+        if id(thing) in seen or isinstance(thing, _SHARED):
+            continue
+        seen.add(id(thing))
+        if isinstance(getattr(type(thing), "nbytes", None), _FIELDS) and isinstance(thing.nbytes, int):
+            total += thing.nbytes
+            continue
+        total += sys.getsizeof(thing)
+        if isinstance(thing, dict):
+            waiting += [value for value in thing.values() if not isinstance(value, _SCALARS)]
+        elif isinstance(thing, list | tuple | set | frozenset):
+            waiting += [value for value in thing if not isinstance(value, _SCALARS)]
+        else:
+            inside = getattr(thing, "__dict__", None)
+            waiting += [inside] if type(inside) is dict else []
+            waiting += [getattr(thing, name, None) for name in getattr(type(thing), "__slots__", ())]
+    return total
+
+
+_FIELDS = property | GetSetDescriptorType
+_SHARED = type | Circuit | Measurement | Backend
+_SCALARS = (int, float, complex, str, bytes, bool, type(None), type(sys))
 
 
 def compile_recipe(recipe: Recipe) -> Executable:
     """Compile anew, past the cache; job-type executables get their `forward` here."""
     backend, circuit, measurement = recipe.backend, recipe.circuit, recipe.measurement
-    options = {"dtype": recipe.dtype, "shots": recipe.shots, "seed": recipe.seed}
+    options = {"dtype": recipe.dtype, "shots": recipe.shots}
     executable = backend.compile(circuit, measurement, **options)  # type: ignore[arg-type]
     return as_executable(executable, backend, circuit, measurement, **options)  # type: ignore[arg-type]
 
 
-_cache = _Cache(256)
+_cache = _Cache(512 << 20)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_cache.renew)
 
 
 def compiled(recipe: Recipe) -> Executable:
@@ -140,7 +205,7 @@ def compiled(recipe: Recipe) -> Executable:
 
 
 def cache_info() -> CacheInfo:
-    """Hits, misses, maximal and current size."""
+    """Hits, misses, circuits, bytes."""
     return _cache.info()
 
 

@@ -6,7 +6,6 @@ gradient method. Tensor path: the same encoding in the framework's ops, then `Ex
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property, partial
@@ -16,6 +15,7 @@ import numpy as np
 
 from ..backends.contract import Backend
 from ..backends.registry import get_backend
+from ..backends.seeds import CallSeeds, SeedStream
 from ..circuit.encoding import check_finite, rows_of, unit_rows, unit_rows_and_pull, unit_rows_of_array
 from ..circuit.spec import LayerSpec
 from ..engines.memory import check_memory
@@ -47,6 +47,8 @@ class LayerProgram:
         execution: How.
         name: Layer name, for messages and profiles.
         framework: None (NumPy), "torch" or "tensorflow": whose tensors the layer meets.
+        draw_seed: The framework's generator, for samples of a layer without a seed; a function of a module, since it
+            is pickled with the layer.
 
     Attributes:
         twin: With backend "auto": the same layer on the framework's own engine, for tensors on a GPU, function
@@ -62,11 +64,12 @@ class LayerProgram:
         name: str,
         framework: str | None = None,
         runs: Runs | None = None,
+        draw_seed: Callable[[], int] | None = None,
     ) -> None:
         """Resolve the backends; compile nothing yet. `runs` is where records go, one's own by default."""
         self.spec, self.execution, self.name, self.framework = spec, execution, name, framework
         self._recipes: dict[tuple[int, str, bool], Recipe] = {}
-        self._directions, self._directions_lock = np.random.default_rng(execution.seed), threading.Lock()
+        self._draw_seed, self._seeds = draw_seed, SeedStream(execution.seed, draw_seed)
         self.runs = Runs() if runs is None else runs
         self.reason = "as asked"
         self._direct: Direct | None = None
@@ -159,7 +162,7 @@ class LayerProgram:
             backend = self.backends[rung]
             circuit = unshared(self.spec.circuit) if shifted else self.spec.circuit
             assert self.spec.measurement is not None
-            recipe = Recipe(circuit, self.spec.measurement, backend, dtype, self._shots(rung), self.execution.seed)
+            recipe = Recipe(circuit, self.spec.measurement, backend, dtype, self._shots(rung))
             self._recipes[rung, dtype, shifted] = recipe
         return compiled(recipe)
 
@@ -170,16 +173,15 @@ class LayerProgram:
             "execution": self.execution,
             "name": self.name,
             "framework": self.framework,
+            "draw_seed": self._draw_seed,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(  # type: ignore[misc]
-            state["spec"], state["execution"], name=state["name"], framework=state["framework"]
-        )
+        self.__init__(**state)  # type: ignore[misc]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> LayerProgram:
-        """Only counters change in it, and they start anew; a backend (a device, a connection) is not copied."""
-        return LayerProgram(self.spec, self.execution, name=self.name, framework=self.framework)
+        """Only counters change in it, that of its seeds too, and they start anew; a backend is not copied."""
+        return LayerProgram(**self.__getstate__())
 
     # -- tensor path ----------------------------------------------------------------------------------------------
 
@@ -263,16 +265,21 @@ class LayerProgram:
             return out.reshape(*lead, self.spec.output_dim), 0
         theta = self._weights(theta, rows.dtype)
 
+        seeds = self._seeds.call()
+
         def attempt(rung: int) -> np.ndarray:
-            return self._run(rung, self.executable(rung, _name(rows.dtype)), theta, inputs, trail)
+            return self._run(rung, self.executable(rung, _name(rows.dtype)), theta, inputs, trail, seeds)
 
         outputs, rung = self.ladder.climb(attempt, failures=trail.failures)
         return outputs.reshape(*lead, self.spec.output_dim).astype(rows.dtype, copy=False), rung
 
-    def _run(self, rung: int, executable: Any, theta: np.ndarray, inputs: np.ndarray, trail: Trail) -> np.ndarray:
+    def _run(
+        self, rung: int, executable: Any, theta: np.ndarray, inputs: np.ndarray, trail: Trail, seeds: CallSeeds
+    ) -> np.ndarray:
         """Checked outputs (B, O); what the backend reports about them goes to `trail`."""
         trail.reports.clear()  # those of a backend that failed
-        return self._checked(rung, trail.forward(executable, theta, inputs), len(inputs))
+        seed = None if self._shots(rung) is None else seeds.next()
+        return self._checked(rung, trail.forward(executable, theta, inputs, seed), len(inputs))
 
     def value_and_vjp(
         self, theta: np.ndarray, x: np.ndarray, *, wrt_inputs: bool = True
@@ -288,7 +295,7 @@ class LayerProgram:
         """
         if self._direct is not None and (begun := self._direct.value_and_vjp(theta, x)) is not None:
             return begun
-        trail, first = Trail(), 0
+        trail, first, seeds = Trail(), 0, self._seeds.call()
         with profiling.timed(self.name, "forward"):
             rows, lead = rows_of(x, self.spec.check_features, self.name)
             trail.lead = lead
@@ -307,7 +314,7 @@ class LayerProgram:
                 pull = _unnoted(begun)
             elif self.backends and len(rows):
                 (outputs, pull), first = self.ladder.climb(
-                    lambda rung: self._start(rung, theta, inputs, wrt_inputs, trail), failures=trail.failures
+                    lambda rung: self._start(rung, theta, inputs, wrt_inputs, trail, seeds), failures=trail.failures
                 )
             else:
                 outputs = inputs if not self.backends else np.zeros((0, self.spec.output_dim), rows.dtype)
@@ -316,7 +323,7 @@ class LayerProgram:
 
         def pull_on(rung: int, cotangents: np.ndarray, back: Trail) -> tuple[np.ndarray, np.ndarray | None]:
             """On the backend of the forward half, or, where that failed now, both halves on a later one."""
-            own = pull if rung == first else self._start(rung, theta, inputs, wrt_inputs, back)[1]
+            own = pull if rung == first else self._start(rung, theta, inputs, wrt_inputs, back, seeds)[1]
             return own(cotangents, back)
 
         def pullback(cotangents: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
@@ -359,7 +366,7 @@ class LayerProgram:
         return rows.shape[1] - self.spec.circuit.n_inputs
 
     def _start(
-        self, rung: int, theta: np.ndarray, inputs: np.ndarray, wrt_inputs: bool, trail: Trail
+        self, rung: int, theta: np.ndarray, inputs: np.ndarray, wrt_inputs: bool, trail: Trail, seeds: CallSeeds
     ) -> tuple[np.ndarray, _Pull]:
         """The forward half of a gradient on one backend, and its backward half."""
         executable, method = self.executable(rung, _name(inputs.dtype)), self._method(rung)
@@ -368,12 +375,12 @@ class LayerProgram:
             outputs, pull = executable.value_and_vjp(theta, inputs)
             outputs = self._checked(rung, outputs, len(inputs))
         else:
-            outputs = self._run(rung, executable, theta, inputs, trail)
+            outputs = self._run(rung, executable, theta, inputs, trail, seeds)
 
         def pull_checked(cotangents: np.ndarray, back: Trail) -> tuple[np.ndarray, np.ndarray | None]:
             back.reports.clear()
             if method != "vjp":
-                rule = self._rule(rung, method, inputs.dtype, back)
+                rule = self._rule(rung, method, inputs.dtype, back, seeds)
                 d_theta, d_inputs = rule.vjp(theta, inputs, cotangents, wrt_inputs=wrt_inputs)
             elif hasattr(executable, "value_and_vjp"):
                 d_theta, d_inputs = pull(cotangents)
@@ -387,7 +394,9 @@ class LayerProgram:
 
         return outputs, pull_checked
 
-    def _rule(self, rung: int, method: str, dtype: np.dtype, trail: Trail) -> ParameterShift | Differences:
+    def _rule(
+        self, rung: int, method: str, dtype: np.dtype, trail: Trail, seeds: CallSeeds
+    ) -> ParameterShift | Differences:
         """A gradient without a statevector: all circuits of a batch are one call of the backend."""
         shift = method == "parameter-shift"
         exact = self._shots(rung) is None
@@ -395,14 +404,12 @@ class LayerProgram:
         free = self.executable(rung, _name(dtype) if shift or not exact else "float64", shifted=True)
 
         def forward(theta: np.ndarray, inputs: np.ndarray) -> np.ndarray:
-            return self._checked(rung, trail.forward(free, theta, inputs), len(inputs))
+            seed = None if exact else seeds.next()
+            return self._checked(rung, trail.forward(free, theta, inputs, seed), len(inputs))
 
         if shift:
             return ParameterShift(self.spec.circuit, forward)
-        rng = None
-        if method == "spsa":
-            with self._directions_lock:
-                rng = np.random.default_rng(self._directions.integers(2**63))
+        rng = np.random.default_rng(seeds.next()) if method == "spsa" else None
         return Differences(self.spec.circuit, forward, step=_STEP if exact else _SAMPLED_STEP, rng=rng)
 
     def _checked(self, rung: int, outputs: Any, rows: int) -> np.ndarray:

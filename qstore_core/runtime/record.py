@@ -74,11 +74,12 @@ class Trail:
         self.end = time.perf_counter()
         self.backend, self.shots, self.seed = backend, shots, seed
 
-    def forward(self, executable: Any, theta: np.ndarray, inputs: np.ndarray) -> Any:
-        """`executable.forward(theta, inputs)`, with its report where it makes one."""
+    def forward(self, executable: Any, theta: np.ndarray, inputs: np.ndarray, seed: int | None) -> Any:
+        """`executable.forward(theta, inputs)`, with its report where it makes one; with a `seed` where it samples."""
+        seeds = {} if seed is None else {"seed": seed}
         if not hasattr(executable, "value_and_report"):
-            return executable.forward(theta, inputs)
-        outputs, report = executable.value_and_report(theta, inputs)
+            return executable.forward(theta, inputs, **seeds)
+        outputs, report = executable.value_and_report(theta, inputs, **seeds)
         if not isinstance(report, RunReport):
             raise TypeError(f"value_and_report returned a {type(report).__name__}, expected (outputs, RunReport)")
         if report.std_error is not None and np.shape(report.std_error) != np.shape(outputs):

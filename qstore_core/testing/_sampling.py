@@ -72,13 +72,13 @@ def _shots_spread(subject: Subject) -> None:
 
 @check("shots: fresh")
 def _shots_fresh(subject: Subject) -> None:
-    """Every call samples anew: noise that is frozen would bias training."""
+    """Every seed samples anew: noise that is frozen would bias training."""
     subject.need("shots", _NO_SHOTS)
     executable = subject.compile(_cosine(), Expectation(), shots=_SHOTS)
     x = np.linspace(0.5, 2.6, 32)[:, None]
     first, second = (np.asarray(executable.forward(np.zeros(0), x)) for _ in range(2))
     if np.array_equal(first, second):
-        raise ConformanceError("two calls of one executable returned the very same samples.")
+        raise ConformanceError("two calls of one executable, with different seeds, returned the very same samples.")
 
 
 @check("shots: seed")
@@ -92,6 +92,6 @@ def _shots_seed(subject: Subject) -> None:
         subject.forward(_cosine(), Expectation(), [], x, shots=_SHOTS, seed=seed) for seed in (7, 7, 8)
     )
     if not np.array_equal(first, again):
-        raise ConformanceError("two compilations with seed=7 sampled different values: the seed is ignored.")
+        raise ConformanceError("two calls with seed=7 sampled different values: the seed is ignored.")
     if np.array_equal(first, other):
         raise ConformanceError("seeds 7 and 8 sampled the very same values: the seed is ignored.")

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..backends.contract import Backend
 from ..backends.registry import get_backend
+from ..backends.seeds import SeedStream
 from ..circuit.circuit import Circuit
 from ..circuit.measurement import Measurement, Probabilities
 from ..errors import CapabilityError
@@ -24,6 +25,7 @@ __all__ = [
     "Check",
     "ConformanceError",
     "NotDeclared",
+    "Sampling",
     "Subject",
     "arrays",
     "check",
@@ -105,6 +107,18 @@ def registered(subject: Subject) -> list[Check]:
     ]
 
 
+class Sampling:
+    """An executable of samples, with another seed for every call that gives none."""
+
+    def __init__(self, executable: Any) -> None:
+        """Begin with the first seed."""
+        self._executable, self._seeds = executable, SeedStream(SEED)
+
+    def forward(self, theta: np.ndarray, inputs: np.ndarray, *, seed: int | None = None) -> Any:
+        """`forward` of the executable."""
+        return self._executable.forward(theta, inputs, seed=self._seeds.call().next() if seed is None else seed)
+
+
 class Subject:
     """A backend under test; it is loaded when the first check runs.
 
@@ -143,8 +157,9 @@ class Subject:
         """A freshly compiled circuit, past the circuit cache."""
         if self.capabilities.max_qubits is not None and circuit.n_qubits > self.capabilities.max_qubits:
             raise NotDeclared(f"capabilities.max_qubits is {self.capabilities.max_qubits}")
-        options = {"dtype": dtype, "shots": self.shots, "seed": SEED} | changes
-        return compile_recipe(Recipe(circuit, measurement, self.backend, **options))
+        options = {"dtype": dtype, "shots": self.shots} | changes
+        executable = compile_recipe(Recipe(circuit, measurement, self.backend, **options))
+        return executable if options["shots"] is None else Sampling(executable)
 
     def forward(
         self,
@@ -153,12 +168,14 @@ class Subject:
         theta: Any,
         inputs: Any,
         dtype: str = "float64",
+        seed: int | None = None,
         **changes: Any,
     ) -> np.ndarray:
         """Compile, run once, check the shape."""
         executable = self.compile(circuit, measurement, dtype, **changes)
         theta, inputs = arrays(theta, inputs, dtype)
-        return shaped(executable.forward(theta, inputs), len(inputs), measurement.n_outputs(circuit.n_qubits))
+        outputs = executable.forward(theta, inputs) if seed is None else executable.forward(theta, inputs, seed=seed)
+        return shaped(outputs, len(inputs), measurement.n_outputs(circuit.n_qubits))
 
     def tolerance(self, circuit: Circuit, measurement: Measurement, dtype: str = "float64") -> np.ndarray:
         """Bound of the error of every output, (O,): 1e-6 (float32: 2e-5) or 5 standard deviations of the samples."""

@@ -184,8 +184,8 @@ def test_depolarising_noise_shrinks_the_cosine():
     assert not backend.capabilities.vjp
     exact = backend.compile(circuit, Expectation(), dtype="float64").forward(np.zeros(0), x)
     np.testing.assert_allclose(exact, 0.9 * np.cos(x), rtol=0, atol=VALUE["float64"])
-    sampled = backend.compile(circuit, Expectation(), dtype="float64", shots=4000, seed=1)
-    values, report = sampled.value_and_report(np.zeros(0), x)
+    sampled = backend.compile(circuit, Expectation(), dtype="float64", shots=4000)
+    values, report = sampled.value_and_report(np.zeros(0), x, seed=1)
     assert (np.abs(values - exact) < SIGMAS * report.std_error).all()
 
 
@@ -218,8 +218,8 @@ def test_a_device_with_a_layout_samples_the_circuit(problem):
     device = GenericBackendV2(5, coupling_map=[[0, 1], [1, 2], [2, 3], [3, 4]], noise_info=False, seed=3)
     backend = get_backend("aer", backend=device)
     assert backend.capabilities.max_qubits == 5
-    executable = backend.compile(problem.circuit, problem.measurement, dtype="float64", shots=500, seed=5)
-    values, report = executable.value_and_report(problem.theta, problem.inputs)
+    executable = backend.compile(problem.circuit, problem.measurement, dtype="float64", shots=500)
+    values, report = executable.value_and_report(problem.theta, problem.inputs, seed=5)
     expected = simulate(problem.circuit, problem.measurement, problem.theta, problem.inputs)
     bound = SIGMAS * np.sqrt(report.std_error**2 + allow(expected, 2.0) / 500**2)
     assert (np.abs(values - expected) <= np.maximum(bound, allow(expected, 10.0) / 500)).all()
@@ -234,13 +234,12 @@ def test_fake_hardware_in_one_job(monkeypatch):
     run = type(device).run
     monkeypatch.setattr(type(device), "run", lambda self, *a, **k: jobs.append(1) or run(self, *a, **k))
     backend = get_backend("aer", backend=device)
-    executable = backend.compile(flipped_cosine(), Expectation(("Z", "X")), dtype="float64", shots=2000, seed=3)
-    values = executable.forward(np.zeros(0), np.array([[0.0], [np.pi]]))
+    executable = backend.compile(flipped_cosine(), Expectation(("Z", "X")), dtype="float64", shots=2000)
+    values = executable.forward(np.zeros(0), np.array([[0.0], [np.pi]]), seed=3)
     assert len(jobs) == 1
     # Readout errors of this device are below 0.1 per outcome, so that ⟨Z⟩ of a basis state is above 0.8.
     np.testing.assert_allclose(values[:, :3], [[-1, 1, 1], [-1, -1, 1]], rtol=0, atol=0.2)
-    again = backend.compile(flipped_cosine(), Expectation(("Z", "X")), dtype="float64", shots=2000, seed=3)
-    np.testing.assert_array_equal(again.forward(np.zeros(0), np.array([[0.0], [np.pi]])), values)
+    np.testing.assert_array_equal(executable.forward(np.zeros(0), np.array([[0.0], [np.pi]]), seed=3), values)
 
 
 def test_a_layer_on_fake_hardware():
@@ -295,8 +294,8 @@ def test_primitives_sample(name):
     circuit.rot(circuit.weights(1)[0], 0.3, 0.1, 0)
     sums = Expectation(observables=(Pauli("ZZI") + 0.5 * Pauli("IXX"), Pauli("IIZ"), Pauli("III") - Pauli("XII")))
     theta, x = np.array([0.4]), np.linspace(0.2, 2.5, 6)[:, None]
-    executable = get_backend("aer", **primitives()[name]).compile(circuit, sums, dtype="float64", shots=1000, seed=2)
-    values, report = executable.value_and_report(theta, x)
+    executable = get_backend("aer", **primitives()[name]).compile(circuit, sums, dtype="float64", shots=1000)
+    values, report = executable.value_and_report(theta, x, seed=2)
     assert report.std_error.shape == values.shape
     spread = np.maximum(report.std_error, 1e-3)
     assert (np.abs(values - simulate(circuit, sums, theta, x)) < SIGMAS * spread).all()
@@ -307,7 +306,8 @@ def test_an_estimator_has_no_probabilities_and_a_sampler_beside_it_has():
     with pytest.raises(CapabilityError, match="sampler= as well"):
         get_backend("aer", **objects).compile(flipped_cosine(), Probabilities())
     both = get_backend("aer", **objects, **primitives()["StatevectorSampler"])
-    values = both.compile(flipped_cosine(), Probabilities((0,)), shots=10).forward(np.zeros(0), np.array([[0.3]]))
+    executable = both.compile(flipped_cosine(), Probabilities((0,)), shots=10)
+    values = executable.forward(np.zeros(0), np.array([[0.3]]), seed=1)
     np.testing.assert_array_equal(values, [[0.0, 1.0]])
     with pytest.raises(CapabilityError, match="shots="):
         both.compile(flipped_cosine(), Probabilities())

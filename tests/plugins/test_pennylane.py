@@ -134,8 +134,8 @@ def test_samples_lie_within_their_standard_errors(name):
     sums = Expectation(observables=(Pauli("ZZI") + 0.5 * Pauli("IXX"), Pauli("IIY"), Pauli("III") - Pauli("XII")))
     theta, x = np.array([0.4]), np.linspace(0.2, 2.5, 6)[:, None]
     for measurement in (sums, Probabilities((2, 0))):
-        executable = get_backend(device(name)).compile(circuit, measurement, dtype="float64", shots=1000, seed=2)
-        values, report = executable.value_and_report(theta, x)
+        executable = get_backend(device(name)).compile(circuit, measurement, dtype="float64", shots=1000)
+        values, report = executable.value_and_report(theta, x, seed=2)
         assert report.std_error.shape == values.shape
         spread = np.maximum(report.std_error, 1e-3)
         assert (np.abs(values - simulate(circuit, measurement, theta, x)) < SIGMAS * spread).all()

@@ -6,6 +6,8 @@ An executable of such a backend has three coroutines instead of `forward`:
     async def result(self, job) -> outputs            # (B, O); or (outputs, standard errors)
     async def cancel(self, job) -> None               # of no use any more; may be called for a finished job
 
+One that was compiled with shots has `submit(theta, inputs, *, seed)`, as `forward` has elsewhere.
+
 The circuit cache hands it out as an ordinary executable with `forward` (see `job_runner`), which runs its jobs as a
 `JobPolicy` says: the backend's attribute `jobs`, changed by `with_jobs`.
 """
@@ -43,7 +45,7 @@ class JobExecutable(Protocol):
     """A compiled circuit at a service that takes jobs. All three run on qstore's event loop and must not block it."""
 
     async def submit(self, theta: np.ndarray, inputs: np.ndarray) -> str:
-        """Hand in `theta` (W,), `inputs` (B, I); return the job's id."""
+        """Hand in `theta` (W,), `inputs` (B, I), with shots also `seed=`; return the job's id."""
         ...
 
     async def result(self, job: str) -> Any:
@@ -197,9 +199,8 @@ class _Configured:
         *,
         dtype: str = "float32",
         shots: int | None = None,
-        seed: int | None = None,
     ) -> Any:
-        executable = self._backend.compile(circuit, measurement, dtype=dtype, shots=shots, seed=seed)
+        executable = self._backend.compile(circuit, measurement, dtype=dtype, shots=shots)
         if not isinstance(executable, JobExecutable):
             raise SpecError(
                 f"backend {self.name!r} runs no jobs: its circuits have no submit, result and cancel. "

@@ -33,6 +33,7 @@ from ...circuit.measurement import Measurement
 from ...errors import BackendError, DeadlineError, JobLostError, TransientError
 from .. import runner
 from ..contract import Backend, RunReport
+from ..seeds import child_seed
 from .policy import JobExecutable, JobPolicy, LoopLocal, is_transient, policy_of
 from .store import JobStore, digest
 
@@ -50,14 +51,13 @@ def as_executable(
     *,
     dtype: str,
     shots: int | None,
-    seed: int | None,
 ) -> Any:
     """What `backend` compiled, with `forward`; a local executable is returned unchanged."""
     if not isinstance(executable, JobExecutable):
         return executable
     what = b""
     if policy_of(backend).resume is not None:
-        parts = [circuit.to_dict(), repr(measurement), backend.name, dtype, shots, seed]
+        parts = [circuit.to_dict(), repr(measurement), backend.name, dtype, shots]
         what = json.dumps(parts).encode()
     return JobRunner(executable, backend, width=measurement.n_outputs(circuit.n_qubits), exact=shots is None, what=what)
 
@@ -80,18 +80,20 @@ class JobRunner:
         self.gate = _gate_of(backend)
         self.store = None if self.policy.resume is None else JobStore(self.policy.resume)
 
-    def forward(self, theta: np.ndarray, inputs: np.ndarray) -> np.ndarray:
+    def forward(self, theta: np.ndarray, inputs: np.ndarray, *, seed: int | None = None) -> np.ndarray:
         """`theta` (W,), `inputs` (B, I) → outputs (B, O); blocks the calling thread."""
-        return self.value_and_report(theta, inputs)[0]
+        return self.value_and_report(theta, inputs, seed=seed)[0]
 
-    def value_and_report(self, theta: np.ndarray, inputs: np.ndarray) -> tuple[np.ndarray, RunReport]:
-        """The same, with what came of it.
+    def value_and_report(
+        self, theta: np.ndarray, inputs: np.ndarray, *, seed: int | None = None
+    ) -> tuple[np.ndarray, RunReport]:
+        """The same, with what came of it. Each job samples from a seed of its own.
 
         Raises:
             DeadlineError: no outputs within the policy's deadline.
             BackendError: a job failed for good, more often than allowed, or with unusable outputs.
         """
-        return runner.run_sync(_Call(self, theta, inputs).run, timeout=self._backstop)
+        return runner.run_sync(_Call(self, theta, inputs, seed).run, timeout=self._backstop)
 
     @property
     def _backstop(self) -> float | None:
@@ -153,9 +155,9 @@ class _Part:
 class _Call:
     """One call of one executable."""
 
-    def __init__(self, owner: JobRunner, theta: np.ndarray, inputs: np.ndarray) -> None:
+    def __init__(self, owner: JobRunner, theta: np.ndarray, inputs: np.ndarray, seed: int | None) -> None:
         self.owner, self.policy = owner, owner.policy
-        self.theta, self.inputs = theta, inputs
+        self.theta, self.inputs, self.seed = theta, inputs, seed
         self.retries = self.resumed = 0
         self.ends = math.inf
         self.open: dict[int, _Part] = {}  # parts with a job whose outputs have not come
@@ -257,7 +259,8 @@ class _Call:
 
     async def _submit(self, part: _Part) -> None:
         """Submit; where we are cancelled meanwhile, the id must still become known, for the job to be cancelled."""
-        task = asyncio.ensure_future(self.owner.executable.submit(self.theta, part.rows))
+        seeds = {} if self.seed is None else {"seed": child_seed(self.seed, part.number)}
+        task = asyncio.ensure_future(self.owner.executable.submit(self.theta, part.rows, **seeds))
         try:
             part.job = await asyncio.shield(task)
         except asyncio.CancelledError:

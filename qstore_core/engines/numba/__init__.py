@@ -83,7 +83,6 @@ class NumbaBackend:
         *,
         dtype: str = "float32",
         shots: int | None = None,
-        seed: int | None = None,
     ) -> NumbaExecutable:
         """Lower the circuit to tables. The kernels are compiled once per precision, at the first call ever."""
         if shots is not None:

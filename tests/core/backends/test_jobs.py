@@ -50,7 +50,7 @@ class MemoryBackend:
         self.running = self.most_running = 0
         self.times = []
 
-    def compile(self, circuit, measurement, *, dtype="float32", shots=None, seed=None):
+    def compile(self, circuit, measurement, *, dtype="float32", shots=None):
         asked = None if self.capabilities.shots else shots  # refused there
         return MemoryExecutable(
             self, get_backend("statevector").compile(circuit, measurement, dtype=dtype, shots=asked)
@@ -67,7 +67,7 @@ class MemoryExecutable:
         if self.owner.before is not None:
             await self.owner.before(call, number, job)
 
-    async def submit(self, theta, inputs):
+    async def submit(self, theta, inputs, *, seed=None):
         owner = self.owner
         owner.times.append(time.monotonic())
         await self._step("submit")

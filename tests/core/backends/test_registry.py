@@ -23,7 +23,7 @@ BACKEND = """
         name = "mine"
         capabilities = Capabilities()
         def __init__(self, **options): self.options = options
-        def compile(self, circuit, measurement, *, dtype="float32", shots=None, seed=None): ...
+        def compile(self, circuit, measurement, *, dtype="float32", shots=None): ...
 """
 GOOD = f"""{BACKEND}
     @hookimpl
@@ -342,7 +342,7 @@ def test_exception_in_the_hook(site):
             hook("return Mine()", before="Mine.capabilities = {}"),
             "capabilities is dict",
         ),
-        (f"{GOOD}\n    QSTORE_CONTRACT = 2", "contract version 2, this qstore has version 1. Upgrade qstore."),
+        (f"{GOOD}\n    QSTORE_CONTRACT = 3", "contract version 3, this qstore has version 2. Upgrade qstore."),
         (f"{GOOD}\n    QSTORE_CONTRACT = 0", "Upgrade the plugin."),
     ],
 )
@@ -442,7 +442,7 @@ class Local:
     def __init__(self, level=0):
         self.level = level
 
-    def compile(self, circuit, measurement, *, dtype="float32", shots=None, seed=None):
+    def compile(self, circuit, measurement, *, dtype="float32", shots=None):
         raise NotImplementedError
 
 

@@ -19,7 +19,7 @@ from qstore_core import (
     cache_info,
     get_backend,
 )
-from qstore_core.runtime.cache import CacheInfo, Recipe, _Cache, compiled
+from qstore_core.runtime.cache import Recipe, _Cache, compiled
 
 pytestmark = pytest.mark.usefixtures("empty_cache")
 
@@ -28,6 +28,11 @@ def waiting_in_the_cache():
     """How many threads wait for another one's compilation: those whose innermost frame is the cache's own."""
     code = _Cache.get.__code__
     return sum(frame.f_code is code for frame in sys._current_frames().values())
+
+
+def counters(info=cache_info):
+    """(hits, misses, circuits)."""
+    return info()[:3]
 
 
 def circuit(angle=0.0):
@@ -60,20 +65,20 @@ def test_the_same_circuit_is_compiled_once():
     first = compiled(recipe(backend))
     assert compiled(recipe(backend)) is first  # equal, not identical, recipes
     assert len(backend.compiled) == 1
-    assert cache_info() == CacheInfo(hits=1, misses=1, maxsize=256, currsize=1)
+    assert counters() == (1, 1, 1)
 
 
 def test_the_backend_gets_what_the_recipe_says():
     backend = Counting()
-    compiled(recipe(backend, dtype="float64", seed=3))
+    compiled(recipe(backend, dtype="float64"))
     ((built, measurement, arguments),) = backend.compiled
     assert (built, measurement) == (circuit(), Expectation("Z"))
-    assert arguments == {"dtype": "float64", "shots": None, "seed": 3}
+    assert arguments == {"dtype": "float64", "shots": None}
 
 
 @pytest.mark.parametrize(
     "changes",
-    [{"dtype": "float64"}, {"seed": 1}, {"measurement": Expectation("X")}, {"circuit": circuit(0.5)}],
+    [{"dtype": "float64"}, {"measurement": Expectation("X")}, {"circuit": circuit(0.5)}],
     ids=lambda changes: next(iter(changes)),
 )
 def test_what_makes_a_difference(changes):
@@ -89,26 +94,74 @@ def test_two_instances_of_a_backend_are_two_backends():
     assert len(one.compiled) == len(two.compiled) == 1
 
 
+class Sized(Counting):
+    """Its executables say how large they are."""
+
+    def __init__(self, nbytes):
+        super().__init__()
+        self.nbytes = nbytes
+
+    def compile(self, circuit, measurement, **arguments):
+        executable = super().compile(circuit, measurement, **arguments)
+        executable.nbytes = self.nbytes
+        return executable
+
+
 def test_the_least_recently_used_goes_first():
-    backend = Counting()
-    cache = _Cache(maxsize=2)
+    backend = Sized(1000_000)
+    cache = _Cache(max_nbytes=2_500_000)
     a, b, c = (recipe(backend, angle) for angle in (0.1, 0.2, 0.3))
     cache.get(a)
     cache.get(b)
     cache.get(a)  # now b is the older one
     cache.get(c)
-    assert cache.info() == CacheInfo(hits=1, misses=3, maxsize=2, currsize=2)
+    assert counters(cache.info) == (1, 3, 2)
+    assert cache.info().nbytes == 2_000_000
     cache.get(a)
     assert cache.info().hits == 2
     cache.get(b)
     assert cache.info().misses == 4
 
 
+def test_what_grows_with_use_is_counted_as_it_is_now():
+    backend, cache = Sized(1000_000), _Cache(max_nbytes=2_500_000)
+    first = cache.get(recipe(backend, 0.1))
+    first.nbytes = 2_400_000
+    cache.get(recipe(backend, 0.2))
+    assert counters(cache.info) == (0, 2, 1)
+
+
+def test_one_that_is_larger_than_the_bound_is_kept_until_the_next():
+    backend, cache = Sized(3_000_000), _Cache(max_nbytes=2_500_000)
+    one = recipe(backend, 0.1)
+    assert cache.get(one) is cache.get(one)
+
+
+def test_the_size_of_what_says_nothing_is_estimated():
+    class Arrays(Counting):
+        def compile(self, circuit, measurement, **arguments):
+            executable = super().compile(circuit, measurement, **arguments)
+            executable.tables = {"one": [np.zeros(1000), np.zeros(1000)], "again": executable}
+            return executable
+
+    backend, cache = Arrays(), _Cache(max_nbytes=1 << 30)
+    cache.get(recipe(backend))
+    assert 16_000 <= cache.info().nbytes <= 100_000
+
+
+def test_seeds_are_no_part_of_what_is_compiled():
+    """30 exact layers of 30 seeds, 30 sampled ones."""
+    backend = Counting()
+    for seed in range(30):
+        QuantumFeatureExtractor(2, backend=backend, fallback=None, seed=seed)(np.ones((2, 4)))
+    assert len(backend.compiled) == 1
+
+
 def test_clearing():
     backend = Counting()
     compiled(recipe(backend))
     cache_clear()
-    assert cache_info() == CacheInfo(hits=0, misses=0, maxsize=256, currsize=0)
+    assert counters() == (0, 0, 0)
     compiled(recipe(backend))
     assert len(backend.compiled) == 2
 
@@ -131,7 +184,7 @@ def test_many_threads_at_once_compile_once():
         results = [future.result() for future in [pool.submit(ask) for _ in range(threads)]]
     assert len(backend.compiled) == 1
     assert all(result is results[0] for result in results)
-    assert cache_info() == CacheInfo(hits=threads - 1, misses=1, maxsize=256, currsize=1)
+    assert counters() == (threads - 1, 1, 1)
 
 
 def test_different_circuits_compile_at_the_same_time():
@@ -159,7 +212,7 @@ def test_a_failure_is_not_kept():
     for attempt in (1, 2):
         with pytest.raises(RuntimeError, match=f"failure {attempt}"):
             compiled(recipe(backend))
-        assert cache_info() == CacheInfo(hits=0, misses=0, maxsize=256, currsize=0)
+        assert counters() == (0, 0, 0)
     assert compiled(recipe(backend)) is compiled(recipe(backend))
 
 
@@ -185,7 +238,7 @@ def test_who_waits_for_a_failure_tries_again_and_that_one_is_kept():
             first.result()
         kept = second.result()
     assert compiled(recipe(backend)) is kept
-    assert cache_info() == CacheInfo(hits=1, misses=1, maxsize=256, currsize=1)
+    assert counters() == (1, 1, 1)
 
 
 def test_layers_share_compiled_circuits():

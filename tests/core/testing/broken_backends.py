@@ -36,22 +36,21 @@ class Over:
         self.capabilities = Capabilities(exact=exact, shots=sample is not None, vjp=vjp)
         self.circuit, self.outputs, self.gradients, self.sample = circuit, outputs, gradients, sample
 
-    def compile(self, circuit, measurement, *, dtype="float32", shots=None, seed=None):
+    def compile(self, circuit, measurement, *, dtype="float32", shots=None):
         inner_shots = None if self.sample else shots  # statevector refuses them
         inner = get_backend("statevector").compile(self.circuit(circuit), measurement, dtype=dtype, shots=inner_shots)
-        return Executable(self, inner, measurement, shots, seed)
+        return Executable(self, inner, measurement, shots)
 
 
 class Executable:
-    def __init__(self, owner, inner, measurement, shots, seed):
+    def __init__(self, owner, inner, measurement, shots):
         self.owner, self.inner, self.measurement, self.shots = owner, inner, measurement, shots
-        self.rng = np.random.default_rng(seed)
 
-    def forward(self, theta, inputs):
+    def forward(self, theta, inputs, *, seed=None):
         outputs = self.owner.outputs(self.inner.forward(theta, inputs))
         if self.shots is None:
             return outputs
-        return self.owner.sample(outputs, self.measurement, self.shots, self.rng)
+        return self.owner.sample(outputs, self.measurement, self.shots, np.random.default_rng(seed))
 
     def vjp(self, theta, inputs, cotangents):
         return self.owner.gradients(self.inner.vjp(theta, inputs, cotangents))

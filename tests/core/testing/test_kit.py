@@ -119,7 +119,7 @@ def test_a_broken_backend_fails_with_a_readable_reason(fault):
 
 def test_shots_that_are_taken_without_being_declared():
     class Deaf(Over):
-        def compile(self, circuit, measurement, *, dtype="float32", shots=None, seed=None):
+        def compile(self, circuit, measurement, *, dtype="float32", shots=None):
             return super().compile(circuit, measurement, dtype=dtype)
 
     failed = {outcome.check: outcome.reason for outcome in run_checks(Deaf("deaf")).failed}
@@ -187,7 +187,7 @@ def test_checks_of_a_registered_name_and_exit_status(capsys):
     try:
         assert main(["wrong_sign"]) == 1
         table = capsys.readouterr().out
-        assert "backend 'wrong_sign', qstore contract version 1" in table
+        assert "backend 'wrong_sign', qstore contract version 2" in table
         assert "The sign is wrong." in table
     finally:
         unregister_backend("wrong_sign")
