@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .circuit import Circuit, Operation
 
-__all__ = ["columns", "draw"]
+__all__ = ["columns", "draw", "labels"]
 
 _CONTROLS = {
     "cnot": 1,
@@ -37,7 +37,8 @@ def columns(circuit: Circuit) -> list[list[Operation]]:
     return out
 
 
-def _labels(op: Operation) -> dict[int, str]:
+def labels(op: Operation) -> dict[int, str]:
+    """What stands on each of a gate's lines; "●" on controls."""
     controls = _CONTROLS.get(op.gate, 0)
     name = _TARGET.get(op.gate, op.gate.removeprefix("c" * controls) if controls else op.gate).upper()
     arguments = f"({', '.join(map(str, op.params))})" if op.params else ""
@@ -63,7 +64,7 @@ def draw(circuit: Circuit) -> str:
         for op in column:
             for q in range(min(op.qubits), max(op.qubits) + 1):
                 cells[q] = "│"
-            for q, label in _labels(op).items():
+            for q, label in labels(op).items():
                 cells[q] = label
         size = max(map(len, cells))
         lines = [f"{line}─{cell.center(size, '─')}─" for line, cell in zip(lines, cells, strict=True)]
