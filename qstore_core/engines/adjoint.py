@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .array import ArrayProgram, DiagonalLayer, Group, KronLayer, Polynomials, Stack, Turns
+from .array import ArrayProgram, DiagonalLayer, Group, KronLayer, Polynomials, Stack, Turns, kronecker_index
 from .ops import Array, Ops
 
 __all__ = ["KEEP_BYTES", "pull_kronecker", "value_and_pull"]
@@ -285,13 +285,15 @@ def pull_kronecker(ops: Ops, stack: Stack, gradient: Array) -> Array:
     """Gradient of the single matrices of Kronecker products (…, G, 2**k, 2**k), as (…, G · k · 4)."""
     lead, size = (-1,) if stack.per_sample else (), len(stack.singles)
     count = gradient.shape[-3]
+    flat = ops.reshape(gradient, (*lead, count, 1 << 2 * size))
+    if size > 1:
+        flat = ops.permute_back(flat, kronecker_index(size))
     singles: list[Array] = []
     for k in range(size - 1, 0, -1):
-        edge = 1 << k
-        block = ops.reshape(gradient, (*lead, count, edge, 2, edge, 2))
-        left = ops.reshape(ops.conj(stack.partial[k - 1]), (*lead, count, edge, 1, edge, 1))
-        right = ops.reshape(ops.conj(stack.singles[k]), (*lead, count, 1, 2, 1, 2))
-        singles.append(ops.sum(block * left, (-4, -2)))
-        gradient = ops.sum(block * right, (-3, -1))
-    singles.append(gradient)
-    return ops.reshape(ops.stack(singles[::-1], -3), (*lead, count * size * 4))
+        block = ops.reshape(flat, (*lead, count, 1 << 2 * k, 4))
+        left = ops.reshape(ops.conj(stack.partial[k - 1]), (*lead, count, 1 << 2 * k, 1))
+        right = ops.reshape(ops.conj(stack.singles[k]), (*lead, count, 1, 4))
+        singles.append(ops.sum(block * left, -2))
+        flat = ops.sum(block * right, -1)
+    singles.append(flat)
+    return ops.reshape(ops.stack(singles[::-1], -2), (*lead, count * size * 4))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 
@@ -26,6 +27,7 @@ __all__ = [
     "Stack",
     "Turns",
     "group_sizes",
+    "kronecker_index",
     "signs",
 ]
 
@@ -159,19 +161,23 @@ class Turns:
 class Stack:
     """Kronecker products of groups of one size.
 
+    Products are outer products of flat matrices, sorted once at the end: frameworks broadcast few axes at a time.
+
     Attributes:
         per_sample: Arrays have a leading batch axis.
-        singles: Matrices of the first, second, … qubit of all groups, each (…, G, 2, 2).
-        partial: Products of the first, the first two, … of them; the last is the whole.
+        singles: Matrices of the first, second, … qubit of all groups, each (…, G, 4).
+        partial: Outer products of the first, the first two, … of them, (…, G, 4**k).
+        whole: Kronecker products, (…, G, 2**size, 2**size).
     """
 
     per_sample: bool
     singles: list[Array]
     partial: list[Array]
+    whole: Array
 
     def matrix(self, number: int) -> Array:
         """The matrix of one group."""
-        return self.partial[-1][..., number, :, :]
+        return self.whole[..., number, :, :]
 
 
 Stacks = dict[tuple[bool, int], Stack]  # by (per sample, group size)
@@ -221,6 +227,17 @@ class DiagonalLayer:
         for start in range(0, len(masks), width):
             part = masks[start : start + width]
             yield start, start + len(part), signs(part, n_qubits) * np.float32(-0.5)
+
+
+@lru_cache(maxsize=8)
+def kronecker_index(size: int) -> np.ndarray:
+    """Where each entry of a Kronecker product of `size` 2x2 matrices stands in the outer product of flat matrices."""
+    edge = np.arange(1 << size)
+    row, column = edge[:, None], edge[None, :]
+    index = np.zeros((1 << size, 1 << size), dtype=np.int64)
+    for k in range(size - 1, -1, -1):  # the first matrix is the most significant
+        index = 4 * index + 2 * (row >> k & 1) + (column >> k & 1)
+    return frozen(index.ravel())
 
 
 def group_sizes(n_qubits: int) -> list[int]:
@@ -350,16 +367,17 @@ class ArrayProgram:
             rows = self.matrix_rows(ops, shared, sampled, per_sample)
             if order is not None:
                 rows = ops.take(rows, order, -3)
-            rows = ops.reshape(rows, (*lead, count, size, 2, 2))
-            singles = [rows[..., k, :, :] for k in range(size)]
+            rows = ops.reshape(rows, (*lead, count, size, 4))
+            singles = [rows[..., k, :] for k in range(size)]
             partial = [singles[0]]
             for k in range(1, size):
-                edge = 1 << k
-                product = ops.reshape(partial[-1], (*lead, count, edge, 1, edge, 1)) * ops.reshape(
-                    singles[k], (*lead, count, 1, 2, 1, 2)
+                product = ops.reshape(partial[-1], (*lead, count, 1 << 2 * k, 1)) * ops.reshape(
+                    singles[k], (*lead, count, 1, 4)
                 )
-                partial.append(ops.reshape(product, (*lead, count, 2 * edge, 2 * edge)))
-            out[per_sample, size] = Stack(per_sample, singles, partial)
+                partial.append(ops.reshape(product, (*lead, count, 4 << 2 * k)))
+            whole = partial[-1] if size == 1 else ops.permute(partial[-1], kronecker_index(size))
+            whole = ops.reshape(whole, (*lead, count, 1 << size, 1 << size))
+            out[per_sample, size] = Stack(per_sample, singles, partial, whole)
         return out
 
     def matrix_rows(self, ops: Ops, shared: Array | None, sampled: Array | None, per_sample: bool) -> Array:
