@@ -1,52 +1,49 @@
-"""`python -m benchmarks`: qstore's layers against every library a user might pick instead, in one run.
+"""`python -m benchmarks COMMAND`: qstore's layers against every library a user might pick instead.
 
-Makes the environment with the peers on first use (`.venv-peers`), measures the grid, and writes
-`benchmarks/results/grid.json`, the pictures `docs/performance*.png` and the tables between the marks of
-`docs/performance.md`.
+Without a command: `page`, which measures every section on a CPU and writes docs/performance.md and its pictures.
+Results are JSON lines in benchmarks/results/, one per point, library and mode. Commands that measure peers run in an
+environment of their own, `.venv-peers`, made on first use from benchmarks/requirements-peers.txt.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib
 import os
 import subprocess
 import sys
 import venv
 from pathlib import Path
 
+from .sections import SECTIONS
+from .sections import add_options as add_section_options
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
-
-
-def whole(text: str) -> tuple[int, ...]:
-    """Numbers from "2,4,8"."""
-    return tuple(int(part) for part in text.split(","))
-
-
-def words(text: str) -> tuple[str, ...]:
-    """Names from "a,b"."""
-    return tuple(text.split(","))
+OTHERS = {  # module → whether it needs the environment with the peers
+    "gpu": False,
+    "crossover": False,
+    "compile": False,
+    "accuracy": False,
+    "aer": False,
+}
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    p = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    p.add_argument("--quick", action="store_true", help="a small grid; leaves docs/ alone")
-    p.add_argument("--qubits", type=whole, help="default: 2,4,…,20")
-    p.add_argument("--batches", type=whole, help="default: 1,32,256")
-    p.add_argument("--only", type=words, help="names of libraries, e.g. torch-auto,pennylane")
-    p.add_argument("--limit", type=float, default=60.0, help="seconds that a call may take, compilation included")
-    p.add_argument("--rounds", type=int, default=5, help="turns of every library at a point")
-    p.add_argument("--seconds", type=float, default=0.1, help="length of a turn")
-    p.add_argument("--threads", type=int, help="per library; default: what the library takes")
-    p.add_argument("--memory", type=float, help="GiB that a library may hold; default: 70 %% of the machine's")
-    p.add_argument("--no-growth", action="store_true", help="leave out depth, batch, memory and bases")
-    p.add_argument("--output", type=Path, help="folder for results; default: benchmarks/results and docs")
-    p.add_argument("--resume", action="store_true", help="go on with a run that ended early; keeps what it measured")
-    p.add_argument("--report", type=Path, metavar="JSON", help="measure nothing, write the report of an earlier run")
-    p.add_argument("--python", help="interpreter that has the libraries; default: that of .venv-peers")
-    return p
+    out = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    commands = out.add_subparsers(dest="command", metavar="COMMAND")
+    for name, text in {"page": "all of the sections below; writes docs/performance.md", **SECTIONS}.items():
+        add_section_options(commands.add_parser(name, help=text, description=text))
+    report = commands.add_parser("report", help="print the tables of an earlier run, or write them into docs/")
+    report.add_argument("results", type=Path, help="JSON lines")
+    report.add_argument("--docs", action="store_true", help="write docs/performance.md and its pictures")
+    for name in OTHERS:
+        module = importlib.import_module(f".{name}", __package__)
+        text = (module.__doc__ or "").partition("\n")[0]
+        module.add_options(commands.add_parser(name, help=text, description=module.__doc__))
+    return out
 
 
 def peers_python() -> str:
@@ -68,15 +65,25 @@ def peers_python() -> str:
 
 
 def main() -> None:
-    """Find the interpreter with the peers, and run there."""
-    arguments = parser().parse_args()
-    python = arguments.python or peers_python()
-    if Path(python).absolute() != Path(sys.executable).absolute():
-        os.chdir(ROOT)
-        os.execv(python, [python, "-m", "benchmarks", *sys.argv[1:], "--python", python])
-    from .run import run
+    """Find what is asked for, and an interpreter that has the libraries, and run there."""
+    words = sys.argv[1:]
+    if not words or (words[0].startswith("-") and not {"-h", "--help"} & set(words)):
+        words = ["page", *words]
+    options = parser().parse_args(words)
+    if options.command == "report":
+        from . import report
+        from .results import Results
 
-    run(arguments)
+        results = Results(options.results)
+        report.write_page(results) if options.docs else print("\n".join(report.tables(results)))
+    elif options.command in OTHERS:
+        importlib.import_module(f".{options.command}", __package__).main(options)
+    else:
+        python = options.python or peers_python()
+        if Path(python).absolute() != Path(sys.executable).absolute():
+            os.chdir(ROOT)
+            os.execv(python, [python, "-m", "benchmarks", *words, "--python", python])
+        importlib.import_module(".sections", __package__).main(options)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The image classifier with and without quantum layers, in both frameworks: `python -m benchmarks.accuracy`.
+"""The image classifier with and without quantum layers, in both frameworks.
 
 Trains `examples/image_classification.py` on 5,000 real digits (4,000 to train on, 1,000 to validate) for each
 framework, head and seed, every run in a process of its own with one thread, and prints validation accuracies.
@@ -22,15 +22,17 @@ HEADS = {"quantum": (), "classical": ("--no-quantum",)}
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"), "1")
 
 
-def main() -> None:
+def add_options(p: argparse.ArgumentParser) -> None:
+    """Options."""
+    p.add_argument("--frameworks", nargs="+", choices=("keras", "torch"), default=["keras", "torch"])
+    p.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    p.add_argument("--epochs", type=int, default=20)
+    p.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at once (default: one for each core)")
+    p.add_argument("--output-dir", type=Path, help="keep the runs' results.json here")
+
+
+def main(options: argparse.Namespace) -> None:
     """Train and print."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.accuracy", description=__doc__)
-    parser.add_argument("--frameworks", nargs="+", choices=("keras", "torch"), default=["keras", "torch"])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at once (default: one for each core)")
-    parser.add_argument("--output-dir", type=Path, help="keep the runs' results.json here")
-    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(options.jobs) as pool:
         folder = options.output_dir or Path(scratch)
         runs = {
@@ -95,7 +97,3 @@ def _accuracies(runs: list[dict], which: str) -> list[float]:
 
 def _each(values: list[float]) -> str:
     return ", ".join(f"{value:.2%}" for value in values)
-
-
-if __name__ == "__main__":
-    main()

@@ -22,11 +22,13 @@ with the halves that stay real; its share of the peak can only be below 100 %.
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import numpy as np
 
+from qstore_core import QuantumFeatureExtractor, lower
 from qstore_core.circuit.plan import Diagonal, Plan
+
+from .problem import Problem
 
 _REAL_AXES = ((0.0, 1.0, 0.0), (1.0, 0.0, 0.0))
 
@@ -72,61 +74,27 @@ def scheduled_multiply_adds(plan: Plan) -> dict[str, int]:
     return {"forward": (forward + reads) * size, "step": (forward + backward + 2 * reads) * size}
 
 
-def peak(threads: int = 1, seconds: float = 0.5) -> dict[str, float]:
-    """Multiply-adds per second, float32: the better of chains in registers (numba) and a matrix product."""
+def counts(problem: Problem, name: str, mode: str) -> dict[str, int]:
+    """Multiply-adds of the whole batch: gate by gate, and what the engine of that name does."""
+    spec = QuantumFeatureExtractor(problem.n_qubits, problem.depth, measurement_bases=tuple(problem.bases)).spec
+    assert spec.measurement is not None
+    plan = lower(spec.circuit, spec.measurement)
+    gate_by_gate = multiply_adds(plan)[mode] * problem.batch
+    done = scheduled_multiply_adds(plan)[mode] * problem.batch if name == "engine-numba" else gate_by_gate
+    return {"multiply_adds": gate_by_gate, "scheduled": done}
+
+
+def peak(threads: int, seconds: float = 1.0) -> dict[str, float]:
+    """Multiply-adds per second, float32, of a product of matrices."""
     from threadpoolctl import threadpool_limits
 
-    chains = _chains_rate(threads, seconds)
     rng = np.random.default_rng(0)
-    a, b = (rng.standard_normal((1024, 1024), dtype=np.float32) for _ in range(2))
-    out = np.empty_like(a)
-    best = np.inf
+    a, b = (rng.standard_normal((512, 512), dtype=np.float32) for _ in range(2))
+    out, best = np.empty_like(a), np.inf
     with threadpool_limits(threads, "blas"):
         end = time.perf_counter() + seconds
         while time.perf_counter() < end:
             begin = time.perf_counter()
             np.matmul(a, b, out=out)
             best = min(best, time.perf_counter() - begin)
-    product = 1024**3 / best
-    return {"chains": chains, "matmul": product, "peak": max(chains, product), "threads": threads}
-
-
-_CHAINS, _STEPS = 12, 32
-
-
-def _kernel() -> Any:
-    """`kernel(x, out, a, b)`: _CHAINS chains of _STEPS multiply-adds for each element, all in registers."""
-    import numba
-
-    lines = ["def kernel(x, out, a, b):", "    for i in range(x.size):"]
-    lines += [f"        c{k} = x[i] + b * np.float32({k})" for k in range(_CHAINS)]
-    for _ in range(_STEPS):
-        lines += [f"        c{k} = c{k} * a + b" for k in range(_CHAINS)]
-    lines.append("        out[i] = " + " + ".join(f"c{k}" for k in range(_CHAINS)))
-    space: dict[str, Any] = {"np": np}
-    exec("\n".join(lines), space)
-    signature = "void(float32[::1], float32[::1], float32, float32)"
-    return numba.njit(signature, fastmath={"contract"}, nogil=True)(space["kernel"])
-
-
-def _chains_rate(threads: int, seconds: float) -> float:
-    from concurrent.futures import ThreadPoolExecutor
-
-    kernel = _kernel()
-    x = np.linspace(0.0, 1.0, 2048, dtype=np.float32)
-    a, b = np.float32(0.5), np.float32(0.25)
-    count, repeats = x.size * _CHAINS * _STEPS, 50
-
-    def run(_: int) -> None:
-        out = np.empty_like(x)
-        for _ in range(repeats):
-            kernel(x, out, a, b)
-
-    best = np.inf
-    with ThreadPoolExecutor(threads) as pool:
-        end = time.perf_counter() + seconds
-        while time.perf_counter() < end:
-            begin = time.perf_counter()
-            list(pool.map(run, range(threads)))
-            best = min(best, time.perf_counter() - begin)
-    return threads * repeats * count / best
+    return {"threads": threads, "peak": 512**3 / best}

@@ -1,4 +1,4 @@
-"""Where TensorFlow's own operations beat two host calls, without XLA: `python -m benchmarks.crossover`.
+"""Where TensorFlow's own operations beat two host calls, without XLA.
 
 A training step of a Keras layer with backend="numba" and with backend="tensorflow", in turns, each as a `tf.function`
 with gradients for weights and features. Needs tensorflow and numba in this interpreter's environment.
@@ -12,8 +12,6 @@ import statistics
 import time
 from collections.abc import Callable
 from typing import Any
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 _BACKENDS = ("numba", "tensorflow")
 _ROUNDS, _CALLS, _WARM = 5, 40, 10
@@ -56,13 +54,16 @@ def milliseconds(steps: dict[str, Callable[[], Any]]) -> dict[str, float]:
     return {name: 1e3 * statistics.median(seconds) for name, seconds in times.items()}
 
 
-def main() -> None:
+def add_options(p: argparse.ArgumentParser) -> None:
+    """Options."""
+    p.add_argument("--qubits", default="1,2,3,4,6,8,10")
+    p.add_argument("--depth", type=int, default=2)
+    p.add_argument("--batches", default="1,32,256")
+
+
+def main(arguments: argparse.Namespace) -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.crossover", description=__doc__)
-    parser.add_argument("--qubits", default="1,2,3,4,6,8,10")
-    parser.add_argument("--depth", type=int, default=2)
-    parser.add_argument("--batches", default="1,32,256")
-    arguments = parser.parse_args()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     print(f"{'encoding':>9} {'qubits':>6} {'batch':>5} {'numba':>10} {'TF ops':>10} {'TF ops / numba':>14}")
     for encoding in ("amplitude", "angle"):
         for n_qubits in map(int, arguments.qubits.split(",")):
@@ -73,7 +74,3 @@ def main() -> None:
                     f"{encoding:>9} {n_qubits:6} {batch:5} {ours:7.3f} ms {theirs:7.3f} ms {theirs / ours:14.2f}",
                     flush=True,
                 )
-
-
-if __name__ == "__main__":
-    main()

@@ -1,176 +1,48 @@
-"""From results to `docs/performance.md` (between its marks) and `docs/performance*.png`."""
+"""From results to tables, and to `docs/performance.md` between its marks."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
+from . import plots
 from .lab import PATIENCE, ROOT
-from .subjects import NOTHING, PEERS, SUBJECTS
+from .peers import LIBRARIES
+from .results import Line, Results
 
-BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
-MODE_NAMES = {"forward": "forward", "step": "forward + backward"}
+PAGE = ROOT / "docs" / "performance.md"
+MODES = {"forward": "forward", "step": "forward + backward"}
 HEADLINES = ((4, 32), (8, 32), (8, 256), (12, 32))
-
-Result = dict[str, Any]
-Point = dict[str, Any]
 
 
 def duration(seconds: float) -> str:
     """Seconds with a unit that reads well.
 
     Example:
-        >>> duration(0.00123), duration(2.5)
-        ('1.23 ms', '2.5 s')
+        >>> duration(0.00123), duration(2.5), duration(4.2e-6)
+        ('1.23 ms', '2.5 s', '4.2 µs')
     """
-    value, unit = (seconds, "s") if seconds >= 1 else (seconds * 1e3, "ms")
+    factor, unit = (1, "s") if seconds >= 1 else (1e3, "ms") if seconds >= 1e-4 else (1e6, "µs")
+    value = seconds * factor
     digits = max(0, 2 - math.floor(math.log10(value))) if value > 0 else 0
-    return f"{value:.{min(digits, 3)}f}".rstrip("0").rstrip(".") + f" {unit}" if digits else f"{value:.0f} {unit}"
+    return (f"{value:.{min(digits, 3)}f}".rstrip("0").rstrip(".") if digits else f"{value:.0f}") + f" {unit}"
 
 
 def size(count: float) -> str:
     """Bytes in MB or GB."""
-    return (
-        f"{count / 1e9:.1f} GB"
-        if count >= 1e9
-        else f"{count / 1e6:.0f} MB"
-        if count >= 1e7
-        else f"{count / 1e6:.1f} MB"
-    )
+    if count >= 1e9:
+        return f"{count / 1e9:.1f} GB"
+    return f"{count / 1e6:.0f} MB" if count >= 1e7 else f"{count / 1e6:.1f} MB"
 
 
-def cell(result: Result | None, key: str = "seconds") -> str:
+def cell(line: Line | None, key: str = "seconds") -> str:
     """What a table says about a result."""
-    if result is None:
-        return "–"
-    status = result["status"]
-    if status == "ok":
-        return size(max(0, result[key])) if key == "memory" else duration(result[key])
-    if status in ("over", "memory", "unavailable"):
-        return {"over": "too slow", "memory": "memory", "unavailable": "–"}[status]
-    return {"skipped": "·", "wrong": "wrong"}.get(status, "failed")
-
-
-def seconds(point: Point, name: str, mode: str) -> float | None:
-    """Median time, None where there is none."""
-    result = point["results"].get(name, {}).get(mode)
-    return result["seconds"] if result and result["status"] == "ok" else None
-
-
-def best(point: Point, names: Iterable[str], mode: str) -> tuple[str, float] | None:
-    """The fastest of some libraries at a point."""
-    times = [(t, name) for name in names if (t := seconds(point, name, mode)) is not None]
-    return (min(times)[1], min(times)[0]) if times else None
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """A Markdown table; the first column is left-aligned."""
-    lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
-    return [*lines, *("| " + " | ".join(row) + " |" for row in rows)]
-
-
-def names_in(section: dict[str, Point]) -> list[str]:
-    """Libraries that were asked for, in order, less those that are not installed."""
-    names: list[str] = []
-    for point in section.values():
-        for name, modes in point["results"].items():
-            available = any(result["status"] != "unavailable" for result in modes.values())
-            if available and name not in names:
-                names.append(name)
-    return names
-
-
-def label(name: str, section: dict[str, Point]) -> str:
-    """Name in tables; "auto" says what it chose."""
-    chosen = {
-        result["backend"]
-        for point in section.values()
-        for result in point["results"].get(name, {}).values()
-        if result.get("backend")
-    }
-    text = SUBJECTS[name].label
-    return f"{text} ({'/'.join(sorted(chosen))})" if name.endswith("auto") and chosen else text
-
-
-# -- Markdown ------------------------------------------------------------------------------------------------
-
-
-def markdown(results: dict[str, Any]) -> str:
-    """Everything between the marks."""
-    grid = results["grid"]
-    names = names_in(grid)
-    peers = [name for name in names if name in PEERS]
-    ours = [name for name in names if name not in PEERS]
-    lines = [*_machine(results), "", *_libraries(names)]
-    lines += ["", "### At a glance", "", *_headlines(grid, ours, peers)]
-    lines += ["", "### Where a peer is faster", "", *_slower(grid, ours, peers)]
-    if "nothing" in results:
-        lines += ["", "### What a call of a framework takes by itself", "", *_nothing(results["nothing"])]
-    for batch in sorted({p["problem"]["batch"] for p in grid.values()}):
-        for mode, title in MODE_NAMES.items():
-            lines += ["", f"### Batch {batch}, {title}", "", *_times(grid, batch, mode, ours, peers)]
-    lines += ["", "### First call", "", *_first_calls(grid, names)]
-    lines += ["", "### Peak memory", "", *_memory(grid, names)]
-    if "arithmetic" in results:
-        lines += ["", "### Distance to the machine's limit", "", *_arithmetic(results)]
-    if "depth" in results:
-        lines += ["", "### How cost grows", "", *_growth(results)]
-    return "\n".join(lines)
-
-
-def _machine(results: dict[str, Any]) -> list[str]:
-    m, options, peak = results["machine"], results["options"], results["peak"]
-    load = results["load"]
-    head = (
-        f"Measured by `{results['command']}`, {results['started']} to "
-        f"{results.get('finished', '(unfinished)')}, on {m['cpu']}, {m['cores']} cores, "
-        f"{m['memory'] / 2**30:.0f} GiB, {m['system']}, Python {m['python']}. "
-        f"Peak: {peak['one']['peak'] / 1e9:.1f} · 10⁹ multiply-adds per second on one core, "
-        f"{peak['all']['peak'] / 1e9:.1f} · 10⁹ on all (float32). "
-        f"Load average before each point: {min(load)} to {max(load)} (the machine was "
-        f"{'quiet' if max(load) < 1.5 * m['cores'] else 'shared: read with care'})."
-    )
-    words = (
-        f"Medians of {options['rounds']} interleaved turns of {options['seconds']:g} s. "
-        f'"too slow": a call took more than {options["limit"]:g} s, compilation included; '
-        '"memory": it held more than the limit; "wrong": its values or gradients differ from the reference by more '
-        'than rounding; "·": not tried, since a smaller point was too slow or held too much, or its time there, '
-        f"grown with the batch of states, is over {options['limit'] / PATIENCE:g} s; "
-        '"–": not installed, or not measured at this point.'
-    )
-    versions = ", ".join(f"{k} {v}" for k, v in m["versions"].items())
-    return [head, "", words, "", f"Versions: {versions}."]
-
-
-def _libraries(names: Sequence[str]) -> list[str]:
-    return table(("column", "what runs"), [(SUBJECTS[n].label, SUBJECTS[n].note) for n in names])
-
-
-def _headlines(grid: dict[str, Point], ours: Sequence[str], peers: Sequence[str]) -> list[str]:
-    main = [name for name in ("torch-auto", "torch-engine", "keras-auto", "keras-xla") if name in ours]
-    head = ["forward + backward", *(label(n, grid) for n in main), "best peer"]
-    head += [
-        f"{SUBJECTS[n].label} ÷ {SUBJECTS[main[0]].label}"
-        for n in ("pennylane", "tensorcircuit")
-        if n in peers and main
-    ]
-    rows = []
-    for n, batch in HEADLINES:
-        point = _at(grid, n, batch)
-        if point is None:
-            continue
-        top = best(point, peers, "step")
-        row = [f"{n} qubits, batch {batch}", *(cell(point["results"][name].get("step")) for name in main)]
-        row.append(f"{duration(top[1])} ({SUBJECTS[top[0]].label})" if top else "–")
-        mine = seconds(point, main[0], "step") if main else None
-        for name in ("pennylane", "tensorcircuit"):
-            if name in peers and main:
-                theirs = seconds(point, name, "step")
-                row.append(ratio(theirs, mine))
-        rows.append(row)
-    return table(head, rows)
+    status = "unavailable" if line is None else line["status"]
+    if line is not None and status == "ok":
+        return size(max(0, line[key])) if key == "memory" else duration(line[key])
+    words = {"over": "too slow", "memory": "memory", "unavailable": "–", "skipped": "·", "wrong": "wrong"}
+    return words.get(status, "failed")
 
 
 def ratio(theirs: float | None, mine: float | None) -> str:
@@ -181,373 +53,277 @@ def ratio(theirs: float | None, mine: float | None) -> str:
     return f"{value:.0f} ×" if value >= 10 else f"{value:.1f} ×" if value >= 1 else f"**{value:.2f} ×**"
 
 
-def _at(grid: dict[str, Point], n: int, batch: int) -> Point | None:
-    for point in grid.values():
-        if (point["problem"]["n_qubits"], point["problem"]["batch"]) == (n, batch):
-            return point
-    return None
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """A Markdown table; the first column is left-aligned."""
+    lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
+    return [*lines, *("| " + " | ".join(row) + " |" for row in rows)]
 
 
-def _slower(grid: dict[str, Point], ours: Sequence[str], peers: Sequence[str]) -> list[str]:
+def lines_of_point(measured: dict[tuple[str, str], Line]) -> list[str]:
+    """What is printed as a run goes on."""
+    return [f"    {name:24} {mode:8} {cell(line):>10}  {_why(line)}" for (name, mode), line in measured.items()]
+
+
+def _why(line: Line) -> str:
+    return f"differs by {line['difference']:.0e}" if "difference" in line else line.get("message", "")[:200]
+
+
+class Tables:
+    """The tables of a run."""
+
+    def __init__(self, results: Results, section: str = "grid", mine: str = "ours", theirs: str = "peer") -> None:
+        self.results, self.section = results, section
+        self.names = results.libraries(section)
+        self.ours = [n for n in self.names if LIBRARIES[n].kind == mine]
+        self.peers = [n for n in self.names if LIBRARIES[n].kind == theirs]
+
+    def label(self, name: str) -> str:
+        """Name in tables; "auto" says what it chose."""
+        text = LIBRARIES[name].label
+        if name.endswith("auto"):
+            chosen = {line["backend"] for line in self.results.find(self.section, library=name) if line.get("backend")}
+            return f"{text} ({'/'.join(sorted(chosen))})" if chosen else text
+        return text
+
+    def head(self, names: Iterable[str]) -> list[str]:
+        """Labels."""
+        return [self.label(name) for name in names]
+
+    def best(self, names: Iterable[str], **point: Any) -> tuple[float, str] | None:
+        """The fastest of some libraries at a point."""
+        times = [(t, n) for n in names if (t := self.results.seconds(self.section, library=n, **point)) is not None]
+        return min(times, default=None)
+
+    def libraries(self) -> list[str]:
+        """Column names and what they are."""
+        return table(("column", "what runs"), [(LIBRARIES[n].label, LIBRARIES[n].note) for n in self.names])
+
+    def times(self, batch: int, mode: str) -> list[str]:
+        """Time against qubits, for one batch size."""
+        rows = []
+        for n in sorted(self.results.values(self.section, "n_qubits", batch=batch)):
+            point = {"n_qubits": n, "batch": batch, "mode": mode}
+            mine, top = self.best(self.ours, **point), self.best(self.peers, **point)
+            cells = []
+            for name in (*self.ours, *self.peers):
+                text = cell(self.results.get(self.section, library=name, **point))
+                cells.append(f"**{text}**" if top and mine and name in (mine[1], top[1]) else text)
+            gain = ratio(top[0], mine[0]) if top and mine else "no peer left" if mine else "–"
+            rows.append([str(n), *cells, LIBRARIES[mine[1]].label if mine else "–", gain])
+        head = [*self.head((*self.ours, *self.peers)), "best qstore", "times faster than the best peer"]
+        return table(["qubits", *head], rows)
+
+    def column(self, column: str, key: str = "seconds", batch: int | None = None) -> list[str]:
+        """A field of forward + backward against a column, all libraries."""
+        wanted = {} if batch is None else {"batch": batch}
+        rows = []
+        for value in self.results.values(self.section, column, **wanted):
+            point = {column: value, "mode": "step", **wanted}
+            row = [str(value)]
+            if key == "memory" and batch is not None:
+                row.append(size(8 * batch << value))
+            lines = (self.results.get(self.section, library=name, **point) for name in self.names)
+            rows.append([*row, *(cell(line, key) for line in lines)])
+        head = [column.replace("n_", ""), *(["the batch of states"] if len(rows[0]) > 1 + len(self.names) else [])]
+        return table([*head, *self.head(self.names)], rows)
+
+    def headlines(self) -> list[str]:
+        """Four points."""
+        main = [n for n in ("torch-auto", "torch-engine", "keras-auto", "keras-xla") if n in self.ours]
+        against = [n for n in ("pennylane", "tensorcircuit") if n in self.peers and main]
+        rows = []
+        for n, batch in HEADLINES:
+            point = {"n_qubits": n, "batch": batch, "mode": "step"}
+            lines = [self.results.get(self.section, library=name, **point) for name in main]
+            if not any(lines):
+                continue
+            top = self.best(self.peers, **point)
+            row = [f"{n} qubits, batch {batch}", *(cell(line) for line in lines)]
+            row.append(f"{duration(top[0])} ({LIBRARIES[top[1]].label})" if top else "–")
+            mine = self.results.seconds(self.section, library=main[0], **point)
+            row += [ratio(self.results.seconds(self.section, library=p, **point), mine) for p in against]
+            rows.append(row)
+        head = [f"{LIBRARIES[n].label} ÷ {LIBRARIES[main[0]].label}" for n in against]
+        return table(["forward + backward", *self.head(main), "best peer", *head], rows)
+
+    def slower(self) -> list[str]:
+        """Where a peer is faster than ours."""
+        rows = []
+        for n in self.results.values(self.section, "n_qubits"):
+            for batch in self.results.values(self.section, "batch", n_qubits=n):
+                for name in self.ours:
+                    for mode, title in MODES.items():
+                        point = {"n_qubits": n, "batch": batch, "mode": mode}
+                        line = self.results.get(self.section, library=name, **point)
+                        mine, top = self.best([name], **point), self.best(self.peers, **point)
+                        if top is None or (mine is not None and mine[0] <= top[0]):
+                            continue
+                        where = f"{n} qubits, batch {batch}, {title}"
+                        theirs = f"{LIBRARIES[top[1]].label} {duration(top[0])}"
+                        factor = f"{mine[0] / top[0]:.2f}" if mine else "–"
+                        rows.append((where, self.label(name), cell(line), theirs, factor))
+        if not rows:
+            return ["Nowhere in this grid."]
+        return table(("point", "ours", "time", "best peer", "times slower"), rows)
+
+
+def _bases(results: Results) -> list[str]:
+    tables, rows = Tables(results, "bases"), []
+    peer = "pennylane" if "pennylane" in tables.names else None
+    for name in tables.names:
+        for mode, title in MODES.items():
+            one, three = (results.get("bases", library=name, mode=mode, bases=b) for b in ("Z", "ZXY"))
+            both = one and three and one["status"] == three["status"] == "ok"
+            times = f"{three['seconds'] / one['seconds']:.2f}" if both else "–"
+            against = [results.seconds("bases", library=n, mode=mode, bases="Z") for n in (peer, name)]
+            rows.append((f"{tables.label(name)}, {title}", cell(one), cell(three), times, ratio(*against)))
+    return table(("", "Z", "Z, X, Y", "ratio", "PennyLane ÷ this, Z"), rows)
+
+
+def _nothing(results: Results) -> list[str]:
+    names = results.libraries("nothing")
+    cells = {n: [cell(results.get("nothing", library=n, mode=mode)) for mode in MODES] for n in names}
+    rows = [[LIBRARIES[n].label, LIBRARIES[n].note, *cells[n]] for n in names]
+    return table(["framework", "what runs", *MODES.values()], rows)
+
+
+def _arithmetic(results: Results) -> list[str]:
+    one = results.get("peak", threads=1)
+    assert one is not None
     rows = []
-    for point in grid.values():
-        for name in ours:
-            for mode in MODE_NAMES:
-                mine, top = seconds(point, name, mode), best(point, peers, mode)
-                if top is None or (mine is not None and mine <= top[1]):
-                    continue
-                result = point["results"].get(name, {}).get(mode)
-                some = point["problem"]
-                where = f"{some['n_qubits']} qubits, batch {some['batch']}, {MODE_NAMES[mode]}"
-                factor = f"{mine / top[1]:.2f}" if mine is not None else "–"
-                rows.append(
-                    (
-                        where,
-                        label(name, grid),
-                        cell(result),
-                        f"{SUBJECTS[top[0]].label} {duration(top[1])}",
-                        factor,
-                    )
-                )
-    if not rows:
-        return ["Nowhere in this grid."]
-    return table(("point", "ours", "time", "best peer", "times slower"), rows)
+    for line in results.find("arithmetic", status="ok"):
+        time, done, plain = line["seconds"], line["scheduled"], line["multiply_adds"]
+        where = f"{line['n_qubits']} qubits, {LIBRARIES[line['library']].label}, {MODES[line['mode']]}"
+        shares = (f"{100 * count / time / one['peak']:.0f} %" for count in (done, plain))
+        rows.append((where, f"{done / 1e6:.2f} · 10⁶", duration(time), f"{done / time / 1e9:.2f} · 10⁹", *shares))
+    return table(("point", "multiply-adds", "time", "per second", "of the peak", "gate by gate, of the peak"), rows)
 
 
-def _nothing(section: dict[str, Point]) -> list[str]:
-    """What no layer in a framework can be faster than."""
-    (point,) = section.values()
-    n, batch = point["problem"]["n_qubits"], point["problem"]["batch"]
-    rows = [
-        [SUBJECTS[name].label, SUBJECTS[name].note, *(cell(point["results"][name].get(mode)) for mode in MODE_NAMES)]
-        for name in NOTHING
-        if name in point["results"]
-    ]
-    head = ["framework", "what runs", *MODE_NAMES.values()]
-    return [f"Tensors in and out as those of a layer of {n} qubits at batch {batch}.", "", *table(head, rows)]
-
-
-def _times(grid: dict[str, Point], batch: int, mode: str, ours: Sequence[str], peers: Sequence[str]) -> list[str]:
-    head = [
-        "qubits",
-        *(label(n, grid) for n in (*ours, *peers)),
-        "best qstore",
-        "times faster than the best peer",
-    ]
-    rows = []
-    for point in _points(grid, batch):
-        mine, top = best(point, ours, mode), best(point, peers, mode)
-        cells = []
-        for name in (*ours, *peers):
-            text = cell(point["results"].get(name, {}).get(mode))
-            cells.append(f"**{text}**" if top and mine and name in (mine[0], top[0]) else text)
-        gain = ratio(top[1], mine[1]) if top and mine else "no peer left" if mine else "–"
-        rows.append([str(point["problem"]["n_qubits"]), *cells, SUBJECTS[mine[0]].label if mine else "–", gain])
-    return table(head, rows)
-
-
-def _points(grid: dict[str, Point], batch: int) -> list[Point]:
-    points = [p for p in grid.values() if p["problem"]["batch"] == batch]
-    return sorted(points, key=lambda p: p["problem"]["n_qubits"])
-
-
-def _middle(grid: dict[str, Point]) -> int:
-    batches = sorted({p["problem"]["batch"] for p in grid.values()})
-    return 32 if 32 in batches else batches[-1]
-
-
-def _first_calls(grid: dict[str, Point], names: Sequence[str]) -> list[str]:
-    batch = _middle(grid)
-    rows = [
-        [
-            str(p["problem"]["n_qubits"]),
-            *(cell(p["results"].get(name, {}).get("step"), "first") for name in names),
-        ]
-        for p in _points(grid, batch)
-    ]
-    text = f"The first forward + backward of a process, batch {batch}, with tracing and compilation if any."
-    return [text, "", *table(["qubits", *(label(n, grid) for n in names)], rows)]
-
-
-def _memory(grid: dict[str, Point], names: Sequence[str]) -> list[str]:
-    batch = _middle(grid)
-    rows = []
-    for p in _points(grid, batch):
-        state = size(8 * batch << p["problem"]["n_qubits"])
-        cells = (cell(p["results"].get(name, {}).get("step"), "memory") for name in names)
-        rows.append([str(p["problem"]["n_qubits"]), state, *cells])
-    text = (
-        f"Forward + backward, batch {batch}: largest resident size (VmHWM) of the library's own process from "
-        "the first call on, less its resident size before it, when libraries, features and weights were "
-        "loaded. Code loaded or compiled at the first call is part of it: all there is at few qubits."
+def _about(results: Results) -> list[str]:
+    run, m = results.get("run") or {}, (results.get("run") or {})["machine"]
+    options, finished = run["options"], results.get("finished") or {"at": "(unfinished)"}
+    load = [line["average"] for line in results.find("load")]
+    peaks = [line["peak"] / 1e9 for line in results.find("peak")]
+    head = (
+        f"Measured by `{run['command']}`, {run['started']} to {finished['at']}, on {m['cpu']}, {m['cores']} cores, "
+        f"{m['memory'] / 2**30:.0f} GiB, {m['system']}, Python {m['python']}. "
     )
-    return [text, "", *table(["qubits", "the batch of states", *(label(n, grid) for n in names)], rows)]
-
-
-def _arithmetic(results: dict[str, Any]) -> list[str]:
-    one = results["peak"]["one"]["peak"]
-    rows = []
-    for point in results["arithmetic"].values():
-        for name in ("engine-numba", "engine-numpy"):
-            for mode, title in MODE_NAMES.items():
-                time = seconds(point, name, mode)
-                if time is None:
-                    continue
-                plain = point["multiply_adds"][mode]
-                count = point["scheduled"][mode] if name == "engine-numba" else plain
-                rows.append(
-                    (
-                        f"{point['problem']['n_qubits']} qubits, {SUBJECTS[name].label}, {title}",
-                        f"{count / 1e6:.2f} · 10⁶",
-                        duration(time),
-                        f"{count / time / 1e9:.2f} · 10⁹",
-                        f"{100 * count / time / one:.0f} %",
-                        f"{100 * plain / time / one:.0f} %",
-                    )
-                )
-    text = (
-        "Engines by themselves (unit rows in, no layer around them), batch 256, one thread, float32. A multiply-add is "
-        "a·b + c on real numbers; the peak is measured by chains of them in registers. They are counted as defined in "
-        "`benchmarks/arithmetic.py`: for the numba engine what its schedule of turns and phases does, for the NumPy "
-        "engine, and in the last column for both, what the Plan needs gate by gate. The last column is over 100 % "
-        "where the schedule saves more than the machine's distance to its peak."
+    if peaks:
+        head += f"Peak: {peaks[0]:.1f} · 10⁹ multiply-adds per second on one core, {peaks[-1]:.1f} · 10⁹ on all. "
+    if load:
+        quiet = "quiet" if max(load) < 1.5 * m["cores"] else "shared: read with care"
+        head += f"Load average before each point: {min(load)} to {max(load)} (the machine was {quiet})."
+    words = (
+        f"Medians of {options['rounds']} rounds of {options['seconds']:g} s in which the libraries alternate. "
+        f'"too slow": a call took more than {options["limit"]:g} s, compilation included; '
+        '"memory": it held more than the limit; "wrong": its values or gradients differ from the reference by more '
+        'than rounding; "·": not tried, since a smaller point was too slow or held too much, or its time there, '
+        f'grown with the batch of states, is over {options["limit"] / PATIENCE:g} s; "–": not installed, or not '
+        "measured at this point."
     )
-    head = ("point", "multiply-adds", "time", "per second", "of the peak", "gate by gate, of the peak")
-    return [text, "", *table(head, rows)]
+    return [head, "", words, "", "Versions: " + ", ".join(f"{k} {v}" for k, v in m["versions"].items()) + "."]
 
 
-def _growth(results: dict[str, Any]) -> list[str]:
-    lines: list[str] = []
-    for section, column, text in (
-        ("depth", "depth", "Time against depth, 8 qubits, batch 32, forward + backward:"),
-        ("batch", "batch", "Time against batch, 8 qubits, depth 2, forward + backward:"),
+def cpu_tables(results: Results) -> list[str]:
+    """Everything between the marks of the page, as far as it was measured."""
+    out, there = _about(results), {line["section"] for line in results.lines}
+
+    def add(title: str, lines: Sequence[str], text: str = "") -> None:
+        out.extend(["", f"### {title}", "", *([text, ""] if text else []), *lines])
+
+    if "grid" in there:
+        grid = Tables(results)
+        middle = 32 if results.get("grid", batch=32) else results.values("grid", "batch")[-1]
+        out += ["", *grid.libraries()]
+        add("At a glance", grid.headlines())
+        add("Where a peer is faster", grid.slower())
+        for batch in sorted(results.values("grid", "batch")):
+            for mode, title in MODES.items():
+                add(f"Batch {batch}, {title}", grid.times(batch, mode))
+        text = f"The first forward + backward of a process, batch {middle}, with tracing and compilation if any."
+        add("First call", grid.column("n_qubits", "first", middle), text)
+        text = (
+            f"Forward + backward, batch {middle}: largest resident size (VmHWM) of the library's own process from the "
+            "first call on, less its resident size before it, when libraries, features and weights were loaded. Code "
+            "loaded or compiled at the first call is part of it: all there is at few qubits."
+        )
+        add("Peak memory", grid.column("n_qubits", "memory", middle), text)
+    if "nothing" in there:
+        text = "Tensors in and out as those of a layer of 4 qubits at batch 32."
+        add("What a call of a framework takes by itself", _nothing(results), text)
+    if "arithmetic" in there:
+        text = (
+            "Engines by themselves (unit rows in, no layer around them), batch 256, one thread, float32. A "
+            "multiply-add is a·b + c on real numbers; the peak is that of a product of matrices. They are counted as "
+            "defined in `benchmarks/arithmetic.py`: for the numba engine what its schedule does, for the NumPy "
+            "engine, and in the last column for both, what the Plan needs gate by gate. The last column is over 100 % "
+            "where the schedule saves more than the machine's distance to its peak."
+        )
+        add("Distance to the machine's limit", _arithmetic(results), text)
+    for section, column, key, title in (
+        ("depth", "depth", "seconds", "Time against depth, 8 qubits, batch 32, forward + backward"),
+        ("batch", "batch", "seconds", "Time against batch, 8 qubits, depth 2, forward + backward"),
+        ("memory", "depth", "memory", "Peak memory against depth, 14 qubits, batch 16, forward + backward"),
     ):
-        names = names_in(results[section])
-        rows = [
-            [str(p["problem"][column]), *(cell(p["results"].get(name, {}).get("step")) for name in names)]
-            for p in results[section].values()
-        ]
-        lines += [text, "", *table([column, *(label(n, results[section]) for n in names)], rows), ""]
-    section = results["memory"]
-    names, some = names_in(section), next(iter(section.values()))["problem"]
-    rows = [
-        [
-            str(p["problem"]["depth"]),
-            *(cell(p["results"].get(name, {}).get("step"), "memory") for name in names),
-        ]
-        for p in section.values()
-    ]
-    lines += [f"Peak memory against depth, {some['n_qubits']} qubits, batch {some['batch']} (as above):", ""]
-    lines += [*table(["depth", *(label(n, section) for n in names)], rows), ""]
-    one, three = (p["results"] for p in results["bases"].values())
-    rows = []
-    for name in names_in(results["bases"]):
-        for mode, title in MODE_NAMES.items():
-            a, b = one[name].get(mode), three[name].get(mode)
-            both = a and b and a["status"] == b["status"] == "ok"
-            rows.append(
-                (
-                    f"{label(name, results['bases'])}, {title}",
-                    cell(a),
-                    cell(b),
-                    f"{b['seconds'] / a['seconds']:.2f}" if both else "–",
-                )
-            )
-    return [
-        *lines,
-        "Bases Z, X, Y against Z alone, 8 qubits, batch 32:",
-        "",
-        *table(("", "Z", "Z, X, Y", "ratio"), rows),
-    ]
-
-
-# -- pictures ------------------------------------------------------------------------------------------------
-
-STYLES = {
-    "torch-auto": ("#c1121f", "o", 2.6),
-    "torch-engine": ("#f28482", "o", 1.8),
-    "torch-numba": ("#780000", "o", 1.8),
-    "keras-auto": ("#e07b00", "s", 2.6),
-    "keras-xla": ("#f7b267", "s", 1.8),
-    "numpy-numba": ("#7b2d8b", "D", 1.8),
-    "numpy": ("#b892d0", "D", 1.8),
-    "pennylane": ("#1d3557", "", 1.4),
-    "pennylane-lightning": ("#457b9d", "", 1.4),
-    "tensorcircuit": ("#2a7d4f", "", 1.4),
-    "tensorcircuit-plain": ("#74b88e", "", 1.4),
-    "qujax": ("#14b8a6", "", 1.4),
-    "deepquantum": ("#4a4a4a", "", 1.4),
-    "pyqtorch": ("#9a9a9a", "", 1.4),
-    "qiskit": ("#c4a35a", "", 1.4),
-}
-DASHES = {
-    "tensorcircuit-plain": (4, 2),
-    "pennylane-lightning": (4, 2),
-    "pyqtorch": (4, 2),
-    "qiskit": (1, 1.5),
-}
-
-
-def _style(name: str) -> dict[str, Any]:
-    color, marker, width = STYLES.get(name, ("#000000", "", 1.0))
-    out: dict[str, Any] = {"color": color, "linewidth": width, "zorder": 3 if marker else 2}
-    if marker:
-        out |= {"marker": marker, "markersize": 5, "markeredgecolor": "white", "markeredgewidth": 0.6}
-    if name in DASHES:
-        out["dashes"] = DASHES[name]
+        if section in there:
+            add(title, Tables(results, section).column(column, key))
+    if "bases" in there:
+        add("Bases Z, X, Y against Z alone, 8 qubits, batch 32", _bases(results))
     return out
 
 
-def _prepare() -> Any:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    pyplot.rcParams.update(
-        {
-            "font.size": 9.5,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.grid": True,
-            "grid.color": "#e6e6e6",
-            "grid.linewidth": 0.7,
-            "axes.edgecolor": "#888888",
-            "axes.titlesize": 10.5,
-            "axes.titleweight": "bold",
-            "xtick.color": "#444444",
-            "ytick.color": "#444444",
-            "axes.axisbelow": True,
-        }
+def gpu_tables(results: Results) -> list[str]:
+    """The page of a GPU."""
+    run = results.get("run")
+    assert run is not None
+    m, top = run["machine"], run["ceilings"]
+    finished = (results.get("finished") or {"at": "(unfinished)"})["at"]
+    grid = Tables(results, "gpu")
+    head = (
+        f"Measured by `{run['command']}`, {run['started']} to {finished}, on {m['gpu']}, {m['cores']} cores of "
+        f"{m['cpu']}, Python {m['python']}. A copy moves {top['copy'] / 1e12:.2f} TB/s (bytes read and written), a "
+        f"product of matrices makes {top['multiply_adds'] / 1e12:.1f} · 10¹² multiply-adds per second (float32), a "
+        f"launch takes {top['launch'] * 1e6:.1f} µs, in a CUDA graph {top['launch_in_graph'] * 1e6:.1f} µs."
     )
-    return pyplot
+    versions = "Versions: " + ", ".join(f"{k} {v}" for k, v in m["versions"].items()) + "."
+    out = [head, "", versions, "", *grid.libraries()]
+    for batch in sorted(results.values("gpu", "batch")):
+        for mode, title in MODES.items():
+            out += ["", f"### Batch {batch}, {title}, on the GPU", "", *grid.times(batch, mode)]
+    rows = []
+    for line in sorted(results.find("gpu", status="ok"), key=lambda x: [x[k] for k in ("batch", "n_qubits", "mode")]):
+        if "launches" in line and LIBRARIES[line["library"]].kind == "ours":
+            where = f"{line['n_qubits']} qubits, batch {line['batch']}, {MODES[line['mode']]}"
+            cells = [f"{line['bytes'] / 1e6:.3g}", f"{line['multiply_adds'] / 1e6:.3g}", str(line["launches"])]
+            share = f"{100 * line['floor'] / line['seconds']:.0f} %"
+            times = [duration(line["floor"]), duration(line["seconds"]), share]
+            rows.append([where, LIBRARIES[line["library"]].label, *cells, *times])
+    head = ("point", "engine", "MB", "10⁶ multiply-adds", "launches", "floor", "time", "floor ÷ time")
+    out += ["", "### Distance to the GPU's limit", "", *table(head, rows)]
+    if left := list(results.find("left")):
+        points = ", ".join(f"{x['n_qubits']} qubits batch {x['batch']}" for x in left)
+        out += ["", f"Not reached in {run['options']['minutes']:g} minutes: {points}."]
+    return out
 
 
-def _time_axis(axis: Any) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    def text(value: float, _: int) -> str:
-        for factor, unit in ((1, "s"), (1e3, "ms"), (1e6, "µs")):
-            if value * factor >= 0.999:
-                return f"{value * factor:g} {unit}"
-        return f"{value:g} s"
-
-    axis.set_yscale("log")
-    axis.yaxis.set_major_locator(LogLocator(10, numticks=12))
-    axis.yaxis.set_major_formatter(FuncFormatter(text))
-    axis.yaxis.set_minor_formatter(NullFormatter())
+def write_between(mark: str, lines: Sequence[str]) -> None:
+    """Put lines between the page's marks of a name."""
+    begin, end = f"<!-- {mark}:begin -->", f"<!-- {mark}:end -->"
+    before, rest = PAGE.read_text().split(begin)
+    PAGE.write_text("\n".join([before + begin, *lines, end]) + rest.split(end)[1])
+    print(f"wrote {PAGE}")
 
 
-def plot_grid(results: dict[str, Any], path: Path) -> None:
-    """Time against the size of the state, log-log: a row per mode, a column per batch."""
-    pyplot = _prepare()
-    grid = results["grid"]
-    batches, names = sorted({p["problem"]["batch"] for p in grid.values()}), names_in(grid)
-    names.sort(key=lambda name: name not in PEERS)  # ours first in the legend, drawn on top
-    figure, axes = pyplot.subplots(
-        2, len(batches), figsize=(4.1 * len(batches) + 0.6, 8.2), sharex=True, sharey=True, squeeze=False
-    )
-    for row, (mode, title) in enumerate(MODE_NAMES.items()):
-        for column, batch in enumerate(batches):
-            axis = axes[row][column]
-            points = _points(grid, batch)
-            for name in names:
-                line = [(1 << p["problem"]["n_qubits"], t) for p in points if (t := seconds(p, name, mode)) is not None]
-                if line:
-                    axis.plot(*zip(*line, strict=True), label=label(name, grid), **_style(name))
-            axis.set_title(f"batch {batch}: {title}", loc="left")
-            axis.set_xscale("log", base=2)
-            _time_axis(axis)
-            ticks = sorted({p["problem"]["n_qubits"] for p in grid.values()})
-            axis.set_xticks([1 << n for n in ticks], [str(n) for n in ticks], minor=False)
-            axis.minorticks_off()
-            if row == 1:
-                axis.set_xlabel("qubits (2ⁿ amplitudes, log scale)")
-    handles: dict[str, Any] = {}
-    for axis in axes.ravel():
-        for handle, text in zip(*axis.get_legend_handles_labels(), strict=True):
-            handles.setdefault(text, handle)
-    order = [t for name in names if (t := label(name, grid)) in handles]
-    figure.legend(
-        [handles[t] for t in order],
-        order,
-        loc="lower center",
-        ncols=min(5, len(order)),
-        frameon=False,
-        handlelength=2.8,
-        columnspacing=1.8,
-    )
-    figure.suptitle(
-        f"One quantum layer, depth 2, on a CPU with {results['machine']['cores']} cores "
-        "(median time of a call; lower is better)",
-        x=0.01,
-        ha="left",
-        fontsize=12,
-    )
-    rows = math.ceil(len(order) / min(5, len(order)))
-    figure.tight_layout(rect=(0, 0.025 * rows + 0.01, 1, 0.99))
-    figure.savefig(path, dpi=130)
-    pyplot.close(figure)
+def write_page(results: Results) -> None:
+    """Tables and pictures of a whole run, or the tables of a GPU."""
+    if results.get("gpu"):
+        write_between("gpu", gpu_tables(results))
+        return
+    write_between("bench", cpu_tables(results))
+    plots.grid(results, PAGE.with_name("performance.png"))
+    plots.growth(results, PAGE.with_name("performance-growth.png"))
 
 
-def plot_growth(results: dict[str, Any], path: Path) -> None:
-    """Time against depth and batch, memory against depth."""
-    pyplot = _prepare()
-    panels = (
-        ("depth", "depth", "seconds", "time, 8 qubits, batch 32"),
-        ("batch", "batch", "seconds", "time, 8 qubits, depth 2"),
-        ("memory", "depth", "memory", "peak memory"),
-    )
-    figure, axes = pyplot.subplots(1, 3, figsize=(13, 4.6))
-    handles: dict[str, Any] = {}
-    for axis, (section, column, key, title) in zip(axes, panels, strict=True):
-        points = list(results[section].values())
-        for name in names_in(results[section]):
-            line = [
-                (p["problem"][column], max(result[key], 1e5) / (1 if key == "seconds" else 1e6))
-                if key == "memory"
-                else (p["problem"][column], result[key])
-                for p in points
-                if (result := p["results"].get(name, {}).get("step")) and result["status"] == "ok"
-            ]
-            if line:
-                single = {"marker": "o", "markersize": 5} if len(line) == 1 else {}
-                (handle,) = axis.plot(*zip(*line, strict=True), **(_style(name) | single))
-                handles.setdefault(label(name, results[section]), handle)
-        ticks = [p["problem"][column] for p in points]
-        axis.set_xscale("log")
-        axis.set_xticks(ticks, [str(t) for t in ticks])
-        axis.minorticks_off()
-        axis.set_xlabel(column)
-        if key == "seconds":
-            _time_axis(axis)
-        else:
-            some = points[0]["problem"]
-            title = f"peak memory, {some['n_qubits']} qubits, batch {some['batch']}"
-            axis.set_yscale("log")
-            axis.yaxis.set_major_formatter(lambda value, _: f"{value:g} MB")
-        axis.set_title(title, loc="left")
-    figure.legend(handles.values(), handles.keys(), loc="lower center", ncols=len(handles), frameon=False)
-    figure.suptitle("How the cost of forward + backward grows", x=0.01, ha="left", fontsize=12)
-    figure.tight_layout(rect=(0, 0.06, 1, 1))
-    figure.savefig(path, dpi=130)
-    pyplot.close(figure)
-
-
-def write(results: dict[str, Any], output: Path, name: str, *, docs: bool) -> list[Path]:
-    """Write tables and pictures: into `docs/` for a full run, beside the results otherwise."""
-    text = markdown(results)
-    if not docs:
-        page, pictures = output / f"{name}.md", (output / f"{name}.png", output / f"{name}-growth.png")
-        page.write_text(text + "\n")
-    else:
-        page = ROOT / "docs" / "performance.md"
-        pictures = (page.with_name("performance.png"), page.with_name("performance-growth.png"))
-        old = page.read_text() if page.exists() else f"# Performance\n\n{BEGIN}\n{END}\n"
-        before, rest = old.split(BEGIN)
-        page.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}")
-    plot_grid(results, pictures[0])
-    if "depth" in results:
-        plot_growth(results, pictures[1])
-        return [page, *pictures]
-    return [page, pictures[0]]
+def tables(results: Results) -> list[str]:
+    """What the page says of a run."""
+    return gpu_tables(results) if results.get("gpu") else cpu_tables(results)

@@ -1,7 +1,8 @@
-"""How long the numba engine takes to compile when there is no cache: `python -m benchmarks.compile_time`."""
+"""How long the numba engine takes to compile when there is no cache."""
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
@@ -17,13 +18,13 @@ for single in (False, True):
 """
 
 
-def main() -> None:
+def add_options(p: argparse.ArgumentParser) -> None:
+    """None."""
+
+
+def main(_: argparse.Namespace) -> None:
     """Twice in an empty cache: compiled, then read."""
     with tempfile.TemporaryDirectory() as folder:
         for title in ("compiled", "read from the disk cache"):
             print(title, flush=True)
             subprocess.run([sys.executable, "-c", _CODE], env=os.environ | {"NUMBA_CACHE_DIR": folder}, check=True)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""A layer on Aer against qiskit-machine-learning's `EstimatorQNN`: `python -m benchmarks.aer_vs_qiskit_ml`.
+"""A layer on Aer against qiskit-machine-learning's `EstimatorQNN`.
 
 8 qubits, depth 2, batch 32, angle encoding, ⟨Z⟩ of every qubit, exact values, forward pass; outputs are checked equal
 first, and the two take turns. EstimatorQNN runs on `StatevectorEstimator` and on Aer's `EstimatorV2`; the faster one
@@ -10,32 +10,20 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+from typing import Any
 
 import numpy as np
-from qiskit import QuantumCircuit
-from qiskit.circuit import ParameterVector
-from qiskit.primitives import StatevectorEstimator
-from qiskit.quantum_info import SparsePauliOp
-from qiskit_aer import AerSimulator
-from qiskit_aer.primitives import EstimatorV2
-from qiskit_machine_learning.neural_networks import EstimatorQNN
 
 from qstore_core import QuantumFeatureExtractor, get_backend
 
 
-class Counting(AerSimulator):
-    """AerSimulator that counts what is submitted to it."""
-
-    submissions = 0
-
-    def run(self, *arguments, **options):
-        """Run, and count."""
-        Counting.submissions += 1
-        return super().run(*arguments, **options)
-
-
-def qnn(n_qubits: int, depth: int, estimator: object) -> EstimatorQNN:
+def qnn(n_qubits: int, depth: int, estimator: object) -> Any:
     """The same circuit in Qiskit; its qubit 0 is the last of a Pauli string."""
+    from qiskit import QuantumCircuit
+    from qiskit.circuit import ParameterVector
+    from qiskit.quantum_info import SparsePauliOp
+    from qiskit_machine_learning.neural_networks import EstimatorQNN
+
     circuit = QuantumCircuit(n_qubits)
     x, w = ParameterVector("x", n_qubits), ParameterVector("w", depth * n_qubits * 2)
     for q in range(n_qubits):
@@ -58,14 +46,29 @@ def qnn(n_qubits: int, depth: int, estimator: object) -> EstimatorQNN:
     )
 
 
-def main() -> None:
+def add_options(p: argparse.ArgumentParser) -> None:
+    """Options."""
+    p.add_argument("--qubits", type=int, default=8)
+    p.add_argument("--batch", type=int, default=32)
+    p.add_argument("--depth", type=int, default=2)
+    p.add_argument("--rounds", type=int, default=7)
+
+
+def main(options: argparse.Namespace) -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.aer_vs_qiskit_ml", description=__doc__)
-    parser.add_argument("--qubits", type=int, default=8)
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--depth", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=7)
-    options = parser.parse_args()
+    from qiskit.primitives import StatevectorEstimator
+    from qiskit_aer import AerSimulator
+    from qiskit_aer.primitives import EstimatorV2
+
+    submitted: list[int] = []
+
+    class Counting(AerSimulator):
+        """AerSimulator that counts what is submitted to it."""
+
+        def run(self, *arguments, **options):
+            submitted.append(1)
+            return super().run(*arguments, **options)
+
     simulator = Counting(method="statevector", runtime_parameter_bind_enable=True)
     layer = QuantumFeatureExtractor(
         options.qubits,
@@ -90,9 +93,9 @@ def main() -> None:
         difference = np.abs(np.asarray(call()) - expected).max()
         if difference > 1e-6:
             raise SystemExit(f"{name} computes something else: off by {difference:.1e}")
-    Counting.submissions = 0
+    submitted.clear()
     layer(x)
-    submissions = Counting.submissions
+    submissions = len(submitted)
 
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(options.rounds):
@@ -107,7 +110,3 @@ def main() -> None:
         print(f"  {name:36} {seconds * 1e3:9.2f} ms")
     print(f"one forward pass on aer: {submissions} submission{'s' * (submissions != 1)}")
     print(f"the faster EstimatorQNN takes {min(theirs) / ours:.1f} times as long")
-
-
-if __name__ == "__main__":
-    main()
