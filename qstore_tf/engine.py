@@ -10,12 +10,12 @@ import tensorflow as tf
 
 from qstore_core import Capabilities, CapabilityError, Circuit, OptionError, hookimpl, lower
 from qstore_core.circuit.measurement import Measurement
-from qstore_core.engines.adjoint import value_and_pull
+from qstore_core.engines.adjoint import value_and_vjp
 from qstore_core.engines.array import ArrayProgram
 from qstore_core.engines.memory import check_memory
 from qstore_core.engines.ops import inverse_index
 
-__all__ = ["TensorflowBackend", "TensorflowExecutable", "TensorflowOps"]
+__all__ = ["OPS", "TensorflowBackend", "TensorflowExecutable", "TensorflowOps"]
 
 _COMPLEX = {tf.float32: tf.complex64, tf.float64: tf.complex128}
 
@@ -110,11 +110,14 @@ def _permute(x: tf.Tensor, index: np.ndarray, inverse: np.ndarray) -> tf.Tensor:
     return take(x)
 
 
+OPS = TensorflowOps()
+
+
 class TensorflowBackend:
     """Exact simulation in TensorFlow."""
 
     name = "tensorflow"
-    capabilities = Capabilities(exact=True, shots=False, vjp=True, framework="tensorflow")
+    capabilities = Capabilities(vjp=True, framework="tensorflow", embedded=True)
 
     def compile(
         self,
@@ -147,11 +150,11 @@ class TensorflowExecutable:
         """`theta` (W,), `inputs` (B, I) → outputs (B, O), differentiable."""
         return self.program.forward(self.ops, theta, inputs)
 
-    def apply_and_pull(
+    def apply_and_vjp(
         self, theta: tf.Tensor, inputs: tf.Tensor
     ) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]]:
         """The same with the pull-back of the adjoint method."""
-        return value_and_pull(self.program, self.ops, theta, inputs)
+        return value_and_vjp(self.program, self.ops, theta, inputs)
 
     def forward(self, theta: np.ndarray, inputs: np.ndarray) -> np.ndarray:
         """The same on NumPy arrays."""
@@ -161,7 +164,7 @@ class TensorflowExecutable:
         self, theta: np.ndarray, inputs: np.ndarray
     ) -> tuple[np.ndarray, Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]]:
         """Outputs, and the function that pulls cotangents back."""
-        outputs, pull = self.apply_and_pull(tf.constant(theta), tf.constant(inputs))
+        outputs, pull = self.apply_and_vjp(tf.constant(theta), tf.constant(inputs))
 
         def pull_arrays(cotangents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             d_theta, d_inputs = pull(tf.constant(cotangents))

@@ -16,8 +16,8 @@ from qstore_core.layers import definition
 from qstore_core.layers.definition import LayerDefinition
 from qstore_core.runtime.program import Execution, LayerProgram
 
-from .bridge import host_call, may_call_host, refuse_gradient
-from .engine import TensorflowOps
+from .host import in_xla, may_call_host, on_host, refuse_gradient
+from .tensor import on_tensors
 
 __all__ = [
     "KerasLayer",
@@ -27,8 +27,6 @@ __all__ = [
     "QuantumPooling",
     "QuantumReadout",
 ]
-
-_OPS = TensorflowOps()
 
 # AutoGraph and Keras replace the exceptions that pass them by new ones, with neither our types nor our attributes
 # (`error.row`). They let pass what has these marks.
@@ -56,7 +54,7 @@ class KerasLayer(LayerDefinition, keras.Layer):
         keras.Layer.__init__(self, **framework)
         self._program = LayerProgram(spec, execution, name=self.name, framework="tensorflow", draw_seed=_draw_seed)
         self._config, self._init, self._theta = config, init, None
-        self.supports_jit = any(p is not None and p.on_tensors for p in (self._program, self._program.twin))
+        self.supports_jit = self._program.route(mode="xla").where == "tensor"
 
     @property
     def theta(self) -> Any:
@@ -102,26 +100,26 @@ class KerasLayer(LayerDefinition, keras.Layer):
         if not (x.dtype.is_floating or x.dtype.is_integer or x.dtype.is_bool):
             raise InputError(f"{self.name} takes real numbers, received dtype {x.dtype.name}.")
         self._check_shape(tuple(x.shape))
-        if program.twin is not None and not (training is True and may_call_host()):
-            program = program.twin  # inference may be exported, and a graph on disk cannot call the host
+        places = program.places
+        # Inference may be exported, and a graph on disk cannot call the host.
+        asked = (places.chosen and not in_xla()) or (training is True and may_call_host())
+        host = places.host is not None and (asked or places.tensor is None)
         wide = (x.dtype if x.dtype.is_floating else tf.as_dtype(self.compute_dtype)) == tf.float64
         work = tf.float64 if wide else tf.float32
         rows, theta = tf.cast(x, work), tf.cast(self.theta, work)
         if x.shape.rank != 2:
             rows = tf.reshape(rows, (-1, x.shape[-1]))
-        if program.on_tensors:
+        if host:
+            out = on_host(program, theta, rows)
+        else:
             if tf.executing_eagerly() and (
                 not spec.encoding.differentiable or not bool(tf.reduce_all(tf.math.is_finite(rows)))
             ):
-                program.check_values(rows.numpy())  # what NumPy layers refuse is refused here
-            if not program.has_input_gradient:
+                # what NumPy layers refuse is refused here
+                program.on_tensors(rows).check_values(theta.numpy(), rows.numpy())
+            if program.no_input_gradient:
                 rows = refuse_gradient(rows, program.no_input_gradient)
-            if tf.executing_eagerly():
-                out = program.noting(lambda: program.apply(_OPS, theta, rows, work.name))
-            else:
-                out = program.apply(_OPS, theta, rows, work.name)
-        else:
-            out = host_call(program, theta, rows)
+            out = on_tensors(program, theta, rows)
         if x.shape.rank != 2:
             out = tf.reshape(out, tf.concat([tf.shape(x)[:-1], [spec.output_dim]], 0))
             out.set_shape((*x.shape[:-1], spec.output_dim))

@@ -11,12 +11,12 @@ import torch
 
 from qstore_core import Capabilities, CapabilityError, Circuit, OptionError, hookimpl, lower
 from qstore_core.circuit.measurement import Measurement
-from qstore_core.engines.adjoint import value_and_pull
+from qstore_core.engines.adjoint import value_and_vjp
 from qstore_core.engines.array import ArrayProgram
 from qstore_core.engines.memory import check_memory
 from qstore_core.engines.ops import inverse_index
 
-__all__ = ["TorchBackend", "TorchExecutable", "TorchOps", "full_precision", "is_plain"]
+__all__ = ["OPS", "TorchBackend", "TorchExecutable", "TorchOps", "full_precision", "is_batched", "is_plain"]
 
 _innermost_transform = torch._C._functorch.peek_interpreter_stack
 _dispatch_modes = torch._C._len_torch_dispatch_stack
@@ -128,9 +128,17 @@ class TorchOps:
         return torch.nn.functional.pad(x, (0, missing)) if missing else x
 
 
+OPS = TorchOps()
+
+
 def is_plain() -> bool:
     """True where tensors are what they seem: outside function transforms, fake tensors and other dispatch modes."""
     return _innermost_transform() is None and not _dispatch_modes()
+
+
+def is_batched(tensor: torch.Tensor) -> bool:
+    """True inside `is_grads_batched=True`, by which PyTorch computes Jacobians in one backward pass."""
+    return torch._C._functorch.is_legacy_batchedtensor(tensor)
 
 
 def full_precision(like: torch.Tensor) -> AbstractContextManager[Any]:
@@ -159,7 +167,7 @@ class TorchBackend:
     """Exact simulation in PyTorch."""
 
     name = "torch"
-    capabilities = Capabilities(exact=True, shots=False, vjp=True, framework="torch")
+    capabilities = Capabilities(vjp=True, framework="torch", embedded=True)
 
     def compile(
         self,
@@ -192,11 +200,11 @@ class TorchExecutable:
         """`theta` (W,), `inputs` (B, I) → outputs (B, O), through autograd."""
         return self.program.forward(self.ops, theta, inputs)
 
-    def apply_and_pull(
+    def apply_and_vjp(
         self, theta: torch.Tensor, inputs: torch.Tensor
     ) -> tuple[torch.Tensor, Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]]:
         """The same outside autograd, with the pull-back of the adjoint method."""
-        return value_and_pull(self.program, self.ops, theta, inputs)
+        return value_and_vjp(self.program, self.ops, theta, inputs)
 
     def forward(self, theta: np.ndarray, inputs: np.ndarray) -> np.ndarray:
         """The same on NumPy arrays."""
@@ -208,7 +216,7 @@ class TorchExecutable:
     ) -> tuple[np.ndarray, Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]]:
         """Outputs, and the function that pulls cotangents back."""
         with torch.no_grad():
-            outputs, pull = self.apply_and_pull(torch.as_tensor(theta), torch.as_tensor(inputs))
+            outputs, pull = self.apply_and_vjp(torch.as_tensor(theta), torch.as_tensor(inputs))
 
         def pull_arrays(cotangents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             with torch.no_grad():

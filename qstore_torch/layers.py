@@ -8,7 +8,7 @@ from typing import Any, Self
 import torch
 from torch import nn
 
-from qstore_core import GradientError, InputError, LayerSpec, ShapeError
+from qstore_core import GradientError, InputError, LayerSpec
 from qstore_core.backends import runner
 from qstore_core.circuit.initial import Init, initial_theta
 from qstore_core.layers import definition
@@ -16,9 +16,10 @@ from qstore_core.layers.definition import LayerDefinition
 from qstore_core.layers.numpy import numbered
 from qstore_core.runtime.program import Execution, LayerProgram
 
-from .bridge import DirectCall, HostCall, TensorCall
-from .engine import TorchOps, full_precision, is_plain
-from .operator import graph_call
+from .engine import is_plain
+from .graph import content_of, draw_seed, layer
+from .host import on_host, to_array
+from .tensor import on_tensors
 
 __all__ = [
     "QuantumEncoder",
@@ -30,8 +31,7 @@ __all__ = [
 ]
 
 
-_OPS = TorchOps()
-_traced = torch._C._is_tracing
+_is_tracing = torch._C._is_tracing
 _WORK = (torch.float32, torch.float64)
 
 
@@ -57,9 +57,10 @@ class TorchLayer(LayerDefinition, nn.Module):
     ) -> None:
         nn.Module.__init__(self)
         program = LayerProgram(
-            spec, execution, name=name or numbered(type(self).__name__), framework="torch", draw_seed=_draw_seed
+            spec, execution, name=name or numbered(type(self).__name__), framework="torch", draw_seed=draw_seed
         )
         self._program, self._config, self._init = program, config, init
+        self._content, self._width, self._eager = content_of(spec, execution), spec.output_dim, program.route()
         theta = torch.empty(spec.n_weights, device=device, dtype=dtype)
         if spec.n_weights:
             self.theta = nn.Parameter(theta)
@@ -76,7 +77,7 @@ class TorchLayer(LayerDefinition, nn.Module):
         """Draw theta anew: from `seed`, or where that is None from PyTorch's generator (`torch.manual_seed`)."""
         seed = self._program.execution.seed
         if seed is None:
-            seed = _draw_seed()
+            seed = draw_seed()
         theta = torch.from_numpy(initial_theta(self._init, self.spec.n_weights, seed))
         with torch.no_grad():
             self.theta.copy_(theta)
@@ -87,69 +88,48 @@ class TorchLayer(LayerDefinition, nn.Module):
             raise InputError(f"{self.name} takes a torch.Tensor, received {type(x).__name__}. Use torch.as_tensor(x).")
         if x.is_complex():
             raise InputError(f"{self.name} takes real numbers, received dtype {x.dtype}.")
-        program = self._program
-        if torch.compiler.is_compiling():  # dynamo must not trace the core: one operator stands for the layer
-            work = torch.float64 if x.dtype == torch.float64 else torch.float32
-            rows, theta = x.flatten(0, -2).to(work), self.theta.to(work)
-            out = graph_call(program, theta, rows)
-            return out.reshape(*x.shape[:-1], out.shape[-1]).to(x.dtype if x.is_floating_point() else work)
-        if (
-            program.is_direct
-            and type(x) is torch.Tensor
-            and x.is_cpu
-            and x.dtype in _WORK
-            and is_plain()
-            and not _traced()
-        ):
-            # Nothing to convert: every operation that is not needed costs a small circuit's time.
-            theta = self._parameters.get("theta")
-            if theta is not None and theta.dtype == x.dtype and theta.is_cpu and x.dim() == 2:
-                if torch.is_grad_enabled() and (theta.requires_grad or x.requires_grad):
-                    return DirectCall.apply(program, theta, x)
-                return torch.from_numpy(program.forward(theta.numpy(force=True), x.numpy(force=True)))
-        return self._forward(x)
-
-    def _forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Any input outside a compiled graph."""
-        program, spec = self._program, self.spec
-        spec.check_features(tuple(x.shape))
-        if x.dim() == 1:
-            raise ShapeError(
-                f"{self.name} takes inputs of shape (batch, features), received {tuple(x.shape)}. "
-                "Use x[None, :] for one sample."
-            )
-        work = torch.float64 if x.dtype == torch.float64 else torch.float32
-        rows, theta = x, self.theta
+        theta = self._parameters.get("theta")  # `self.theta` takes longer
+        if theta is None:
+            theta = self.theta
+        rows, work = x, x.dtype
+        if work not in _WORK:
+            work = torch.float32
         if x.dim() != 2:
+            if x.dim() < 2:
+                self._program.check_shapes(tuple(theta.shape), tuple(x.shape))
             rows = x.flatten(0, -2)
         if x.dtype != work:
             rows = rows.to(work)
         if theta.dtype != work:
             theta = theta.to(work)
-        if not torch.is_grad_enabled():  # autograd functions are not told that
-            rows, theta = rows.detach(), theta.detach()
-        if rows.requires_grad and not program.has_input_gradient:
-            raise GradientError(program.no_input_gradient)
-        eager = _is_eager()
-        if program.twin is not None and not (x.is_cpu and eager):
-            program = program.twin
-        if program.on_tensors:
-            bits = not spec.encoding.differentiable
-            if eager and rows.is_cpu and (bits or not torch.isfinite(rows).all()):
-                program.check_values(rows.numpy(force=True))  # what NumPy layers refuse is refused here
-            dtype = "float64" if work == torch.float64 else "float32"
-            with full_precision(rows):
-                if eager and (theta.requires_grad or rows.requires_grad):
-                    out = program.noting(lambda: TensorCall.apply(program, _OPS, dtype, theta, rows))
-                elif eager:
-                    out = program.noting(lambda: program.apply(_OPS, theta, rows, dtype))
-                else:
-                    out = program.apply(_OPS, theta, rows, dtype)
-        else:
-            out = HostCall.apply(program, theta, rows)
+        out = self._rows(theta, rows)
         if x.dim() != 2:
-            out = out.reshape(*x.shape[:-1], spec.output_dim)
+            out = out.reshape(*x.shape[:-1], out.shape[-1])
         return out if x.dtype == work or not x.is_floating_point() else out.to(x.dtype)
+
+    def _rows(self, theta: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """`theta` (W,), `x` (B, F) of one dtype → (B, O), by the way that `route` says."""
+        if torch.compiler.is_compiling():  # dynamo must not trace the core: one operator stands for the layer
+            return layer(self._content, self._width, theta, x)
+        program = self._program
+        if not is_plain() or _is_tracing():
+            where = program.route(device=x.device.type, transform="a function transform")
+        elif x.is_cpu:
+            where = self._eager
+        else:
+            where = program.route(device=x.device.type)
+        if where.where == "refused":
+            raise GradientError(f"{program.name}: {where.why}")
+        if where.where == "host":
+            return on_host(program, theta, x)
+        program.check_shapes(tuple(theta.shape), tuple(x.shape))
+        if x.requires_grad and torch.is_grad_enabled():
+            program.on_tensors(x).check_input_gradient()
+        if is_plain() and not _is_tracing() and x.is_cpu:
+            bits = not program.spec.encoding.differentiable
+            if bits or not torch.isfinite(x).all() or not torch.isfinite(theta).all():  # refused as in NumPy layers
+                program.on_tensors(x).check_values(to_array(theta), to_array(x))
+        return on_tensors(program, theta, x)
 
     async def call_async(self, x: torch.Tensor) -> torch.Tensor:
         """The same without blocking the running event loop; gradients flow through the result."""
@@ -176,16 +156,6 @@ class TorchLayer(LayerDefinition, nn.Module):
         """What `print(module)` shows."""
         spec = self.spec
         return f"n_qubits={spec.n_qubits}, depth={spec.depth}, weights={spec.n_weights}, backend={self.backend_name!r}"
-
-
-def _draw_seed() -> int:
-    """A seed from PyTorch's generator, for layers without one of their own."""
-    return int(torch.randint(2**31, (), device="cpu"))
-
-
-def _is_eager() -> bool:
-    """True outside compilation, tracing and function transforms: values exist, and Python may look at them."""
-    return is_plain() and not torch.compiler.is_compiling() and not _traced()
 
 
 class QuantumEncoder(definition.QuantumEncoder, TorchLayer):

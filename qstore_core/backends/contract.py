@@ -13,7 +13,7 @@ Contract version 2. A plugin module has one hook implementation and one entry po
 
 The hook is called once per set of options as long as these are plain values (numbers, strings, tuples of them): the
 backend is then shared by all layers that ask for it, in all threads. It may import heavy libraries: an ImportError
-from the module or the hook becomes a `BackendUnavailableError` with the command that mends it.
+from the module or the hook becomes a `BackendUnavailableError` with the install command.
 """
 
 from __future__ import annotations
@@ -53,16 +53,24 @@ class Capabilities:
         exact: shots=None gives expectation values and probabilities as the circuit has them.
         shots: shots=N is accepted and samples. Where running is not remote, samples are a function of the seed.
         vjp: Executables have `vjp`: exact gradients for theta and all inputs, amplitudes included.
-        framework: "torch" or "tensorflow": executables have `apply` on that framework's tensors.
+        features: Executables take features as they are: amplitudes that still have to be normalised and padded. A row
+            of zeros is |0…0⟩, with zero gradient. Theta or features that are not finite raise an `InputError`, also
+            where no output depends on them; on tensors they make the outputs of their rows NaN.
+        framework: Name of a framework, for example "torch": executables have `apply` on its tensors.
         remote: Running is I/O; it may be slow and it may fail.
+        embedded: It computes in this process, exactly and without noise: an error is a bug, not an outage, so that
+            nothing takes its place by default; memory for the state is checked first; and another engine that is
+            exact computes the same.
         max_qubits: Most qubits it takes; None where only memory limits.
     """
 
     exact: bool = True
     shots: bool = False
     vjp: bool = False
+    features: bool = False
     framework: str | None = None
     remote: bool = False
+    embedded: bool = False
     max_qubits: int | None = None
 
 
@@ -94,8 +102,9 @@ class Executable(Protocol):
     Optional: `value_and_report(theta, inputs) → outputs, RunReport` in place of forward, with shots also `seed=`;
     `nbytes`, its size for the bound of the circuit cache;
     `vjp(theta, inputs, cotangents (B, O)) → (d_theta (W,), d_inputs (B, I))` and
-    `value_and_vjp(theta, inputs) → outputs, pullback(cotangents)` where capabilities.vjp;
-    `apply(theta, inputs)` on tensors where capabilities.framework.
+    `value_and_vjp(theta, inputs) → outputs, vjp_fn(cotangents)` where capabilities.vjp; on tensors, where
+    capabilities.framework, `apply(theta, inputs) → outputs`, which the framework can differentiate, and
+    `apply_and_vjp(theta, inputs) → outputs, vjp_fn(cotangents)`.
     """
 
     def forward(self, theta: np.ndarray, inputs: np.ndarray) -> np.ndarray:
@@ -105,7 +114,10 @@ class Executable(Protocol):
 
 @runtime_checkable
 class Backend(Protocol):
-    """Compiles circuits. Must be safe to use from several threads."""
+    """Compiles circuits. Must be safe to use from several threads.
+
+    Optional method: `explain(n_qubits) → str`, how a circuit of this size is computed, for `layer.explain()`.
+    """
 
     name: str
     capabilities: Capabilities

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..errors import InputError, ShapeError, SpecError, nearest
+from ..errors import InputError, SpecError, nearest
 from .angle import Angle
 from .circuit import Circuit, whole_number
 
@@ -27,9 +27,8 @@ __all__ = [
     "Encoding",
     "as_encoding",
     "check_finite",
-    "rows_of",
     "unit_rows",
-    "unit_rows_and_pull",
+    "unit_rows_and_vjp",
     "unit_rows_of_array",
 ]
 
@@ -203,11 +202,11 @@ def unit_rows(ops: Any, x: Any, width: int) -> Any:
     Rows are scaled by their largest magnitude first, so that neither tiny nor huge features overflow when squared.
     A zero row becomes |0…0⟩ by a constant, which has no gradient.
     """
-    return unit_rows_and_pull(ops, x, width)[0]
+    return unit_rows_and_vjp(ops, x, width)[0]
 
 
-def unit_rows_and_pull(ops: Any, x: Any, width: int) -> tuple[Any, Callable[[Any], Any]]:
-    """The same, and the pull-back: the projection off the unit row, over the norm."""
+def unit_rows_and_vjp(ops: Any, x: Any, width: int) -> tuple[Any, Callable[[Any], Any]]:
+    """The same, and its vjp: the projection off the unit row, over the norm."""
     scale = ops.max_abs(x)  # a constant for the gradient: the result does not depend on it
     zero = ops.is_zero(scale)
     y = ops.pad_last(x / (scale + zero), width)
@@ -232,25 +231,6 @@ def _first(width: int) -> np.ndarray:
     return first
 
 
-def rows_of(x: Any, check: Callable[[tuple[int | None, ...]], None], name: str) -> tuple[np.ndarray, tuple[int, ...]]:
-    """Features of layer `name` as (B, F) of a float dtype, and the leading dimensions; `check` refuses shapes."""
-    try:
-        array = np.asarray(x)
-    except ValueError as error:  # rows of different lengths
-        raise InputError(f"{name} takes an array of numbers: {error}") from error
-    if array.dtype.kind not in "fiub":
-        raise InputError(f"{name} takes real numbers, received dtype {array.dtype}.")
-    check(array.shape)
-    if array.ndim == 1:
-        raise ShapeError(
-            f"{name} takes inputs of shape (batch, features), received {array.shape}. Use x[None, :] for one sample.",
-            received=array.shape,
-        )
-    dtype = np.float64 if array.dtype.kind == "f" and array.dtype.itemsize >= 8 else np.float32
-    lead = array.shape[:-1]
-    return np.ascontiguousarray(array, dtype).reshape(math.prod(lead), array.shape[-1]), lead
-
-
 def check_finite(rows: np.ndarray, name: str) -> None:
     """Raise `InputError` for features of layer `name` that are not finite."""
     if not np.isfinite(rows).all():
@@ -265,7 +245,7 @@ def check_finite(rows: np.ndarray, name: str) -> None:
 
 
 def unit_rows_of_array(x: np.ndarray, width: int, name: str) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
-    """NumPy form of `unit_rows_and_pull` for layer `name`; refuses NaN and infinity."""
+    """NumPy form of `unit_rows_and_vjp` for layer `name`; refuses NaN and infinity."""
     count, features = x.shape
     scale = np.abs(x).max(axis=1, keepdims=True, initial=0.0)
     if not np.isfinite(scale).all():

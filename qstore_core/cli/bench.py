@@ -80,7 +80,7 @@ def measure(
 
 
 def _step(program: LayerProgram, theta: np.ndarray, x: np.ndarray, cotangents: np.ndarray) -> None:
-    _, vjp_fn = program.value_and_vjp(theta, x, wrt_inputs=program.has_input_gradient)
+    _, vjp_fn = program.value_and_vjp(theta, x, wrt_inputs=not program.no_input_gradient)
     vjp_fn(cotangents)
 
 

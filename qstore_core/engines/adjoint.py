@@ -20,7 +20,7 @@ import numpy as np
 from .array import ArrayProgram, DiagonalLayer, Group, KronLayer, Polynomials, Stack, Turns, kronecker_index
 from .ops import Array, Ops
 
-__all__ = ["KEEP_BYTES", "pull_kronecker", "value_and_pull"]
+__all__ = ["KEEP_BYTES", "pull_kronecker", "value_and_vjp"]
 
 KEEP_BYTES = 1 << 25
 """States of the forward pass are kept up to this size."""
@@ -37,7 +37,7 @@ class _Kept:
     phases: Array = None
 
 
-def value_and_pull(program: ArrayProgram, ops: Ops, theta: Array, inputs: Array) -> tuple[Array, Pull]:
+def value_and_vjp(program: ArrayProgram, ops: Ops, theta: Array, inputs: Array) -> tuple[Array, Pull]:
     """Outputs (B, O), and `pull(cotangents (B, O)) → (d_theta (W,), d_inputs (B, I))`."""
     sweep = _Sweep(program, ops, theta, inputs)
     return sweep.outputs, sweep.pull

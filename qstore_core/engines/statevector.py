@@ -15,7 +15,7 @@ from ..circuit.circuit import Circuit
 from ..circuit.measurement import Measurement
 from ..circuit.plan import Plan, lower
 from ..errors import CapabilityError, OptionError
-from .adjoint import value_and_pull
+from .adjoint import value_and_vjp
 from .array import ArrayProgram
 from .memory import check_memory
 from .ops import inverse_index
@@ -129,7 +129,7 @@ class StatevectorBackend:
     """The embedded exact simulator."""
 
     name = "statevector"
-    capabilities = Capabilities(exact=True, shots=False, vjp=True)
+    capabilities = Capabilities(vjp=True, embedded=True)
 
     def compile(
         self,
@@ -171,7 +171,7 @@ class StatevectorExecutable:
     def value_and_vjp(self, theta: np.ndarray, inputs: np.ndarray) -> tuple[np.ndarray, Pullback]:
         """Outputs, and the function that pulls cotangents back."""
         check_memory(self.plan.n_qubits, 2 * len(inputs), self.dtype.name, backend="statevector")
-        return value_and_pull(self.program, self._ops, theta, inputs)
+        return value_and_vjp(self.program, self._ops, theta, inputs)
 
 
 @hookimpl

@@ -98,7 +98,7 @@ class LayerDefinition:
     @property
     def fallbacks(self) -> dict[FallbackEvent, int]:
         """Fallbacks that this layer took, by kind."""
-        return dict(self._program.ladder.counts)
+        return dict(self._program.chain.counts)
 
     @property
     def last_run(self) -> LastRun | None:
@@ -107,7 +107,7 @@ class LayerDefinition:
         The last call that returned, in whichever thread; None before the first. Calls inside graphs of framework
         operations (`tf.function` on the engine "tensorflow", `torch.export`) leave no record: Python does not see them.
         """
-        return self._program.runs.last
+        return self._program.last_run
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
         """Shape of the outputs for inputs of `input_shape`; None stands for an unknown size."""
@@ -136,7 +136,7 @@ class LayerDefinition:
         return draw(self.circuit)
 
     def explain(self) -> str:
-        """One line: which backend computes, and why."""
+        """Which backend computes, and why; then where each kind of call computes: eager, in graphs, in transforms."""
         return self._program.explain()
 
     @classmethod

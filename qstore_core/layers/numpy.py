@@ -97,7 +97,7 @@ class NumpyLayer(LayerDefinition):
             >>> layer.vjp(np.array([[0.3]]), np.array([[1.0]]))[1].round(4)   # d cos(x) = -sin(0.3)
             array([[-0.2955]])
         """
-        outputs, pullback = self._program.value_and_vjp(self._theta, x)
+        outputs, vjp_fn = self._program.value_and_vjp(self._theta, x)
         cotangents = np.asarray(cotangents)
         if cotangents.shape != outputs.shape:
             raise ShapeError(
@@ -105,7 +105,7 @@ class NumpyLayer(LayerDefinition):
                 expected=outputs.shape,
                 received=cotangents.shape,
             )
-        d_theta, d_x = pullback(cotangents)
+        d_theta, d_x = vjp_fn(cotangents)
         assert d_x is not None
         return d_theta, d_x
 

@@ -9,16 +9,33 @@ from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any
 
-from ..backends.contract import Backend
+from ..backends.contract import Backend, Capabilities
 from ..backends.registry import get_backend, list_backends
 from ..circuit.circuit import whole_number
 from ..errors import CapabilityError, GradientError, SpecError, UnknownBackendError, nearest
+from .route import FRAMEWORKS
 
-__all__ = ["FALLBACK_VARIABLE", "OWN_ENGINES", "Execution", "choose_backend", "fallback_backends"]
+__all__ = ["FALLBACK_VARIABLE", "Execution", "Settings", "choose_backend", "fallback_backends"]
 
-OWN_ENGINES = ("statevector", "numba", "torch", "tensorflow")
 FALLBACK_VARIABLE = "QSTORE_FALLBACK"
 _GRADIENTS = ("auto", "adjoint", "parameter-shift", "finite-difference", "spsa")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How one backend computes one layer; decided once, from an `Execution` and what the backend can do.
+
+    Attributes:
+        backend: Its name; "none" where there is no circuit.
+        dtype: "float32" or "float64".
+        shots: Samples per circuit; None for exact values.
+        gradient: "vjp" (adjoint, or the device's own), "parameter-shift", "finite-difference" or "spsa".
+    """
+
+    backend: str
+    dtype: str
+    shots: int | None
+    gradient: str
 
 
 @dataclass(frozen=True)
@@ -67,6 +84,14 @@ class Execution:
                 'Use gradient="parameter-shift", or shots=None.'
             )
 
+    def settings(self, name: str, capabilities: Capabilities, dtype: str) -> Settings:
+        """What follows from it for one backend. A vjp is one of exact values: shots take the parameter-shift rule."""
+        shots = self.shots if capabilities.shots else None
+        gradient = self.gradient
+        if gradient in ("auto", "adjoint"):
+            gradient = "vjp" if capabilities.vjp and shots is None else "parameter-shift"
+        return Settings(name, dtype, shots, gradient)
+
     def check(self, backend: Backend, n_qubits: int) -> None:
         """Refuse what `backend` cannot do, before anything runs.
 
@@ -106,11 +131,13 @@ def choose_backend(framework: str | None, shots: int | None) -> tuple[str, str]:
         )
     if _has_numba():
         return "numba", "the fastest engine on a CPU"
-    return framework or "statevector", 'numba, which is faster on a CPU, is not installed: pip install "qstore[fast]"'
+    engine = FRAMEWORKS[framework].engine if framework is not None else "statevector"
+    return engine, 'numba, which is faster on a CPU, is not installed: pip install "qstore[fast]"'
 
 
 def _other_names() -> list[str]:
-    return [info.name for info in list_backends() if info.name not in OWN_ENGINES]
+    ours = {"statevector", "numba", *(framework.engine for framework in FRAMEWORKS.values())}
+    return [info.name for info in list_backends() if info.name not in ours]
 
 
 @lru_cache(maxsize=1)
@@ -133,7 +160,7 @@ def fallback_backends(fallback: Any, first: Backend) -> tuple[Backend, ...]:
         return ()
     if isinstance(fallback, str) and fallback == "auto":
         asked = _from_environment()
-        if first.name in OWN_ENGINES:  # an error there is a bug, not an outage
+        if first.capabilities.embedded:  # an error there is a bug, not an outage
             return ()
         if asked is None:
             return (get_backend("statevector"),)

@@ -26,7 +26,7 @@ from ..errors import (
     SpecError,
 )
 
-__all__ = ["FallbackEvent", "Ladder", "fallback_counts", "is_callers_mistake", "reset_fallback_counts"]
+__all__ = ["Chain", "FallbackEvent", "fallback_counts", "is_callers_mistake", "reset_fallback_counts"]
 
 _T = TypeVar("_T")
 _log = logging.getLogger("qstore.fallback")
@@ -68,59 +68,57 @@ def is_callers_mistake(error: BaseException) -> bool:
     return isinstance(error, kinds) or not isinstance(error, Exception)
 
 
-class Ladder:
+class Chain:
     """The backends of one layer, first to last resort.
 
     Args:
         layer: Name of the layer, for messages.
-        rungs: Names of the backends.
+        names: Names of the backends.
     """
 
-    def __init__(self, layer: str, rungs: Sequence[str]) -> None:
+    def __init__(self, layer: str, names: Sequence[str]) -> None:
         """Start with nothing warned."""
-        self.layer, self.rungs = layer, tuple(rungs)
+        self.layer, self.names = layer, tuple(names)
         self.counts: Counter[FallbackEvent] = Counter()
         self._warned: set[tuple[str, str]] = set()
         self._lock = threading.Lock()
 
-    def climb(
-        self, attempt: Callable[[int], _T], start: int = 0, *, failures: list[str] | None = None
-    ) -> tuple[_T, int]:
-        """Try `attempt(rung)` from rung `start` on.
+    def run(self, attempt: Callable[[int], _T], start: int = 0, *, failures: list[str] | None = None) -> tuple[_T, int]:
+        """Try `attempt(index)` from backend number `start` on.
 
         Args:
             attempt: Computes on one backend, or raises.
-            start: The first rung.
-            failures: Told what failed before the rung that computed, as "backend: error".
+            start: Number of the first backend.
+            failures: Told what failed before the backend that computed, as "backend: error".
 
         Returns:
-            The result, and the number of the rung that computed it.
+            The result, and the number of the backend that computed it.
 
         Raises:
-            BackendError: the last rung failed; the causes are chained. Other errors of ours keep their class.
+            BackendError: the last backend failed; the causes are chained. Other errors of ours keep their class.
         """
-        for number in range(start, len(self.rungs)):
+        for number in range(start, len(self.names)):
             try:
                 return attempt(number), number
             except BaseException as error:
                 if is_callers_mistake(error):
                     raise
-                if number + 1 == len(self.rungs):
+                if number + 1 == len(self.names):
                     if isinstance(error, QstoreError):
                         raise
                     raise BackendError(
-                        f"backend {self.rungs[number]!r} failed in layer {self.layer!r}: "
+                        f"backend {self.names[number]!r} failed in layer {self.layer!r}: "
                         f"{type(error).__name__}: {error}",
-                        backend=self.rungs[number],
+                        backend=self.names[number],
                         cause=error,
                     ) from error
                 cause = self._note(number, error)
                 if failures is not None:
-                    failures.append(f"{self.rungs[number]}: {type(cause).__name__}: {cause}")
+                    failures.append(f"{self.names[number]}: {type(cause).__name__}: {cause}")
         raise BackendError(f"layer {self.layer!r} has no backend left to try.")
 
     def _note(self, number: int, error: BaseException) -> BaseException:
-        failed, used = self.rungs[number], self.rungs[number + 1]
+        failed, used = self.names[number], self.names[number + 1]
         cause = error.cause if isinstance(error, BackendError) and error.cause is not None else error
         event = FallbackEvent(self.layer, failed, used, type(cause).__name__)
         with _lock:

@@ -1,42 +1,53 @@
-"""`LayerProgram`: one layer's way from features to outputs and gradients, for every framework.
-
-Host path (NumPy in, NumPy out): check → encode → compiled circuit → outputs, with fallback and the choice of the
-gradient method. Tensor path: the same encoding in the framework's ops, then `Executable.apply`.
-"""
+"""`LayerProgram`: one layer's calls, with their remembered checks, fallback chain and records, for every framework."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import replace
-from functools import cached_property, partial
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 
-from ..backends.contract import Backend
+from ..backends.contract import Backend, Capabilities
 from ..backends.registry import get_backend
-from ..backends.seeds import CallSeeds, SeedStream
-from ..circuit.encoding import check_finite, rows_of, unit_rows, unit_rows_and_pull, unit_rows_of_array
+from ..backends.seeds import SeedStream
 from ..circuit.spec import LayerSpec
 from ..engines.memory import check_memory
-from ..errors import BackendError, GradientError, InputError
+from ..errors import InputError, ShapeError
 from . import profiling
-from .cache import Recipe, compiled
-from .direct import Direct
-from .execution import OWN_ENGINES, Execution, choose_backend, fallback_backends
-from .fallback import Ladder
-from .gradients import NO_AMPLITUDE_RULE, Differences, ParameterShift, unshared
-from .record import Runs, Trail
+from .encoded import EncodedExecutable
+from .execution import Execution, choose_backend, fallback_backends
+from .fallback import Chain
+from .record import LastRun, PassRecord
+from .route import FRAMEWORKS, Places, Route, route
 
-__all__ = ["Execution", "LayerProgram", "Pullback"]
+__all__ = ["Call", "Execution", "LayerProgram"]
 
-Pullback = Callable[[np.ndarray], tuple[np.ndarray, "np.ndarray | None"]]
+_MOST_CALLS = 256
+_PLAIN: tuple[Literal["C", "A"], ...] = ("C", "A")
+_NO_CIRCUIT = Capabilities(vjp=True, embedded=True)
 
-_Pull = Callable[[np.ndarray, Trail], tuple[np.ndarray, "np.ndarray | None"]]
+VjpFn = Callable[[np.ndarray], tuple[np.ndarray, "np.ndarray | None"]]
 
-# Step of approximate gradients: where values are exact, truncation (its square) and rounding are both far below what
-# a step of training notices; where they are sampled, noise goes with 1/step.
-_STEP, _SAMPLED_STEP = 1e-3, 0.1
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What is remembered about calls with arrays of one type, dtype, shape and layout.
+
+    Attributes:
+        dtype: Of the circuit and the outputs.
+        lead: Leading dimensions.
+        rows: Their product, and the features.
+        as_is: Whether both arrays are what an engine reads.
+        executable: On the first backend.
+    """
+
+    dtype: np.dtype
+    lead: tuple[int, ...]
+    rows: tuple[int, int]
+    as_is: bool
+    executable: EncodedExecutable
 
 
 class LayerProgram:
@@ -46,14 +57,15 @@ class LayerProgram:
         spec: What is computed.
         execution: How.
         name: Layer name, for messages and profiles.
-        framework: None (NumPy), "torch" or "tensorflow": whose tensors the layer meets.
+        framework: None (NumPy), or a name in `FRAMEWORKS`: whose tensors the layer meets.
         draw_seed: The framework's generator, for samples of a layer without a seed; a function of a module, since it
             is pickled with the layer.
 
     Attributes:
-        twin: With backend "auto": the same layer on the framework's own engine, for tensors on a GPU, function
-            transforms, second derivatives and exported graphs. None where the backend was named, or is that engine.
-        is_direct: True where small batches go the short way (`direct`).
+        backends: First to last resort; empty for a layer without a circuit.
+        places: Where it can compute, for `route`.
+        chain: Runs a pass on one backend after the other.
+        last: The last pass.
     """
 
     def __init__(
@@ -63,118 +75,108 @@ class LayerProgram:
         *,
         name: str,
         framework: str | None = None,
-        runs: Runs | None = None,
         draw_seed: Callable[[], int] | None = None,
     ) -> None:
-        """Resolve the backends; compile nothing yet. `runs` is where records go, one's own by default."""
+        """Resolve the backends; compile nothing yet."""
         self.spec, self.execution, self.name, self.framework = spec, execution, name, framework
-        self._recipes: dict[tuple[int, str, bool], Recipe] = {}
+        self.last: PassRecord | None = None
+        self._calls: dict[Any, Call] = {}
+        self._executables: dict[tuple[int, str], EncodedExecutable] = {}
         self._draw_seed, self._seeds = draw_seed, SeedStream(execution.seed, draw_seed)
-        self.runs = Runs() if runs is None else runs
-        self.reason = "as asked"
-        self._direct: Direct | None = None
-        self.is_direct = False
-        self.twin: LayerProgram | None = None
-        if spec.measurement is None:
-            self._check_memory()
-            self.backends: tuple[Backend, ...] = ()
-            self.ladder = Ladder(name, ())
-            return
-        backend = execution.backend
-        if isinstance(backend, str) and backend == "auto":
-            backend, self.reason = choose_backend(framework, execution.shots)
-            if framework is not None and backend != framework:
-                twin = replace(execution, backend=framework, fallback=None)
-                self.twin = LayerProgram(spec, twin, name=name, framework=framework, runs=self.runs)
-        first = get_backend(backend)
-        self.backends = (first, *fallback_backends(execution.fallback, first))
-        self.ladder = Ladder(name, [b.name for b in self.backends])
-        execution.check(first, spec.n_qubits)
-        if first.name in OWN_ENGINES:
-            self._check_memory(backend=first.name)
-        # An engine that normalises features itself does so in the pass that loads them, and looks for NaN there.
-        checks = getattr(first, "takes_features", False) and len(self.backends) == 1 and self._method(0) == "vjp"
-        self._passes_features = spec.encoding.is_amplitude and checks
-        plain = not spec.circuit.n_inputs if spec.encoding.is_amplitude else spec.encoding.differentiable
-        if checks and plain:
-            own = partial(self.executable, 0)
-            self._direct, self.is_direct = Direct(spec, name, first.name, execution.seed, self.runs, own), True
+        self._draws = execution.shots is not None or execution.gradient == "spsa"
+        self.backends: tuple[Backend, ...] = ()
+        self._tensor: Backend | None = None
+        self.reason, backend = "as asked", execution.backend
+        if spec.measurement is not None:
+            chosen = not (isinstance(backend, str) and backend == "auto")
+            if not chosen:
+                backend, self.reason = choose_backend(framework, execution.shots)
+            first = get_backend(backend)
+            execution.check(first, spec.n_qubits)
+            self.backends = (first, *fallback_backends(execution.fallback, first))
+            self.places = self._places(chosen)
+        else:
+            self.places = Places(framework, None if framework else "none", "none" if framework else None)
+        self.chain = Chain(name, [b.name for b in self.backends])
+        self._alone = not self.backends or (len(self.backends) == 1 and self.backends[0].capabilities.embedded)
+        self._check_memory(1, "float32")
 
-    def _check_memory(self, rows: int = 1, dtype: str = "float32", backend: str = "") -> None:
-        if self.spec.n_qubits <= 12 and rows <= 1024:
-            return
-        check_memory(self.spec.n_qubits, rows, dtype, backend=backend)
+    def _places(self, chosen: bool) -> Places:
+        """The backend is on the tensors, or an engine that computes the same is, or there is none."""
+        first, framework = self.backends[0], self.framework
+        exact = self.executable(0, "float32").settings.gradient == "vjp"
+        if framework is None:
+            return Places(None, first.name, None, chosen)
+        if first.capabilities.framework == framework and exact:
+            self._tensor = first
+            return Places(framework, None, first.name, chosen)
+        if first.capabilities.embedded and exact:
+            self._tensor = get_backend(FRAMEWORKS[framework].engine)
+        return Places(framework, first.name, self._tensor.name if self._tensor is not None else None, chosen)
+
+    def _check_memory(self, rows: int, dtype: str) -> None:
+        if not self.backends or self.backends[0].capabilities.embedded:
+            check_memory(self.spec.n_qubits, rows, dtype, backend=self.backends[0].name if self.backends else "")
 
     @property
     def backend_name(self) -> str:
         """Name of the first backend."""
         return self.backends[0].name if self.backends else "none"
 
-    @cached_property
-    def has_input_gradient(self) -> bool:
-        """True where features have a gradient on this backend, by the method that was asked for."""
-        amplitudes = self.spec.circuit.n_amplitudes > 0
-        return self.spec.encoding.differentiable and not (amplitudes and self._method(0) == "parameter-shift")
+    @property
+    def last_run(self) -> LastRun | None:
+        """What is known about the last pass."""
+        return self.last.last_run() if self.last is not None else None
 
     @property
     def no_input_gradient(self) -> str:
-        """Why features have none, and what to do."""
-        if not self.spec.encoding.differentiable:
-            return (
-                f"{self.spec.encoding.name} encoding has no gradient for its inputs: bits do not vary continuously. "
-                'Use encoding="angle" or "amplitude", or stop gradients before this layer.'
-            )
-        return f"{NO_AMPLITUDE_RULE}, or stop gradients before this layer."
+        """Why features have no gradient on the first backend, and what to do; "" where they have one."""
+        return self.executable(0, "float32").no_input_gradient
 
-    def _method(self, rung: int) -> str:
-        """How gradients are computed: "vjp" (adjoint, or the device's own), or what was asked for.
-
-        A vjp is one of exact values: under shots the parameter-shift rule takes its place.
-        """
-        if not self.backends:
-            return "vjp"
-        if self.execution.gradient not in ("auto", "adjoint"):
-            return self.execution.gradient
-        has_vjp = self.backends[rung].capabilities.vjp and self._shots(rung) is None
-        return "vjp" if has_vjp else "parameter-shift"
-
-    def _shots(self, rung: int) -> int | None:
-        """Samples per circuit on backend number `rung`."""
-        return self.execution.shots if self.backends[rung].capabilities.shots else None
+    def route(self, **situation: str | None) -> Route:
+        """Where a call computes; see `route.route`."""
+        return route(self.places, **situation)  # type: ignore[arg-type]
 
     def explain(self) -> str:
-        """One line: the backend and why."""
+        """Which backend computes, and why; then, for tensors, where each kind of call computes."""
         if not self.backends:
             return f"{self.name}: normalises; runs no circuit"
         rest = "".join(f", then {b.name}" for b in self.backends[1:])
-        if self.twin is not None:
-            rest += f"; {self.twin.backend_name} on a GPU and wherever tensors must not leave the framework"
         layout = getattr(self.backends[0], "explain", None)
-        how = f", {layout(self.spec.n_qubits)}" if layout is not None and self.backend_name in OWN_ENGINES else ""
-        return f"{self.name}: {self.backend_name} ({self.reason}{how}){rest}"
+        how = f", {layout(self.spec.n_qubits)}" if layout is not None else ""
+        lines = [f"{self.name}: {self.backend_name} ({self.reason}{how}){rest}"]
+        if self.framework is not None:
+            for what, situation in _SITUATIONS:
+                found = self.route(**situation)
+                lines.append(f"  {what}: {found.where} ({found.why})")
+        return "\n".join(lines)
 
     # -- executables ----------------------------------------------------------------------------------------------
 
-    def executable(self, rung: int = 0, dtype: str = "float32", *, shifted: bool = False) -> Any:
-        """The compiled circuit on backend number `rung`, from the circuit cache."""
-        recipe = self._recipes.get((rung, dtype, shifted))
-        if recipe is None:
-            backend = self.backends[rung]
-            circuit = unshared(self.spec.circuit) if shifted else self.spec.circuit
-            assert self.spec.measurement is not None
-            recipe = Recipe(circuit, self.spec.measurement, backend, dtype, self._shots(rung))
-            self._recipes[rung, dtype, shifted] = recipe
-        return compiled(recipe)
+    def executable(self, index: int, dtype: str) -> EncodedExecutable:
+        """The layer on backend number `index`; -1 for the engine on the framework's tensors."""
+        found = self._executables.get((index, dtype))
+        if found is None:
+            backend = self._tensor if index < 0 else self.backends[index] if self.backends else None
+            capabilities = _NO_CIRCUIT if backend is None else backend.capabilities
+            name = "none" if backend is None else backend.name
+            found = self._executables[index, dtype] = EncodedExecutable(
+                self.spec,
+                backend,
+                self.execution.settings(name, capabilities, dtype),
+                self.name,
+                ops=FRAMEWORKS[self.framework].load_ops() if self.framework is not None and index < 0 else None,
+            )
+        return found
+
+    def on_tensors(self, x: Any) -> EncodedExecutable:
+        """The layer on the framework's tensors, in the precision of tensor `x`."""
+        return self.executable(-1, "float64" if "64" in str(x.dtype) else "float32")
 
     def __getstate__(self) -> dict[str, Any]:
         """Compiled circuits stay behind: recipes hold the backend by identity."""
-        return {
-            "spec": self.spec,
-            "execution": self.execution,
-            "name": self.name,
-            "framework": self.framework,
-            "draw_seed": self._draw_seed,
-        }
+        kept = {"spec": self.spec, "execution": self.execution, "name": self.name, "framework": self.framework}
+        return {**kept, "draw_seed": self._draw_seed}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
@@ -183,303 +185,209 @@ class LayerProgram:
         """Only counters change in it, that of its seeds too, and they start anew; a backend is not copied."""
         return LayerProgram(**self.__getstate__())
 
-    # -- tensor path ----------------------------------------------------------------------------------------------
+    # -- calls on arrays ------------------------------------------------------------------------------------------
 
-    @property
-    def on_tensors(self) -> bool:
-        """True where the backend computes on the framework's own tensors, without a round trip to the host."""
-        return not self.backends or (
-            self.framework is not None
-            and self.backends[0].capabilities.framework == self.framework
-            and len(self.backends) == 1
-            and self._method(0) == "vjp"
-        )
-
-    def apply(self, ops: Any, theta: Any, x: Any, dtype: str) -> Any:
-        """Tensors `theta` (W,), `x` (B, F) → outputs (B, O), differentiable by the framework."""
-        spec = self.spec
-        width = spec.circuit.n_amplitudes if spec.measurement is not None else 1 << spec.n_qubits
-        if width:
-            angles = spec.circuit.n_inputs if spec.measurement is not None else 0
-            unit = unit_rows(ops, x[:, :width] if angles else x, width)
-            x = ops.concat([unit, x[:, width:]]) if angles else unit
-        if spec.measurement is None:
-            return x
-        return self.executable(0, dtype).apply(theta, x)
-
-    def apply_and_pull(self, ops: Any, theta: Any, x: Any, dtype: str) -> tuple[Any, Callable[[Any], tuple[Any, Any]]]:
-        """The same with the pull-back `cotangents (B, O) → (d_theta (W,), d_x (B, F))` of the adjoint method."""
-        spec = self.spec
-        circuit = spec.circuit
-        width = circuit.n_amplitudes if spec.measurement is not None else 1 << spec.n_qubits
-        if not width:
-            return self.executable(0, dtype).apply_and_pull(theta, x)
-        mixed = spec.measurement is not None and circuit.n_inputs > 0
-        unit, unencode = unit_rows_and_pull(ops, x[:, :width] if mixed else x, width)
-        inputs = ops.concat([unit, x[:, width:]]) if mixed else unit
-        if spec.measurement is None:
-            return inputs, lambda cotangents: (theta, unencode(cotangents))
-        outputs, pull_circuit = self.executable(0, dtype).apply_and_pull(theta, inputs)
-
-        def pull(cotangents: Any) -> tuple[Any, Any]:
-            d_theta, d_inputs = pull_circuit(cotangents)
-            if not mixed:
-                return d_theta, unencode(d_inputs)
-            return d_theta, ops.concat([unencode(d_inputs[:, :width]), d_inputs[:, width:]])
-
-        return outputs, pull
-
-    def noting(self, compute: Callable[[], Any]) -> Any:
-        """`compute()` on tensors in eager mode, with a record; about calls inside a graph nothing can be said."""
-        trail = Trail()
-        outputs = compute()
-        self._finish(trail, 0)
-        self.runs.trail = trail
-        return outputs
-
-    # -- host path ------------------------------------------------------------------------------------------------
-
-    def forward(self, theta: np.ndarray, x: np.ndarray) -> np.ndarray:
+    def forward(self, theta: Any, x: Any) -> np.ndarray:
         """Features (…, F) → outputs (…, O)."""
-        if self._direct is not None and (done := self._direct.forward(theta, x)) is not None:
-            return done
-        trail = Trail()
-        with profiling.timed(self.name, "forward"):
-            outputs, rung = self._forward(theta, x, trail)
-        self._finish(trail, rung)
-        self.runs.trail = trail
-        return outputs
+        call, theta, rows = self._arrays(theta, x)
+        record, index = PassRecord(call.lead), 0
+        if self._draws:
+            record.seeds = self._seeds.call()
+        if not rows.shape[0]:
+            outputs = np.zeros((0, self.spec.output_dim), rows.dtype)
+        elif self._alone:
+            outputs = call.executable.forward(theta, rows, record)
+        else:
+            failures: list[str] = []
+            record.failures = failures
 
-    def _forward(self, theta: np.ndarray, x: np.ndarray, trail: Trail) -> tuple[np.ndarray, int]:
-        rows, lead = rows_of(x, self.spec.check_features, self.name)
-        trail.lead = lead
-        if (engine := self._takes_features(rows)) is not None:
-            theta = self._weights(theta, rows.dtype)
-            (outputs, finite), rung = self.ladder.climb(lambda _: engine.forward_checked(theta, rows, self._raw(rows)))
-            if not finite:
-                check_finite(rows, self.name)
-            return outputs if len(lead) == 1 else outputs.reshape(*lead, self.spec.output_dim), rung
-        inputs, _ = self._encode(rows)
-        if not self.backends or not len(rows):
-            out = inputs if not self.backends else np.zeros((0, self.spec.output_dim), rows.dtype)
-            return out.reshape(*lead, self.spec.output_dim), 0
-        theta = self._weights(theta, rows.dtype)
+            def attempt(index: int) -> np.ndarray:
+                record.reports = ()  # those of a backend that failed
+                return self.executable(index, call.dtype.name).forward(theta, rows, record)
 
-        seeds = self._seeds.call()
+            outputs, index = self.chain.run(attempt, failures=failures)
+        self._finish("forward", record, call, index)
+        return self._shaped(outputs, call)
 
-        def attempt(rung: int) -> np.ndarray:
-            return self._run(rung, self.executable(rung, _name(rows.dtype)), theta, inputs, trail, seeds)
-
-        outputs, rung = self.ladder.climb(attempt, failures=trail.failures)
-        return outputs.reshape(*lead, self.spec.output_dim).astype(rows.dtype, copy=False), rung
-
-    def _run(
-        self, rung: int, executable: Any, theta: np.ndarray, inputs: np.ndarray, trail: Trail, seeds: CallSeeds
-    ) -> np.ndarray:
-        """Checked outputs (B, O); what the backend reports about them goes to `trail`."""
-        trail.reports.clear()  # those of a backend that failed
-        seed = None if self._shots(rung) is None else seeds.next()
-        return self._checked(rung, trail.forward(executable, theta, inputs, seed), len(inputs))
-
-    def value_and_vjp(
-        self, theta: np.ndarray, x: np.ndarray, *, wrt_inputs: bool = True
-    ) -> tuple[np.ndarray, Pullback]:
+    def value_and_vjp(self, theta: Any, x: Any, *, wrt_inputs: bool = True, first: int = 0) -> tuple[np.ndarray, VjpFn]:
         """Outputs (…, O), and the function that pulls cotangents of that shape back.
 
+        Args:
+            theta: (W,); radians.
+            x: Features (…, F); must not change before the function has been called.
+            wrt_inputs: Whether gradients of the features are wanted.
+            first: Number of the backend to begin with.
+
         Returns:
-            `(outputs, pullback)`; `pullback(cotangents)` gives `(d_theta (W,), d_x like x)`; d_x may be None where
+            `(outputs, vjp_fn)`; `vjp_fn(cotangents)` gives `(d_theta (W,), d_x like x)`; d_x is None where
             `wrt_inputs` is False.
 
         Raises:
             GradientError: an exact gradient was asked for where there is none.
         """
-        if self._direct is not None and (begun := self._direct.value_and_vjp(theta, x)) is not None:
-            return begun
-        trail, first, seeds = Trail(), 0, self._seeds.call()
-        with profiling.timed(self.name, "forward"):
-            rows, lead = rows_of(x, self.spec.check_features, self.name)
-            trail.lead = lead
-            if wrt_inputs and not self.has_input_gradient:
-                raise GradientError(self.no_input_gradient)
-            engine = self._takes_features(rows)
-            inputs, unencode = self._encode(rows) if engine is None else (rows, _same)
-            theta = self._weights(theta, rows.dtype)
-            pull: _Pull
-            if engine is not None:
-                (outputs, begun, finite), first = self.ladder.climb(
-                    lambda _: engine.value_and_vjp_checked(theta, rows, self._raw(rows))
-                )
-                if not finite:
-                    check_finite(rows, self.name)
-                pull = _unnoted(begun)
-            elif self.backends and len(rows):
-                (outputs, pull), first = self.ladder.climb(
-                    lambda rung: self._start(rung, theta, inputs, wrt_inputs, trail, seeds), failures=trail.failures
-                )
-            else:
-                outputs = inputs if not self.backends else np.zeros((0, self.spec.output_dim), rows.dtype)
-        self._finish(trail, first)
-        self.runs.trail = trail
-
-        def pull_on(rung: int, cotangents: np.ndarray, back: Trail) -> tuple[np.ndarray, np.ndarray | None]:
-            """On the backend of the forward half, or, where that failed now, both halves on a later one."""
-            own = pull if rung == first else self._start(rung, theta, inputs, wrt_inputs, back, seeds)[1]
-            return own(cotangents, back)
-
-        def pullback(cotangents: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-            d_theta: np.ndarray
-            d_inputs: np.ndarray | None
-            back, rung = Trail(), first
-            with profiling.timed(self.name, "backward"):
-                flat = np.ascontiguousarray(cotangents, rows.dtype).reshape(len(rows), self.spec.output_dim)
-                if not self.backends:
-                    d_theta, d_inputs = np.zeros(0, rows.dtype), flat
-                elif not len(rows):
-                    d_theta, d_inputs = np.zeros_like(theta), np.zeros_like(inputs)
-                else:
-                    (d_theta, d_inputs), rung = self.ladder.climb(
-                        lambda rung: pull_on(rung, flat, back), start=first, failures=back.failures
-                    )
-                d_x = None if d_inputs is None or not wrt_inputs else unencode(d_inputs).reshape(*lead, rows.shape[1])
-            self._finish(back, rung)
-            back.gradient = self._method(rung)
-            trail.backward, self.runs.trail = back, trail
-            return d_theta, d_x
-
-        return outputs.reshape(*lead, self.spec.output_dim).astype(rows.dtype, copy=False), pullback
-
-    def _finish(self, trail: Trail, rung: int) -> None:
-        if self.backends:
-            trail.finish(self.backends[rung].name, self._shots(rung), self.execution.seed)
+        call, theta, rows = self._arrays(theta, x)
+        if wrt_inputs:
+            call.executable.check_input_gradient()
+        record, index = PassRecord(call.lead), first
+        if self._draws:
+            record.seeds = self._seeds.call()
+        if not rows.shape[0]:
+            outputs, vjp_of_pass = self._no_rows(theta, rows)
+        elif self._alone:
+            outputs, vjp_of_pass = call.executable.value_and_vjp(theta, rows, record, wrt_inputs=wrt_inputs)
         else:
-            trail.finish("none", None, None)
+            (outputs, vjp_of_pass), index = self._on_chain(call, theta, rows, record, wrt_inputs, first)
+        self._finish("forward", record, call, index)
 
-    def _takes_features(self, rows: np.ndarray) -> Any:
-        """The executable, where it takes features (B, F) as they are; None where they are encoded here."""
-        if not self.backends or not self._passes_features or not len(rows):
-            return None
-        self._check_memory(len(rows), _name(rows.dtype))
-        return self.executable(0, _name(rows.dtype))
-
-    def _raw(self, rows: np.ndarray) -> int:
-        """How many columns are amplitude features."""
-        return rows.shape[1] - self.spec.circuit.n_inputs
-
-    def _start(
-        self, rung: int, theta: np.ndarray, inputs: np.ndarray, wrt_inputs: bool, trail: Trail, seeds: CallSeeds
-    ) -> tuple[np.ndarray, _Pull]:
-        """The forward half of a gradient on one backend, and its backward half."""
-        executable, method = self.executable(rung, _name(inputs.dtype)), self._method(rung)
-        pull: Pullback
-        if method == "vjp" and hasattr(executable, "value_and_vjp"):
-            outputs, pull = executable.value_and_vjp(theta, inputs)
-            outputs = self._checked(rung, outputs, len(inputs))
-        else:
-            outputs = self._run(rung, executable, theta, inputs, trail, seeds)
-
-        def pull_checked(cotangents: np.ndarray, back: Trail) -> tuple[np.ndarray, np.ndarray | None]:
-            back.reports.clear()
-            if method != "vjp":
-                rule = self._rule(rung, method, inputs.dtype, back, seeds)
-                d_theta, d_inputs = rule.vjp(theta, inputs, cotangents, wrt_inputs=wrt_inputs)
-            elif hasattr(executable, "value_and_vjp"):
-                d_theta, d_inputs = pull(cotangents)
+        def vjp_fn(cotangents: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+            back, used = PassRecord(call.lead), index
+            if self._draws:
+                back.seeds = record.seeds
+            if not (call.as_is and cotangents.dtype == call.dtype and cotangents.flags.carray):
+                cotangents = np.require(cotangents, call.dtype, _PLAIN).reshape(len(rows), self.spec.output_dim)
+            if self._alone or not len(rows):
+                d_theta, d_x = vjp_of_pass(cotangents, back)
             else:
-                d_theta, d_inputs = executable.vjp(theta, inputs, cotangents)
-            finite = bool(np.isfinite(cotangents).all())  # else the gradients need not be
-            d_theta = self._like(rung, "a gradient of theta", d_theta, theta.shape, finite)
-            if d_inputs is not None:
-                d_inputs = self._like(rung, "a gradient of the inputs", d_inputs, inputs.shape, finite)
-            return d_theta, d_inputs
+                half = vjp_of_pass, cotangents
+                (d_theta, d_x), used = self._on_chain(call, theta, rows, back, wrt_inputs, index, half)
+            self._finish("backward", back, call, used)
+            record.backward, self.last = back, record
+            return d_theta, d_x if d_x is None or call.as_is else d_x.reshape(*call.lead, rows.shape[1])
 
-        return outputs, pull_checked
+        return self._shaped(outputs, call), vjp_fn
 
-    def _rule(
-        self, rung: int, method: str, dtype: np.dtype, trail: Trail, seeds: CallSeeds
-    ) -> ParameterShift | Differences:
-        """A gradient without a statevector: all circuits of a batch are one call of the backend."""
-        shift = method == "parameter-shift"
-        exact = self._shots(rung) is None
-        # Differences of values that are close to each other: exact ones are taken in float64.
-        free = self.executable(rung, _name(dtype) if shift or not exact else "float64", shifted=True)
+    def _on_chain(
+        self,
+        call: Call,
+        theta: np.ndarray,
+        rows: np.ndarray,
+        record: PassRecord,
+        wrt_inputs: bool,
+        first: int,
+        half: Any = None,
+    ) -> tuple[Any, int]:
+        """A forward half, or with `half`, the vjp of backend `first` and cotangents, a backward half.
 
-        def forward(theta: np.ndarray, inputs: np.ndarray) -> np.ndarray:
-            seed = None if exact else seeds.next()
-            return self._checked(rung, trail.forward(free, theta, inputs, seed), len(inputs))
+        Where the backend of the forward half fails in the backward half, both halves run on a later one.
+        """
+        failures: list[str] = []
+        record.failures = failures
 
-        if shift:
-            return ParameterShift(self.spec.circuit, forward)
-        rng = np.random.default_rng(seeds.next()) if method == "spsa" else None
-        return Differences(self.spec.circuit, forward, step=_STEP if exact else _SAMPLED_STEP, rng=rng)
+        def attempt(index: int) -> Any:
+            own = half and half[0]
+            if half is None or index != first:
+                record.reports = ()
+                executable = self.executable(index, call.dtype.name)
+                begun = executable.value_and_vjp(theta, rows, record, wrt_inputs=wrt_inputs)
+                if half is None:
+                    return begun
+                own = begun[1]
+            record.reports = ()
+            return own(half[1], record)
 
-    def _checked(self, rung: int, outputs: Any, rows: int) -> np.ndarray:
-        """Outputs of a backend, which must have the promised shape and be finite."""
-        return self._like(rung, "outputs", outputs, (rows, self.spec.output_dim))
+        return self.chain.run(attempt, first, failures=failures)
 
-    def _like(self, rung: int, what: str, values: Any, shape: tuple[int, ...], finite: bool = True) -> np.ndarray:
-        """What a backend returned, as an array of this shape; what ours return is not searched for NaN."""
-        name = self.backends[rung].name
-        array = np.asarray(values)
-        problem = ""
-        if array.dtype.kind != "f":
-            problem = f"{what} of dtype {array.dtype}, expected floats"
-        elif array.shape != shape:
-            problem = f"{what} of shape {array.shape}, expected {shape}"
-        elif finite and name not in OWN_ENGINES and not np.isfinite(array).all():
-            problem = f"{what} that are not finite"
-        if problem:
-            raise BackendError(f"backend {name!r} returned {problem}.", backend=name)
+    def _no_rows(self, theta: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, Any]:
+        outputs = np.zeros((0, self.spec.output_dim), rows.dtype)
+        return outputs, lambda cotangents, back: (np.zeros_like(theta), np.zeros_like(rows))
+
+    def _finish(self, phase: str, record: PassRecord, call: Call, index: int) -> None:
+        """End a pass: `last_run` and open profiles tell about it."""
+        executable = call.executable if index == 0 else self.executable(index, call.dtype.name)
+        profiling.note(self.name, phase, record.finish(executable.settings, self.execution.seed, phase))
+        self.last = record
+
+    def _shaped(self, outputs: np.ndarray, call: Call) -> np.ndarray:
+        if len(call.lead) != 1:
+            outputs = outputs.reshape(*call.lead, self.spec.output_dim)
+        return outputs if outputs.dtype == call.dtype else outputs.astype(call.dtype)
+
+    def _arrays(self, theta: Any, x: Any) -> tuple[Call, np.ndarray, np.ndarray]:
+        """Theta (W,) and features (B, F) as engines read them, and what is remembered about such arrays."""
+        try:
+            call = self._calls[x.__class__, x.dtype, x.shape, x.flags.num, theta.dtype, theta.shape, theta.flags.num]
+        except (KeyError, AttributeError, TypeError):
+            call, theta, x = self._look(theta, x)
+        if call.as_is:
+            return call, theta, x
+        return call, np.require(theta, call.dtype, _PLAIN), np.require(x, call.dtype, _PLAIN).reshape(call.rows)
+
+    def _look(self, theta: Any, x: Any) -> tuple[Call, np.ndarray, np.ndarray]:
+        """Check all that can be told without values, and remember it."""
+        original, theta, x = x, self._real(theta, "angles"), self._real(x, "features")
+        self.check_shapes(theta.shape, x.shape)
+        dtype = "float64" if x.dtype.kind == "f" and x.dtype.itemsize >= 8 else "float32"
+        lead = x.shape[:-1]
+        rows = math.prod(lead), x.shape[-1]
+        self._check_memory(rows[0], dtype)
+        plain = np.require(theta, dtype, _PLAIN) is theta and np.require(x, dtype, _PLAIN) is x
+        call = Call(np.dtype(dtype), lead, rows, plain and x.ndim == 2, self.executable(0, dtype))
+        if x is original:
+            if len(self._calls) >= _MOST_CALLS:
+                self._calls = {}
+            key = x.__class__, x.dtype, x.shape, x.flags.num, theta.dtype, theta.shape, theta.flags.num
+            self._calls[key] = call
+        return call, theta, x
+
+    def _real(self, values: Any, what: str) -> np.ndarray:
+        """An array of real numbers."""
+        if isinstance(values, np.ma.MaskedArray):
+            raise InputError(
+                f"{self.name} takes plain arrays, received {what} with a mask, which it would ignore. Fill what is "
+                "masked: x.filled(0)."
+            )
+        try:
+            array = np.asarray(values)
+        except ValueError as error:  # rows of different lengths
+            raise InputError(f"{self.name} takes an array of numbers: {error}") from error
+        if array.dtype.kind not in "fiub":
+            raise InputError(f"{self.name} takes real numbers, received {what} of dtype {array.dtype}.")
         return array
 
-    def _weights(self, theta: Any, dtype: np.dtype) -> np.ndarray:
-        """Angles in the dtype of the inputs."""
-        theta = np.ascontiguousarray(theta, dtype)
-        if not np.isfinite(theta).all():
-            bad = int(np.flatnonzero(~np.isfinite(theta))[0])
-            raise InputError(
-                f"{self.name}: theta has {theta[bad]} at index {bad}; finite angles are expected. Where training "
-                "diverged, lower the learning rate or clip gradients, and set theta anew.",
-                value=float(theta[bad]),
+    def check_shapes(self, theta: tuple[int | None, ...], x: tuple[int | None, ...]) -> None:
+        """Raise `ShapeError` where theta or features of these shapes do not fit; None stands for an unknown size."""
+        if tuple(theta) != (self.spec.n_weights,):
+            raise ShapeError(
+                f"{self.name}: theta has shape ({self.spec.n_weights},), received {tuple(theta)}. Weights of another "
+                "circuit, or of several, do not fit.",
+                expected=(self.spec.n_weights,),
+                received=tuple(theta),
             )
-        return theta
-
-    def check_values(self, rows: np.ndarray) -> None:
-        """Raise `InputError` for features (B, F) that cannot be encoded."""
-        self._encode(rows)
-
-    def _encode(self, rows: np.ndarray) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
-        """Rows as the circuit's inputs, and the pull-back of input gradients to features."""
-        spec = self.spec
-        if spec.encoding.is_amplitude:
-            width = 1 << spec.n_qubits
-            self._check_memory(len(rows), _name(rows.dtype))
-            unit, pull = unit_rows_of_array(rows[:, :width], width, self.name)
-            if rows.shape[1] <= width:
-                return unit, pull
-            check_finite(rows[:, width:], self.name)
-            inputs = np.concatenate([unit, rows[:, width:]], axis=1)
-            return inputs, lambda d: np.concatenate([pull(d[:, :width]), d[:, width:]], axis=1)
-        check_finite(rows, self.name)
-        if not spec.encoding.differentiable and ((rows != 0) & (rows != 1)).any():
-            row, column = np.argwhere((rows != 0) & (rows != 1))[0]
-            raise InputError(
-                f"{self.name}: basis encoding takes bits 0 and 1, row {row} has "
-                f"{rows[row, column]} in feature {column}.",
-                row=int(row),
-                column=int(column),
-                value=float(rows[row, column]),
+        self.spec.check_features(tuple(x))
+        if len(x) == 1:
+            raise ShapeError(
+                f"{self.name} takes inputs of shape (batch, features), received {tuple(x)}. Use x[None, :] for one "
+                "sample.",
+                received=tuple(x),
             )
-        return rows, lambda d: d
+
+    # -- calls on tensors -----------------------------------------------------------------------------------------
+
+    def record(self, phase: str, compute: Callable[[], Any], x: Any, forward: PassRecord | None = None) -> Any:
+        """`compute()` on eager tensors, with a record: `(result, record)`.
+
+        Args:
+            phase: "forward" or "backward".
+            compute: The work.
+            x: The features.
+            forward: The record of the forward pass, for a backward pass.
+        """
+        record = PassRecord()
+        result = compute()
+        profiling.note(self.name, phase, record.finish(self.on_tensors(x).settings, self.execution.seed, phase))
+        self.last = record
+        if forward is not None:
+            forward.backward, self.last = record, forward
+        return result, record
 
 
-def _unnoted(pull: Pullback) -> _Pull:
-    return lambda cotangents, _: pull(cotangents)
-
-
-def _same(array: np.ndarray) -> np.ndarray:
-    return array
-
-
-def _name(dtype: np.dtype) -> str:
-    """`dtype.name`, which takes NumPy a microsecond."""
-    return "float64" if dtype.itemsize == 8 else "float32"
+_SITUATIONS: tuple[tuple[str, dict[str, str | None]], ...] = (
+    ("eager", {}),
+    ("eager on a GPU", {"device": "cuda"}),
+    ("compiled graph", {"mode": "graph"}),
+    ("XLA", {"mode": "xla"}),
+    ("graph on disk", {"mode": "file"}),
+    ("vmap and other function transforms", {"transform": "a function transform"}),
+    ("forward mode", {"wanted": "tangents"}),
+    ("second derivatives", {"wanted": "second derivatives"}),
+)

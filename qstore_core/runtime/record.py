@@ -3,20 +3,23 @@
     layer(x)
     layer.last_run.backend, layer.last_run.std_error
 
-A pass fills a `Trail`; `Runs` keeps the last one of a layer, and makes the record when somebody asks for it.
+A pass fills a `PassRecord`; a layer keeps the last one, of whichever thread finished last.
 """
 
 from __future__ import annotations
 
-import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from time import perf_counter, time
 from typing import Any
 
 import numpy as np
 
 from ..backends.contract import RunReport
+from ..backends.seeds import CallSeeds
+from .execution import Settings
 
-__all__ = ["Brief", "LastRun", "Runs", "Trail"]
+__all__ = ["LastRun", "PassRecord"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,25 +57,29 @@ class LastRun:
     backward: LastRun | None = None
 
 
-class Trail:
-    """What one pass leaves behind; cheap, since every pass of every layer makes one."""
+class PassRecord:
+    """What one pass leaves behind; cheap, since every pass of every layer makes one.
 
-    __slots__ = ("backend", "backward", "begin", "end", "failures", "gradient", "lead", "reports", "seed", "shots",
-                 "start")  # fmt: skip
+    Args:
+        lead: Leading dimensions of the outputs.
+    """
 
-    def __init__(self) -> None:
+    failures: Sequence[str] = ()
+    reports: tuple[RunReport, ...] = ()
+    backward: PassRecord | None = None
+
+    seeds: CallSeeds  # of a pass that draws
+
+    def __init__(self, lead: tuple[int, ...] = ()) -> None:
         """Start the clock."""
-        self.failures: list[str] = []
-        self.reports: list[RunReport] = []
-        self.gradient: str | None = None
-        self.backward: Trail | None = None
-        self.lead: tuple[int, ...] | None = None
-        self.start, self.begin = time.time(), time.perf_counter()
+        self.lead = lead
+        self.start, self._begin = time(), perf_counter()
 
-    def finish(self, backend: str, shots: int | None, seed: int | None) -> None:
-        """Stop the clock."""
-        self.end = time.perf_counter()
-        self.backend, self.shots, self.seed = backend, shots, seed
+    def finish(self, settings: Settings, seed: int | None, phase: str) -> float:
+        """Stop the clock; returns the seconds."""
+        self.seconds = seconds = perf_counter() - self._begin
+        self._settings, self._seed, self._phase = settings, seed, phase
+        return seconds
 
     def forward(self, executable: Any, theta: np.ndarray, inputs: np.ndarray, seed: int | None) -> Any:
         """`executable.forward(theta, inputs)`, with its report where it makes one; with a `seed` where it samples."""
@@ -84,66 +91,27 @@ class Trail:
             raise TypeError(f"value_and_report returned a {type(report).__name__}, expected (outputs, RunReport)")
         if report.std_error is not None and np.shape(report.std_error) != np.shape(outputs):
             raise ValueError(f"standard errors of shape {np.shape(report.std_error)} for outputs {np.shape(outputs)}")
-        self.reports.append(report)
+        self.reports = (*self.reports, report)
         return outputs
 
-    def record(self) -> LastRun:
+    def last_run(self) -> LastRun:
         """All of it."""
         std_error = None
-        if self.gradient is None and len(self.reports) == 1:
+        if self._phase == "forward" and len(self.reports) == 1:
             std_error = self.reports[0].std_error
-            if std_error is not None and self.lead is not None:
+            if std_error is not None:
                 std_error = np.asarray(std_error).reshape(*self.lead, -1)
         return LastRun(
-            self.backend,
-            self.shots,
-            self.seed,
-            self.gradient,
+            self._settings.backend,
+            self._settings.shots,
+            self._seed,
+            self._settings.gradient if self._phase == "backward" else None,
             tuple(job for report in self.reports for job in report.jobs),
             sum(report.retries for report in self.reports),
             sum(report.resumed for report in self.reports),
             "; ".join(self.failures) or None,
             self.start,
-            self.end - self.begin,
+            self.seconds,
             std_error,
-            self.backward.record() if self.backward is not None else None,
+            self.backward.last_run() if self.backward is not None else None,
         )
-
-
-class Brief:
-    """A `Trail` of a pass on an engine of ours: nothing but its times is to be told, and taking notes costs less."""
-
-    __slots__ = ("_backend", "_gradient", "_seconds", "_seed", "_start", "backward")
-
-    def __init__(
-        self, backend: str, seed: int | None, start: float, seconds: float, gradient: str | None = None
-    ) -> None:
-        """As in `LastRun`."""
-        self._backend, self._seed, self._start, self._seconds, self._gradient = backend, seed, start, seconds, gradient
-        self.backward: Brief | None = None
-
-    def record(self) -> LastRun:
-        """All of it."""
-        backward = self.backward.record() if self.backward is not None else None
-        return LastRun(
-            self._backend,
-            seed=self._seed,
-            gradient=self._gradient,
-            start=self._start,
-            seconds=self._seconds,
-            backward=backward,
-        )
-
-
-class Runs:
-    """The last pass of a layer, of whichever thread finished last."""
-
-    def __init__(self) -> None:
-        """Nothing has run."""
-        self.trail: Trail | Brief | None = None
-
-    @property
-    def last(self) -> LastRun | None:
-        """Its record."""
-        trail = self.trail
-        return None if trail is None else trail.record()

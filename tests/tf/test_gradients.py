@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from qstore_core import GradientError, InputError
 from qstore_tf import QuantumEncoder, QuantumFeatureExtractor, QuantumPooling, QuantumReadout
+from tests.faults import FaultyBackend
 
 BACKENDS = ("tensorflow", "statevector", "auto")
 
@@ -134,7 +135,7 @@ def test_a_gradient_penalty_trains(how, backend):
 @pytest.mark.parametrize("upstream", ["constant", "variable"])
 @pytest.mark.parametrize("wanted", ["theta", "inputs"])
 def test_a_second_derivative_through_the_host_is_refused_not_zero(how, upstream, wanted):
-    layer = QuantumFeatureExtractor(2, backend="statevector")
+    layer = QuantumFeatureExtractor(2, backend=FaultyBackend("host", None))
     x = point(layer)
     layer(x)
 

@@ -20,7 +20,7 @@ from ...backends.contract import Capabilities, check_options, hookimpl
 from ...circuit.circuit import Circuit
 from ...circuit.measurement import Measurement
 from ...circuit.plan import Plan, lower
-from ...errors import CapabilityError, OptionError
+from ...errors import CapabilityError, InputError, OptionError
 from ..memory import check_memory
 from .tables import Program
 from .threads import run_all, thread_count
@@ -44,7 +44,7 @@ Measured on two cores with AVX-512. An empty lane costs as much memory as a full
 _Kept = tuple["np.ndarray | None", np.ndarray]
 """Scratch as a forward pass leaves it, or None where a reverse sweep prepares its own; final states of all chunks."""
 
-Pullback = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+VjpFn = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 class NumbaBackend:
@@ -55,9 +55,7 @@ class NumbaBackend:
     """
 
     name = "numba"
-    capabilities = Capabilities(exact=True, shots=False, vjp=True)
-    takes_features = True
-    """Executables have `forward_checked` and `value_and_vjp_checked`."""
+    capabilities = Capabilities(vjp=True, features=True, embedded=True)
 
     def __init__(self, threads: int | None = None) -> None:
         """Check the option, and that numba can be imported."""
@@ -122,36 +120,22 @@ class NumbaExecutable:
             return self._single
 
     def forward(self, theta: np.ndarray, inputs: np.ndarray) -> np.ndarray:
-        """`theta` (W,), `inputs` (B, I) → outputs (B, O)."""
-        return self.forward_checked(theta, inputs, 0)[0]
+        """`theta` (W,), features `inputs` (B, F) → outputs (B, O)."""
+        return self._forward(self._batch(inputs), theta, inputs, None)
 
     def vjp(self, theta: np.ndarray, inputs: np.ndarray, cotangents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Pull `cotangents` (B, O) back to `(d_theta (W,), d_inputs (B, I))`."""
-        return self._pull_back(self._batch(inputs), theta, inputs, 0, None, cotangents)
+        """Pull `cotangents` (B, O) back to `(d_theta (W,), d_inputs (B, F))`."""
+        return self._pull_back(self._batch(inputs), theta, inputs, None, cotangents)
 
-    def value_and_vjp(self, theta: np.ndarray, inputs: np.ndarray) -> tuple[np.ndarray, Pullback]:
+    def value_and_vjp(self, theta: np.ndarray, inputs: np.ndarray) -> tuple[np.ndarray, VjpFn]:
         """Outputs, and the function that pulls cotangents back.
 
         `inputs` must not change before that function has been called.
         """
-        return self.value_and_vjp_checked(theta, inputs, 0)[:2]
-
-    def forward_checked(self, theta: np.ndarray, rows: np.ndarray, raw: int) -> tuple[np.ndarray, bool]:
-        """Outputs of rows (B, raw + angles) of features, and whether theta, angles and outputs are all finite.
-
-        Args:
-            theta: (W,); radians.
-            rows: First `raw` features that still have to be normalised, or, where that is 0, what `forward` takes.
-            raw: How many.
-        """
-        return self._forward(self._batch(rows), theta, rows, raw, None)
-
-    def value_and_vjp_checked(self, theta: np.ndarray, rows: np.ndarray, raw: int) -> tuple[np.ndarray, Pullback, bool]:
-        """The same with the function that pulls cotangents back, to gradients of the features."""
-        batch = self._batch(rows)
+        batch = self._batch(inputs)
         kept = batch.take()
-        outputs, finite = self._forward(batch, theta, rows, raw, kept)
-        return outputs, _Pullback(self, batch, theta.copy(), rows, raw, kept), finite
+        outputs = self._forward(batch, theta, inputs, kept)
+        return outputs, _Vjp(self, batch, theta.copy(), inputs, kept)
 
     def _batch(self, inputs: np.ndarray) -> _Batch:
         """What is known about batches as large as this one."""
@@ -163,19 +147,18 @@ class NumbaExecutable:
             batch = self._batches[size] = _Batch(self.layout(size), size)
         return batch
 
-    def _forward(
-        self, batch: _Batch, theta: np.ndarray, inputs: np.ndarray, raw: int, kept: _Kept | None
-    ) -> tuple[np.ndarray, bool]:
+    def _forward(self, batch: _Batch, theta: np.ndarray, inputs: np.ndarray, kept: _Kept | None) -> np.ndarray:
         outputs, none, none64 = np.empty((batch.size, self.plan.n_outputs), self.dtype), self._none, self._none64
         ends = outputs.reshape(-1), none, none64, none, none
-        return outputs, self._run(batch, FORWARD, theta, inputs.reshape(-1), raw, kept, ends)
+        if not self._run(batch, FORWARD, theta, inputs, kept, ends):
+            raise InputError("theta or features are not finite.")
+        return outputs
 
     def _pull_back(
         self,
         batch: _Batch,
         theta: np.ndarray,
         inputs: np.ndarray,
-        raw: int,
         kept: _Kept | None,
         cotangents: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -184,7 +167,7 @@ class NumbaExecutable:
             return np.zeros(self.plan.n_weights, self.dtype), d_inputs
         d_theta = np.empty(self.plan.n_weights, self.dtype)
         ends = self._none, cotangents.reshape(-1), np.empty(batch.sums), d_inputs.reshape(-1), d_theta
-        self._run(batch, BACKWARD, theta, inputs.reshape(-1), raw, kept, ends)
+        self._run(batch, BACKWARD, theta, inputs, kept, ends)
         return d_theta, d_inputs
 
     def _run(
@@ -193,7 +176,6 @@ class NumbaExecutable:
         todo: int,
         theta: np.ndarray,
         inputs: np.ndarray,
-        raw: int,
         kept: _Kept | None,
         ends: tuple[np.ndarray, ...],
     ) -> bool:
@@ -201,7 +183,8 @@ class NumbaExecutable:
         chunks, layout, back = batch.chunks, batch.layout, todo & BACKWARD
         if not chunks:
             return True
-        begin = theta, inputs, batch.size, raw
+        raw = inputs.shape[1] - self.plan.n_inputs if self.plan.n_amplitudes else 0
+        begin = theta, inputs.reshape(-1), batch.size, raw
         if batch.is_small:
             if back:
                 todo |= FINISH if kept is None else FINISH | KEPT | READY
@@ -300,10 +283,10 @@ class _Batch:
             self._free.append(kept)
 
 
-class _Pullback:
+class _Vjp:
     """Pulls cotangents back, from the forward pass's final states where these were kept."""
 
-    __slots__ = ("_batch", "_executable", "_inputs", "_kept", "_raw", "_theta")
+    __slots__ = ("_batch", "_executable", "_inputs", "_kept", "_theta")
 
     def __init__(
         self,
@@ -311,16 +294,15 @@ class _Pullback:
         batch: _Batch,
         theta: np.ndarray,
         inputs: np.ndarray,
-        raw: int,
         kept: _Kept | None,
     ) -> None:
         self._executable, self._batch, self._theta, self._inputs = executable, batch, theta, inputs
-        self._raw, self._kept = raw, kept
+        self._kept = kept
 
     def __call__(self, cotangents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         kept, self._kept = self._kept, None  # the sweep un-applies the gates: a second call starts anew
         run = self._executable._pull_back
-        result = run(self._batch, self._theta, self._inputs, self._raw, kept, cotangents)
+        result = run(self._batch, self._theta, self._inputs, kept, cotangents)
         if kept is not None:
             self._batch.give(kept)
         return result

@@ -249,6 +249,6 @@ def test_layers_share_compiled_circuits():
     for layer in (one, two, one):
         layer(x)
     assert len(backend.compiled) == 1
-    assert cache_info().hits == 2
+    assert cache_info().hits == 1  # a layer keeps what it has found
     one(x.astype(np.float64))
     assert [arguments["dtype"] for *_, arguments in backend.compiled] == ["float32", "float64"]

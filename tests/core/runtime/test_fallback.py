@@ -31,7 +31,7 @@ from qstore_core import (
     reset_fallback_counts,
 )
 from qstore_core.layers import numpy as numpy_layers
-from qstore_core.runtime.fallback import FallbackEvent, Ladder
+from qstore_core.runtime.fallback import Chain, FallbackEvent
 from tests.faults import BAD_RESULTS, ERRORS, PLACES, Fault, FaultyBackend
 from tests.strategies import batches, faults, layer_arguments
 
@@ -425,24 +425,24 @@ def test_a_user_circuit_falls_back():
 
 @settings(max_examples=20)
 @given(st.lists(st.booleans(), min_size=1, max_size=4))
-def test_a_ladder_by_itself(good):
-    """The first rung that works gives the result; none gives the last one's error."""
-    ladder = Ladder("layer", [f"rung{k}" for k in range(len(good))])
+def test_a_chain_by_itself(good):
+    """The first backend that works gives the result; none gives the last one's error."""
+    chain = Chain("layer", [f"backend{k}" for k in range(len(good))])
     tried = []
 
-    def attempt(rung):
-        tried.append(rung)
-        if not good[rung]:
-            raise OSError(f"rung {rung}")
-        return f"from {rung}"
+    def attempt(backend):
+        tried.append(backend)
+        if not good[backend]:
+            raise OSError(f"backend {backend}")
+        return f"from {backend}"
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FallbackWarning)
         if any(good):
-            assert ladder.climb(attempt) == (f"from {good.index(True)}", good.index(True))
+            assert chain.run(attempt) == (f"from {good.index(True)}", good.index(True))
         else:
-            with pytest.raises(BackendError, match=f"rung {len(good) - 1}") as caught:
-                ladder.climb(attempt)
+            with pytest.raises(BackendError, match=f"backend {len(good) - 1}") as caught:
+                chain.run(attempt)
             assert isinstance(caught.value.cause, OSError)
     assert tried == list(range(len(tried)))
     assert len(tried) == (good.index(True) + 1 if any(good) else len(good))

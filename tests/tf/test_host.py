@@ -144,11 +144,11 @@ def test_arrays_of_any_layout_and_precision(how):
 
 def test_host_layers_do_not_support_jit():
     assert QuantumReadout(2, backend="tensorflow").supports_jit
-    assert QuantumReadout(2).supports_jit  # its twin does
+    assert QuantumReadout(2).supports_jit  # TensorFlow operations take its place
     assert not QuantumReadout(
         2, gradient="parameter-shift"
     ).supports_jit  # no engine differentiates like that in a graph
-    host = QuantumReadout(2, backend="statevector")
+    host = QuantumReadout(2, backend=FaultyBackend("host", None))
     assert not host.supports_jit
     model = keras.Sequential([keras.Input((4,)), host])
     with pytest.warns(UserWarning, match="doesn't support `jit_compile=True`"):

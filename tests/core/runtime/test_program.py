@@ -1,4 +1,4 @@
-"""The short way of small batches on the `numba` engine: the long way's numbers, errors, records and counts."""
+"""One path: remembered checks, arrays of any kind, errors, records and counts, on the `numba` engine."""
 
 from __future__ import annotations
 
@@ -29,66 +29,84 @@ X = np.random.default_rng(0).normal(size=(5, 8))
 ENCODINGS = [("amplitude", 8), ("angle", 3)]
 
 
-def two_ways(spec):
-    """A program that takes the short way, and one that never does: the same kernel, so the same numbers to the bit."""
-    short, long = (LayerProgram(spec, Execution(backend="numba"), name="layer") for _ in range(2))
-    long._direct = None
-    return short, long
-
-
 def layer_of(encoding, **more):
     return QuantumFeatureExtractor(3, depth=2, encoding=encoding, backend="numba", seed=0, name="it", **more)
 
 
-def took_the_short_way(program, theta, x):
-    return program._direct is not None and program._direct.forward(theta, x) is not None
+# -- arrays of any kind -----------------------------------------------------------------------------------------------
 
 
-# -- the same numbers -------------------------------------------------------------------------------------------------
+def misaligned(x):
+    """The same numbers one byte off."""
+    raw = np.zeros(x.nbytes + 1, np.uint8)[1:].view(x.dtype)
+    raw[:] = x.ravel()
+    return raw.reshape(x.shape)
+
+
+def read_only(x):
+    x = x.copy()
+    x.setflags(write=False)
+    return x
+
+
+ANYHOW = {
+    "Fortran": np.asfortranarray,
+    "reversed": lambda x: x[::-1].copy()[::-1],
+    "columns": lambda x: np.repeat(x, 2, axis=-1)[..., ::2],
+    "big-endian": lambda x: x.astype(">f8"),
+    "list": lambda x: x.tolist(),
+    "misaligned": misaligned,
+    "read-only": read_only,
+}
+
+
+@pytest.mark.parametrize("kind", ANYHOW)
+@pytest.mark.parametrize(("encoding", "features"), ENCODINGS)
+@pytest.mark.parametrize("which", ["theta", "x", "cotangents"])
+def test_arrays_of_any_layout_give_the_same(encoding, features, kind, which):
+    program = layer_of(encoding)._program
+    arrays = {"theta": np.linspace(0, 1, program.spec.n_weights), "x": X[:, :features].copy()}
+    expected, vjp_fn = program.value_and_vjp(**arrays)
+    cotangents = np.arange(15.0).reshape(5, 3)
+    gradients = vjp_fn(cotangents)
+    if which == "cotangents":
+        if kind != "list":
+            np.testing.assert_array_equal(vjp_fn(ANYHOW[kind](cotangents))[1], gradients[1])
+        return
+    arrays[which] = ANYHOW[kind](arrays[which])
+    for _ in range(2):  # checked, then remembered
+        np.testing.assert_array_equal(program.forward(**arrays), expected)
+        for ours, theirs in zip(program.value_and_vjp(**arrays)[1](cotangents), gradients, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("length", [0, 1, 3, 11, 13, 24])
+@pytest.mark.parametrize("backend", ["numba", "statevector"])
+def test_a_theta_of_another_length_reaches_no_engine(length, backend):
+    program = QuantumFeatureExtractor(3, depth=2, backend=backend)._program
+    for theta in (np.zeros(length), np.zeros((12, 1)), np.zeros((1, 12)), np.float64(1.0)):
+        for call in (program.forward, program.value_and_vjp):
+            with pytest.raises(ShapeError, match="theta has shape"):
+                call(theta, X)
+    assert program.forward(np.zeros(12), X).shape == (5, 3)
+
+
+def test_masks_are_refused_not_ignored():
+    with pytest.raises(InputError, match="mask"):
+        layer_of("amplitude")(np.ma.masked_greater(X, 0.5))
 
 
 @given(spec=layer_specs(), batch=batches(min_rows=1))
-def test_both_ways_give_the_same(spec, batch):
-    assume(spec.measurement is not None)
-    short, long = two_ways(spec)
-    theta, x = batch.theta(spec), batch.features(spec)
-    if len(batch.lead) == 1 and short.is_direct:
-        assert took_the_short_way(short, theta, x)
-    np.testing.assert_array_equal(short.forward(theta, x), long.forward(theta, x))
-    if not spec.encoding.differentiable:
-        return
+def test_both_engines_agree_and_a_second_pull_starts_anew(spec, batch):
+    assume(spec.measurement is not None and spec.encoding.differentiable)
+    theta, x, cotangents = batch.theta(spec), batch.features(spec), batch.cotangents(spec)
     results = []
-    for program in (short, long):
-        outputs, pull = program.value_and_vjp(theta, x)
-        cotangents = batch.cotangents(spec)
-        results.append((outputs, *pull(cotangents), *pull(2 * cotangents)))  # the second pull starts anew
+    for backend in ("numba", "statevector"):
+        outputs, pull = LayerProgram(spec, Execution(backend=backend), name="layer").value_and_vjp(theta, x)
+        results.append((outputs, *pull(cotangents), *pull(2 * cotangents)))
     for ours, theirs in zip(*results, strict=True):
-        np.testing.assert_array_equal(ours, theirs)
         assert ours.dtype == theirs.dtype
-    np.testing.assert_allclose(
-        results[0][4], 2 * results[0][2], rtol=0, atol=allow(results[0][4], GRADIENT[batch.dtype])
-    )
-
-
-@pytest.mark.parametrize(("encoding", "features"), ENCODINGS)
-def test_what_is_out_of_the_ordinary_goes_the_long_way(encoding, features):
-    program, long = two_ways(layer_of(encoding).spec)
-    theta, x = np.linspace(0, 1, program.spec.n_weights), X[:, :features].copy()
-    assert took_the_short_way(program, theta, x)
-    assert took_the_short_way(program, theta, x.astype("float32"))
-    for other in (
-        np.asfortranarray(x),
-        x[::-1],
-        x.astype("float16"),
-        x.astype(">f8"),
-        (x > 0).astype("int64"),
-        x[None],
-        x[:0],
-        x.tolist(),
-    ):
-        assert not took_the_short_way(program, theta, other)
-        np.testing.assert_array_equal(program.forward(theta, other), long.forward(theta, other))
-    assert not took_the_short_way(program, theta.tolist(), x)
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=allow(theirs, GRADIENT[batch.dtype]))
 
 
 def test_two_passes_at_once_keep_their_scratch_apart():
@@ -168,7 +186,6 @@ def test_angles_that_are_not_finite_are_refused_wherever_they_stand(place, what)
     circuit.ry(w[3], 1)
     layer = QuantumLayer(circuit, Expectation("Z", qubits=(0,)), backend="numba", seed=0, name="it")
     rows = np.full((3, 1), 0.3)
-    assert took_the_short_way(layer._program, layer.theta, rows)
     before, theta = layer(rows), layer.theta.copy()
     theta[{"before": 0, "read": 1, "after": 2, "dropped": 3}[place]] = what
     layer.theta = theta
@@ -224,17 +241,3 @@ def test_a_cleared_cache_compiles_anew():
     cache_clear()
     np.testing.assert_array_equal(layer(X), before)
     assert qstore_core.cache_info().misses == 1
-
-
-@pytest.mark.parametrize(
-    ("execution", "encoding"),
-    [
-        (Execution(backend="statevector"), "amplitude"),
-        (Execution(backend="numba", fallback="statevector"), "amplitude"),
-        (Execution(backend="numba", gradient="parameter-shift"), "angle"),
-        (Execution(backend="numba"), "basis"),
-    ],
-)
-def test_who_never_goes_the_short_way(execution, encoding):
-    spec = QuantumFeatureExtractor(2, encoding=encoding).spec
-    assert not LayerProgram(spec, execution, name="it").is_direct

@@ -1,4 +1,4 @@
-"""From TensorFlow to backends on the host: one differentiable host call."""
+"""The host function: a layer's backend on NumPy arrays, differentiable by TensorFlow."""
 
 from __future__ import annotations
 
@@ -12,20 +12,16 @@ from tensorflow.python.ops import control_flow_util  # the one place that knows 
 from qstore_core import GradientError
 from qstore_core.runtime.program import LayerProgram
 
-from .engine import TensorflowOps
-
-__all__ = ["host_call", "may_call_host", "refuse_gradient"]
-
-_OPS = TensorflowOps()
+__all__ = ["in_xla", "may_call_host", "on_host", "refuse_gradient"]
 
 
-def host_call(program: LayerProgram, theta: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+def on_host(program: LayerProgram, theta: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
     """Run a layer's host path on `theta` (W,), `x` (B, F) → (B, O); its gradient is the core's vjp.
 
     TensorFlow calls back from its own threads, so nothing is kept between the passes: the backward pass runs the
-    circuit again. Second derivatives go through the layer's twin in TensorFlow operations, where it has one.
+    circuit again. Second derivatives go through the layer's engine in TensorFlow operations, where it has one.
     """
-    inputs = program.has_input_gradient
+    inputs = not program.no_input_gradient
 
     def forward(theta_: np.ndarray, x_: np.ndarray) -> list[np.ndarray]:
         return [program.forward(theta_, x_)]
@@ -36,7 +32,7 @@ def host_call(program: LayerProgram, theta: tf.Tensor, x: tf.Tensor) -> tf.Tenso
 
     @tf.custom_gradient
     def call(theta_: tf.Tensor, x_: tf.Tensor) -> tuple[tf.Tensor, Any]:
-        (y,) = _on_host(forward, [theta_, x_], [(x_.shape[0], program.spec.output_dim)])
+        (y,) = _call(forward, [theta_, x_], [(x_.shape[0], program.spec.output_dim)])
         return y, lambda upstream: pull(theta_, x_, upstream)
 
     @tf.custom_gradient
@@ -45,12 +41,12 @@ def host_call(program: LayerProgram, theta: tf.Tensor, x: tf.Tensor) -> tf.Tenso
         def gradient(*upstreams: tf.Tensor) -> list[tf.Tensor]:
             return _pull_twice(program, theta_, x_, upstream, upstreams)
 
-        return _on_host(backward, [theta_, x_, upstream], [theta_.shape, x_.shape]), gradient
+        return _call(backward, [theta_, x_, upstream], [theta_.shape, x_.shape]), gradient
 
     return call(theta, x if inputs else refuse_gradient(x, program.no_input_gradient))
 
 
-def _on_host(function: Any, tensors: list[tf.Tensor], shapes: list[Any]) -> list[tf.Tensor]:
+def _call(function: Any, tensors: list[tf.Tensor], shapes: list[Any]) -> list[tf.Tensor]:
     """`function` on arrays; its results have the dtype of the last tensor."""
     dtype = tensors[-1].dtype
 
@@ -68,25 +64,27 @@ def _on_host(function: Any, tensors: list[tf.Tensor], shapes: list[Any]) -> list
 def _pull_twice(
     program: LayerProgram, theta: tf.Tensor, x: tf.Tensor, upstream: tf.Tensor, upstreams: tuple[tf.Tensor, ...]
 ) -> list[tf.Tensor]:
-    """The pull-back of the pull-back."""
-    twin = program.twin
-    if twin is None:
-        raise GradientError(
-            "second derivatives need a circuit in TensorFlow operations, and this backend is on the host. Use "
-            'backend="tensorflow".'
-        )
+    """The vjp of the vjp."""
+    where = program.route(wanted="second derivatives")
+    if where.where == "refused":
+        raise GradientError(where.why)
     with tf.GradientTape() as outer:
         outer.watch([theta, x, upstream])
         with tf.GradientTape() as inner:
             inner.watch([theta, x])
-            y = twin.apply(_OPS, theta, x, x.dtype.name)
+            y = program.on_tensors(x).apply(theta, x)
         gradients = inner.gradient(y, [theta, x], upstream, unconnected_gradients="zero")
     return outer.gradient(gradients, [theta, x, upstream], upstreams, unconnected_gradients="zero")
 
 
 def may_call_host() -> bool:
     """True outside XLA, and where no GPU would have to wait for the host."""
-    return not (control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()) or _has_gpu())
+    return not (in_xla() or _has_gpu())
+
+
+def in_xla() -> bool:
+    """True where a graph is being made for XLA."""
+    return bool(control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()))
 
 
 @lru_cache(maxsize=1)

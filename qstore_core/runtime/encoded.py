@@ -1,0 +1,278 @@
+"""`EncodedExecutable`: features → outputs on one backend.
+
+It encodes where the backend does not, calls it, checks what it returns, and differentiates as its `Settings` say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..backends.contract import Backend
+from ..circuit.encoding import check_finite, unit_rows_and_vjp, unit_rows_of_array
+from ..circuit.spec import LayerSpec
+from ..errors import BackendError, GradientError, InputError
+from .cache import Recipe, cache_generation, compiled
+from .execution import Settings
+from .gradients import NO_AMPLITUDE_RULE, Differences, ParameterShift, unshared
+from .record import PassRecord
+
+__all__ = ["EncodedExecutable", "VjpOfPass"]
+
+Vjp = Callable[[Any], tuple[Any, Any]]
+"""Cotangents (B, O) → gradients of theta (W,) and of the inputs (B, I)."""
+
+VjpOfPass = Callable[[np.ndarray, PassRecord], tuple[np.ndarray, "np.ndarray | None"]]
+"""The same for features (B, F), with the record of the backward pass."""
+
+# Step of approximate gradients: where values are exact, truncation (its square) and rounding are both far below what
+# a step of training notices; where they are sampled, noise goes with 1/step.
+_STEP, _SAMPLED_STEP = 1e-3, 0.1
+
+
+class EncodedExecutable:
+    """One layer on one backend in one precision.
+
+    Args:
+        spec: What is computed.
+        backend: Who computes; None for a layer without a circuit, whose outputs are the encoded rows.
+        settings: How.
+        layer: Name of the layer, for messages.
+        ops: Array functions of the framework, for `apply` and `apply_and_vjp`.
+    """
+
+    def __init__(
+        self,
+        spec: LayerSpec,
+        backend: Backend | None,
+        settings: Settings,
+        layer: str,
+        *,
+        ops: Any = None,
+    ) -> None:
+        """Compile nothing yet."""
+        self.spec, self.settings, self.layer = spec, settings, layer
+        self._backend, self._ops = backend, ops
+        self._recipes: dict[tuple[str, bool], Recipe] = {}
+        self._generation, self._engine = -1, None
+        self._fuses = backend is not None and backend.capabilities.features
+        self._embedded = backend is None or backend.capabilities.embedded
+        self._width = spec.circuit.n_amplitudes if spec.measurement is not None else 1 << spec.n_qubits
+        self._angles = spec.circuit.n_inputs if spec.measurement is not None else 0
+        self._passes = self._fuses or not self._width
+        self._bits = not spec.encoding.differentiable
+
+    @property
+    def engine(self) -> Any:
+        """The compiled circuit, from the cache."""
+        if self._generation != (generation := cache_generation()):  # the cache was cleared: compile anew
+            self._engine, self._generation = self._compiled(self.settings.dtype), generation
+        return self._engine
+
+    def _compiled(self, dtype: str, *, shifted: bool = False) -> Any:
+        if self._backend is None:
+            return _NoCircuit()
+        recipe = self._recipes.get((dtype, shifted))
+        if recipe is None:
+            circuit = unshared(self.spec.circuit) if shifted else self.spec.circuit
+            assert self.spec.measurement is not None
+            recipe = Recipe(circuit, self.spec.measurement, self._backend, dtype, self.settings.shots)
+            self._recipes[dtype, shifted] = recipe
+        return compiled(recipe)
+
+    # -- on arrays ------------------------------------------------------------------------------------------------
+
+    def forward(self, theta: np.ndarray, features: np.ndarray, record: PassRecord) -> np.ndarray:
+        """`theta` (W,), `features` (B, F) → outputs (B, O)."""
+        inputs, _ = self._encode(theta, features)
+        try:
+            return self._outputs(self._run(self.engine, theta, inputs, record), len(features))
+        except InputError:
+            self.check_finite(theta, features)  # says where
+            raise
+
+    def value_and_vjp(
+        self, theta: np.ndarray, features: np.ndarray, record: PassRecord, *, wrt_inputs: bool = True
+    ) -> tuple[np.ndarray, VjpOfPass]:
+        """The same, and the function that pulls cotangents (B, O) back to theta (W,) and features (B, F)."""
+        inputs, encoding_vjp = self._encode(theta, features)
+        engine, exact = self.engine, self.settings.gradient == "vjp"
+        if not (exact and hasattr(engine, "value_and_vjp")):
+            outputs = self._outputs(self._run(engine, theta, inputs, record), len(features))
+
+            def vjp_fn(cotangents: np.ndarray) -> Any:
+                return engine.vjp(theta, inputs, cotangents)
+
+        else:
+            try:
+                outputs, vjp_fn = engine.value_and_vjp(theta, inputs)
+            except InputError:
+                self.check_finite(theta, features)  # says where
+                raise
+            outputs = self._outputs(outputs, len(features))
+
+        def vjp_of_pass(cotangents: np.ndarray, back: PassRecord) -> tuple[np.ndarray, np.ndarray | None]:
+            if exact:
+                d_theta, d_inputs = vjp_fn(cotangents)
+            else:
+                d_theta, d_inputs = self._rule(back).vjp(theta, inputs, cotangents, wrt_inputs=wrt_inputs)
+            if not self._embedded:
+                finite = bool(np.isfinite(cotangents).all())  # else the gradients need not be
+                d_theta = self._like("a gradient of theta", d_theta, theta.shape, finite)
+                if d_inputs is not None:
+                    d_inputs = self._like("a gradient of the inputs", d_inputs, inputs.shape, finite)
+            if d_inputs is None or not wrt_inputs:
+                return d_theta, None
+            return d_theta, d_inputs if encoding_vjp is None else encoding_vjp(d_inputs)
+
+        return outputs, vjp_of_pass
+
+    def _run(self, executable: Any, theta: np.ndarray, inputs: np.ndarray, record: PassRecord) -> Any:
+        """One circuit batch, with a seed of its own where it samples."""
+        return record.forward(executable, theta, inputs, None if self.settings.shots is None else record.seeds.next())
+
+    def _encode(self, theta: np.ndarray, features: np.ndarray) -> tuple[np.ndarray, Callable[..., np.ndarray] | None]:
+        """Features as the engine takes them, and the vjp of that; None where they stay as they are."""
+        if self._bits:
+            self._check_bits(features)
+        if self._fuses:
+            return features, None
+        self.check_finite(theta, features if self._passes else features[:, self._width :])
+        if self._passes:
+            return features, None
+        width = self._width
+        unit, unit_vjp = unit_rows_of_array(features[:, :width], width, self.layer)
+        if features.shape[1] <= width:
+            return unit, unit_vjp
+        inputs = np.concatenate([unit, features[:, width:]], axis=1)
+        return inputs, lambda d: np.concatenate([unit_vjp(d[:, :width]), d[:, width:]], axis=1)
+
+    def check_finite(self, theta: np.ndarray, features: np.ndarray) -> None:
+        """Raise `InputError` for angles or features that are not finite."""
+        if not np.isfinite(theta).all():
+            bad = int(np.flatnonzero(~np.isfinite(theta))[0])
+            raise InputError(
+                f"{self.layer}: theta has {theta[bad]} at index {bad}; finite angles are expected. Where training "
+                "diverged, lower the learning rate or clip gradients, and set theta anew.",
+                value=float(theta[bad]),
+            )
+        check_finite(features, self.layer)
+
+    def check_values(self, theta: np.ndarray, features: np.ndarray) -> None:
+        """Raise `InputError` for what cannot be encoded; for frameworks, whose engines look at no values."""
+        self.check_finite(theta, features)
+        if self._bits:
+            self._check_bits(features)
+
+    def _check_bits(self, features: np.ndarray) -> None:
+        wrong = (features != 0) & (features != 1)
+        if wrong.any():
+            check_finite(features, self.layer)
+            row, column = (int(k) for k in np.argwhere(wrong)[0])
+            raise InputError(
+                f"{self.layer}: basis encoding takes bits 0 and 1, row {row} has "
+                f"{features[row, column]} in feature {column}.",
+                row=row,
+                column=column,
+                value=float(features[row, column]),
+            )
+
+    def _outputs(self, outputs: Any, rows: int) -> np.ndarray:
+        """Outputs of the promised shape, all finite."""
+        return outputs if self._embedded else self._like("outputs", outputs, (rows, self.spec.output_dim))
+
+    def _like(self, what: str, values: Any, shape: tuple[int, ...], finite: bool = True) -> np.ndarray:
+        """What a backend returned, as an array of this shape."""
+        name, array, problem = self.settings.backend, np.asarray(values), ""
+        if array.dtype.kind != "f":
+            problem = f"{what} of dtype {array.dtype}, expected floats"
+        elif array.shape != shape:
+            problem = f"{what} of shape {array.shape}, expected {shape}"
+        elif finite and not np.isfinite(array).all():
+            problem = f"{what} that are not finite"
+        if problem:
+            raise BackendError(f"backend {name!r} returned {problem}.", backend=name)
+        return array
+
+    def _rule(self, record: PassRecord) -> ParameterShift | Differences:
+        """A gradient without a statevector: all circuits of a batch are one call of the backend."""
+        settings = self.settings
+        shift, exact = settings.gradient == "parameter-shift", settings.shots is None
+        # Differences of values that are close to each other: exact ones are taken in float64.
+        free = self._compiled(settings.dtype if shift or not exact else "float64", shifted=True)
+
+        def forward(theta: np.ndarray, inputs: np.ndarray) -> np.ndarray:
+            outputs = self._run(free, theta, inputs, record)
+            return self._like("outputs", outputs, (len(inputs), self.spec.output_dim), finite=not self._embedded)
+
+        if shift:
+            return ParameterShift(self.spec.circuit, forward)
+        rng = np.random.default_rng(record.seeds.next()) if settings.gradient == "spsa" else None
+        return Differences(self.spec.circuit, forward, step=_STEP if exact else _SAMPLED_STEP, rng=rng)
+
+    # -- on tensors -----------------------------------------------------------------------------------------------
+
+    def apply(self, theta: Any, x: Any) -> Any:
+        """Tensors `theta` (W,), `x` (B, F) → outputs (B, O), differentiable by the framework."""
+        return self.engine.apply(theta, self._encode_tensors(x)[0])
+
+    def apply_and_vjp(self, theta: Any, x: Any) -> tuple[Any, Vjp]:
+        """The same outside the framework's differentiation, with the function that pulls cotangents back."""
+        inputs, encoding_vjp = self._encode_tensors(x)
+        outputs, vjp_fn = self.engine.apply_and_vjp(theta, inputs)
+        if encoding_vjp is None:
+            return outputs, vjp_fn
+
+        def vjp_of_features(cotangents: Any) -> tuple[Any, Any]:
+            d_theta, d_inputs = vjp_fn(cotangents)
+            return d_theta, encoding_vjp(d_inputs)
+
+        return outputs, vjp_of_features
+
+    def _encode_tensors(self, x: Any) -> tuple[Any, Callable[[Any], Any] | None]:
+        if self._passes:
+            return x, None
+        ops, width = self._ops, self._width
+        if not self._angles:
+            unit, unit_vjp = unit_rows_and_vjp(ops, x, width)
+            return unit, unit_vjp
+        unit, unit_vjp = unit_rows_and_vjp(ops, x[:, :width], width)
+        inputs = ops.concat([unit, x[:, width:]])
+        return inputs, lambda d: ops.concat([unit_vjp(d[:, :width]), d[:, width:]])
+
+    # -- gradients of the features --------------------------------------------------------------------------------
+
+    @property
+    def no_input_gradient(self) -> str:
+        """Why features have no gradient, and what to do; "" where they have one."""
+        if self._bits:
+            return (
+                f"{self.spec.encoding.name} encoding has no gradient for its inputs: bits do not vary continuously. "
+                'Use encoding="angle" or "amplitude", or stop gradients before this layer.'
+            )
+        if self._width and self.settings.gradient == "parameter-shift":
+            return f"{NO_AMPLITUDE_RULE}, or stop gradients before this layer."
+        return ""
+
+    def check_input_gradient(self) -> None:
+        """Raise `GradientError` where features have no gradient."""
+        if self.no_input_gradient:
+            raise GradientError(self.no_input_gradient)
+
+
+class _NoCircuit:
+    """An executable whose outputs are its inputs: a layer that only encodes."""
+
+    def forward(self, theta: np.ndarray, inputs: np.ndarray) -> np.ndarray:
+        return inputs
+
+    def value_and_vjp(self, theta: np.ndarray, inputs: np.ndarray) -> tuple[np.ndarray, Vjp]:
+        return inputs, lambda cotangents: (np.zeros_like(theta), cotangents)
+
+    def apply(self, theta: Any, inputs: Any) -> Any:
+        return inputs
+
+    def apply_and_vjp(self, theta: Any, inputs: Any) -> tuple[Any, Vjp]:
+        return inputs, lambda cotangents: (theta, cotangents)

@@ -1,0 +1,115 @@
+"""Where a call computes: `FRAMEWORKS`, one table of what the core knows about them, and `route`, one function.
+
+Every call of every layer, transform and export ends in one of three places: on the "host" (NumPy arrays; the layer's
+backend), in "tensor" operations of the framework, or "refused", with the sentence that the user reads.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["FRAMEWORKS", "Framework", "Places", "Route", "route"]
+
+
+@dataclass(frozen=True)
+class Framework:
+    """What the core knows about one framework.
+
+    Attributes:
+        title: Its name in sentences.
+        engine: Name of our engine on its tensors.
+        ops: Where its array functions are (`engines.ops.Ops`), imported when they are first needed.
+    """
+
+    title: str
+    engine: str
+    ops: str
+
+    def load_ops(self) -> Any:
+        """The array functions."""
+        return pkgutil.resolve_name(self.ops)
+
+
+FRAMEWORKS = {
+    "torch": Framework("PyTorch", "torch", "qstore_torch.engine:OPS"),
+    "tensorflow": Framework("TensorFlow", "tensorflow", "qstore_tf.engine:OPS"),
+}
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a layer can compute.
+
+    Attributes:
+        framework: Whose tensors it meets; None for NumPy arrays.
+        host: Name of its backend on the host; None where its backend is an engine on the framework's tensors.
+        tensor: Name of an engine on the framework's tensors that computes the same; None where there is none.
+        chosen: True where the user named the backend, so that it is asked wherever it can be.
+    """
+
+    framework: str | None
+    host: str | None
+    tensor: str | None
+    chosen: bool = False
+
+
+@dataclass(frozen=True)
+class Route:
+    """Where a call computes.
+
+    Attributes:
+        where: "host", "tensor" or "refused".
+        why: The reason; for a refusal, the sentence that the user reads.
+    """
+
+    where: str
+    why: str
+
+
+def route(
+    places: Places,
+    *,
+    device: str = "cpu",
+    mode: str = "eager",
+    transform: str | None = None,
+    wanted: str = "values",
+) -> Route:
+    """Where a call computes, and why.
+
+    Args:
+        places: Where the layer can compute.
+        device: Kind of the tensors' device: "cpu", "cuda", …
+        mode: "eager"; "graph", which stays in this process; "xla"; "file", a graph that is written to disk.
+        transform: A function transform around the call, for example "vmap"; None where there is none.
+        wanted: "values", "gradients", "tangents" (forward mode) or "second derivatives".
+
+    Example:
+        >>> route(Places("torch", "numba", "torch")).where
+        'host'
+        >>> route(Places("torch", "numba", "torch"), wanted="tangents").where
+        'tensor'
+        >>> route(Places("torch", "aer", None), wanted="tangents").where
+        'refused'
+    """
+    if places.host is None:
+        return Route("tensor", f"{places.tensor} computes on the tensors")
+    if places.framework is None:
+        return Route("host", f"{places.host} computes on arrays")
+    title = FRAMEWORKS[places.framework].title
+    if transform is not None:
+        need = f"{transform} needs a circuit in {title} operations"
+    elif wanted in ("tangents", "second derivatives"):
+        need = f"{wanted} need a circuit in {title} operations"
+    elif mode in ("xla", "file"):
+        need = f"{'a graph on disk' if mode == 'file' else 'XLA'} cannot call the host"
+    elif device != "cpu" and not places.chosen:
+        need = f"tensors on {device} need not wait for the host"
+    else:
+        asked = "asked for" if places.chosen else "the fastest on a CPU"
+        return Route("host", f"{places.host}, {asked}")
+    if places.tensor is not None:
+        return Route("tensor", f"{need}: {places.tensor} computes the same")
+    engine = FRAMEWORKS[places.framework].engine
+    return Route("refused", f'{need}, and backend {places.host!r} is on the host. Use backend="{engine}".')

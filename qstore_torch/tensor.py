@@ -1,0 +1,75 @@
+"""The tensor function: a layer in PyTorch operations on the tensors' own device, differentiable by PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from qstore_core.runtime.program import LayerProgram
+
+from .engine import full_precision, is_batched, is_plain
+
+__all__ = ["TensorFunction", "on_tensors", "vjp_by_autograd"]
+
+
+def on_tensors(program: LayerProgram, theta: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """`theta` (W,), `x` (B, F) → (B, O)."""
+    executable = program.on_tensors(x)
+    with full_precision(x):
+        if not is_plain():
+            return executable.apply(theta, x)
+        if torch.is_grad_enabled() and (theta.requires_grad or x.requires_grad):
+            return TensorFunction.apply(program, theta, x)
+        return program.record("forward", lambda: executable.apply(theta, x), x)[0]
+
+
+class TensorFunction(torch.autograd.Function):
+    """The engine's adjoint vjp as the gradient: fewer operations and less memory than autograd's.
+
+    What the forward pass leaves for the backward pass hangs on a saved tensor, as in `host.HostFunction`.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, program: LayerProgram, theta: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """`theta` (W,), `x` (B, F) → (B, O)."""
+        executable, ctx.program, residual = program.on_tensors(x), program, torch.Tensor()
+        (outputs, residual.vjp_fn), ctx.record = program.record(
+            "forward", lambda: executable.apply_and_vjp(theta, x), x
+        )
+        ctx.save_for_backward(theta, x, residual)
+        return outputs.detach()  # the vjp holds `outputs`: a tensor that leads back here would never be freed
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:
+        """Pull `gradient` back."""
+        program, (theta, x, residual), wanted = ctx.program, ctx.saved_tensors, ctx.needs_input_grad[1:]
+        if torch.is_grad_enabled() or is_batched(gradient):  # to be differentiated again, or one of many at once
+            return None, *vjp_by_autograd(program, theta, x, wanted, gradient)
+
+        def pull() -> Any:
+            vjp_fn = getattr(residual, "vjp_fn", None)
+            if vjp_fn is None:  # saved tensors were copied, as by `save_on_cpu`
+                vjp_fn = program.on_tensors(x).apply_and_vjp(theta, x)[1]
+            return vjp_fn(gradient)
+
+        with full_precision(gradient):
+            gradients, _ = program.record("backward", pull, x, ctx.record)
+        return None, *(g if w else None for g, w in zip(gradients, wanted, strict=True))
+
+
+def vjp_by_autograd(
+    program: LayerProgram, theta: torch.Tensor, x: torch.Tensor, wanted: Sequence[bool], gradient: torch.Tensor
+) -> tuple[torch.Tensor | None, ...]:
+    """Gradients through the plain operations, which can be differentiated again."""
+    twice = torch.is_grad_enabled()
+    leaves = [t for t, w in zip((theta, x), wanted, strict=True) if w]
+    with torch.enable_grad(), full_precision(gradient):
+        outputs = program.on_tensors(x).apply(theta, x)
+        grads = iter(
+            torch.autograd.grad(
+                outputs, leaves, gradient, create_graph=twice, allow_unused=True, materialize_grads=True
+            )
+        )
+    return tuple(next(grads) if w else None for w in wanted)
