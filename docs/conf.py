@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import re
+import shutil
+from pathlib import Path
 from typing import Any
 
 import qstore_core
+
+HERE = Path(__file__).parent
+shutil.copytree(HERE.parent / "examples" / "notebooks", HERE / "notebooks", dirs_exist_ok=True)
 
 project = "qstore"
 author = "the qstore developers"
