@@ -14,9 +14,9 @@ counts as a multiply-add with c = 0):
 A rotation of a state that is still real (amplitude encoding) needs half of its forward count. Additions of
 signs (parities), normalising the features, and building matrices from angles are not counted.
 
-`multiply_adds` counts a Plan gate by gate. The numba engine needs fewer: it makes Y turns and one product with
-phases per layer of it (`engines/numba/schedule.py`). `scheduled_multiply_adds` counts those, by the same rules and
-with the halves that stay real; its share of the peak can only be below 100 %.
+`multiply_adds` counts a Plan gate by gate. The numba engine needs fewer: it makes Y rotations and one product with
+phases per layer of it (`engines/numba/lowering/schedule.py`). `scheduled_multiply_adds` counts those, by the same rules
+and with the halves that stay real; its share of the peak can only be below 100 %.
 """
 
 from __future__ import annotations
@@ -54,17 +54,17 @@ def multiply_adds(plan: Plan) -> dict[str, int]:
 
 def scheduled_multiply_adds(plan: Plan) -> dict[str, int]:
     """The same for what the numba engine does with an amplitude-encoded Plan that measures ⟨Z⟩."""
-    from qstore_core.engines.numba.schedule import Turns, schedule
+    from qstore_core.engines.numba.lowering.schedule import RotationLayer, schedule
 
     forward = backward = 0
     real = True
     for number, layer in enumerate(schedule(plan)):
-        planes = 1 if real and isinstance(layer, Turns) else 2
-        if isinstance(layer, Turns):
-            turns = len(layer.turns)
-            forward += 2 * planes * turns
-            # Of the first layer, λ alone counts as turned back: ψ is not in all of its passes.
-            backward += (2 if number else 1) * 2 * planes * turns + planes * turns
+        planes = 1 if real and isinstance(layer, RotationLayer) else 2
+        if isinstance(layer, RotationLayer):
+            rotations = len(layer.rotations)
+            forward += 2 * planes * rotations
+            # Of the first layer, λ alone counts as rotated back: ψ is not in all of its passes.
+            backward += (2 if number else 1) * 2 * planes * rotations + planes * rotations
         else:
             forward += 2 if real else 4
             backward += 2 + 2 * (2 if real else 4)

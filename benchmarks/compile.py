@@ -10,7 +10,7 @@ import tempfile
 
 _CODE = """
 import time
-from qstore_core.engines.numba.kernels import entry
+from qstore_core.engines.numba.kernels.entry import entry
 for single in (False, True):
     begin = time.perf_counter()
     entry("float32", single)

@@ -22,12 +22,12 @@ from ...circuit.measurement import Measurement
 from ...circuit.plan import Plan, lower
 from ...errors import CapabilityError, InputError, OptionError
 from ..memory import check_memory
-from .tables import Program
+from .lowering.tables import Program
+from .records import BACKWARD, FINISH, FORWARD, KEPT, READY
 from .threads import run_all, thread_count
 
 __all__ = ["Layout", "NumbaBackend", "NumbaExecutable"]
 
-FORWARD, KEPT, BACKWARD, FINISH, READY = 1, 2, 4, 8, 16
 KEEP_BYTES = 1 << 25
 """Final states are kept for the reverse sweep up to this size; above, the sweep computes them again."""
 _PARALLEL_SECONDS = 2.5e-4  # waking a helper costs some 20 µs, so less work than this is not shared
@@ -65,9 +65,11 @@ class NumbaBackend:
                 argument="threads",
                 backend=self.name,
             )
-        from . import kernels  # imports numba: an ImportError here is reported with the command that mends it
+        from .kernels.entry import (
+            entry,
+        )  # imports numba: an ImportError here is reported with the command that mends it
 
-        self._entry, self.threads = kernels.entry, threads
+        self._entry, self.threads = entry, threads
 
     def explain(self, n_qubits: int) -> str:
         """How a circuit of this size is laid out."""

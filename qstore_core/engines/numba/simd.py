@@ -20,8 +20,9 @@ from numba.extending import intrinsic, lower_builtin, models, register_model
 from numba.np.arrayobj import make_array
 
 __all__ = [
-    "Vec", "get", "get_item", "lane_count", "lanes", "put", "transpose", "vfloor", "vfma", "vfnma", "vload", "vmax_abs",
-    "vround", "vsplat", "vstore", "vsum",
+    "Vec", "fma", "fnma", "get", "get_item", "lane_count", "lanes", "load", "put", "smallest_normal", "store",
+    "transpose", "vfloor", "vfma", "vfnma", "vlike", "vload", "vmax_abs", "vnarrow", "vround", "vsplat", "vstore",
+    "vsum", "vwide", "wide_type",
 ]  # fmt: skip
 
 _I32 = ir.IntType(32)
@@ -34,6 +35,17 @@ class Vec(types.Type):
         """Name it."""
         self.dtype, self.lanes = dtype, lanes
         super().__init__(name=f"Vec({dtype}x{lanes})")
+
+    @staticmethod
+    def of(array_type: Any) -> Vec:
+        """The vectors that an array holds."""
+        lanes = 1 if array_type.ndim == 2 else lane_count(array_type.dtype.bitwidth)
+        return Vec(array_type.dtype, lanes)
+
+
+def wide_type(vec: Vec) -> Vec:
+    """As many lanes in double precision."""
+    return Vec(types.float64, vec.lanes)
 
 
 @register_model(Vec)
@@ -53,16 +65,12 @@ def _element(dtype: types.Float) -> ir.Type:
     return ir.FloatType() if dtype == types.float32 else ir.DoubleType()
 
 
-def _vec(array_type: Any) -> Vec:
-    return Vec(array_type.dtype, 1 if array_type.ndim == 2 else lane_count(array_type.dtype.bitwidth))
-
-
 def _pointer(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
     return builder.gep(make_array(array_type)(context, builder, array).data, [index])
 
 
 def _vector_pointer(context: Any, builder: Any, array_type: Any, array: Any, index: Any, vec: Any = None) -> Any:
-    llty = context.get_value_type(vec or _vec(array_type))
+    llty = context.get_value_type(vec or Vec.of(array_type))
     return builder.bitcast(_pointer(context, builder, array_type, array, index), llty.as_pointer())
 
 
@@ -73,14 +81,36 @@ def get_item(context: Any, builder: Any, array_type: Any, array: Any, index: Any
     return builder.sext(value, ir.IntType(64)) if narrow else value
 
 
+def load(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
+    """Code for `vload`."""
+    pointer = _vector_pointer(context, builder, array_type, array, index)
+    return builder.load(pointer, align=array_type.dtype.bitwidth // 8)
+
+
+def store(context: Any, builder: Any, array_type: Any, array: Any, index: Any, value: Any) -> None:
+    """Code for `vstore`."""
+    pointer = _vector_pointer(context, builder, array_type, array, index)
+    builder.store(value, pointer, align=array_type.dtype.bitwidth // 8)
+
+
 @intrinsic
 def lanes(typingctx, array):  # noqa: D103 - numba intrinsics take types
-    count = _vec(array).lanes
+    count = Vec.of(array).lanes
 
     def codegen(context, builder, sig, args):
         return ir.Constant(ir.IntType(64), count)
 
     return types.int64(array), codegen
+
+
+@intrinsic
+def smallest_normal(typingctx, array):
+    """The smallest normal number of an array's precision."""
+
+    def codegen(context, builder, sig, args):
+        return context.get_constant(array.dtype, 2.0 ** (-126 if array.dtype == types.float32 else -1022))
+
+    return array.dtype(array), codegen
 
 
 @intrinsic
@@ -111,10 +141,9 @@ def vload(typingctx, array, index):
     """The vector that starts at element `index`."""
 
     def codegen(context, builder, sig, args):
-        pointer = _vector_pointer(context, builder, sig.args[0], *args)
-        return builder.load(pointer, align=sig.args[0].dtype.bitwidth // 8)
+        return load(context, builder, sig.args[0], *args)
 
-    return _vec(array)(array, types.int64), codegen
+    return Vec.of(array)(array, types.int64), codegen
 
 
 @intrinsic
@@ -122,8 +151,7 @@ def vstore(typingctx, array, index, value):
     """Store a vector at element `index`."""
 
     def codegen(context, builder, sig, args):
-        pointer = _vector_pointer(context, builder, sig.args[0], args[0], args[1])
-        builder.store(args[2], pointer, align=sig.args[0].dtype.bitwidth // 8)
+        store(context, builder, sig.args[0], *args)
         return context.get_dummy_value()
 
     return types.void(array, types.int64, value), codegen
@@ -138,13 +166,24 @@ def _splat(builder: Any, scalar: Any, llty: Any) -> Any:
 @intrinsic
 def vsplat(typingctx, array, x):
     """A vector of `x`, in the precision of `array`."""
-    vec = _vec(array)
+    vec = Vec.of(array)
 
     def codegen(context, builder, sig, args):
         scalar = context.cast(builder, args[1], sig.args[1], sig.args[0].dtype)
         return _splat(builder, scalar, context.get_value_type(vec))
 
     return vec(array, x), codegen
+
+
+@intrinsic
+def vlike(typingctx, a, x):
+    """A vector of `x`, like `a`."""
+
+    def codegen(context, builder, sig, args):
+        scalar = context.cast(builder, args[1], sig.args[1], a.dtype)
+        return _splat(builder, scalar, context.get_value_type(a))
+
+    return a(a, x), codegen
 
 
 def _call(builder: Any, name: str, args: Any) -> Any:
@@ -154,12 +193,22 @@ def _call(builder: Any, name: str, args: Any) -> Any:
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, full), args)
 
 
+def fma(builder: Any, a: Any, b: Any, c: Any) -> Any:
+    """Code for `vfma`."""
+    return _call(builder, "fma", [a, b, c])
+
+
+def fnma(builder: Any, a: Any, b: Any, c: Any) -> Any:
+    """Code for `vfnma`."""
+    return _call(builder, "fma", [builder.fneg(a), b, c])
+
+
 @intrinsic
 def vfma(typingctx, a, b, c):
     """`a * b + c`, rounded once."""
 
     def codegen(context, builder, sig, args):
-        return _call(builder, "fma", args)
+        return fma(builder, *args)
 
     return c(c, c, c), codegen
 
@@ -169,7 +218,7 @@ def vfnma(typingctx, a, b, c):
     """`c - a * b`, rounded once."""
 
     def codegen(context, builder, sig, args):
-        return _call(builder, "fma", [builder.fneg(args[0]), args[1], args[2]])
+        return fnma(builder, *args)
 
     return c(c, c, c), codegen
 
@@ -204,6 +253,28 @@ def vmax_abs(typingctx, a, b):
     return a(a, a), codegen
 
 
+@intrinsic
+def vwide(typingctx, a):
+    """The same numbers in double precision."""
+    wide = wide_type(a)
+
+    def codegen(context, builder, sig, args):
+        return args[0] if wide == a else builder.fpext(args[0], context.get_value_type(wide))
+
+    return wide(a), codegen
+
+
+@intrinsic
+def vnarrow(typingctx, array, a):
+    """A wide vector, rounded to the precision of `array`."""
+    narrow = Vec.of(array)
+
+    def codegen(context, builder, sig, args):
+        return args[1] if narrow == a else builder.fptrunc(args[1], context.get_value_type(narrow))
+
+    return narrow(array, a), codegen
+
+
 def _halve(builder: Any, v: Any, combine: Any) -> Any:
     count = v.type.count
     while count > 1:
@@ -224,9 +295,9 @@ def vsum(typingctx, a):
 
 
 @intrinsic
-def transpose(typingctx, source, start, stride, target, place, target_stride):
+def transpose(typingctx, source, start, stride, target, offset, target_stride):
     """Transpose a square of lanes x lanes elements from `source` to `target`; rows are `stride` elements apart."""
-    vec = min(_vec(source), _vec(target), key=lambda v: v.lanes)
+    vec = min(Vec.of(source), Vec.of(target), key=lambda v: v.lanes)
     count = vec.lanes
 
     def codegen(context, builder, sig, args):

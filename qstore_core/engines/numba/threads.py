@@ -44,12 +44,12 @@ def thread_count(limit: int | None = None) -> int:
 def run_all(tasks: Sequence[Task], threads: int) -> list[Any]:
     """Run tasks on up to `threads` threads, the caller's among them; returns their results when all are done.
 
-    The first exception of a task is raised. A helper that wakes up late finds nothing left and is not waited for.
+    The first exception of a task is raised. A worker that wakes up late finds nothing left and is not waited for.
     """
     job = _Job(tasks)
-    helpers = min(threads, len(tasks)) - 1
-    for _ in range(helpers):
-        _crew.hand(job, helpers)
+    workers = min(threads, len(tasks)) - 1
+    for _ in range(workers):
+        _pool.submit(job, workers)
     job.work()
     job.join()
     return job.results
@@ -82,7 +82,7 @@ class _Job:
                     self._idle.set()
 
     def join(self) -> None:
-        """Wait for those who have begun."""
+        """Wait for the workers that have begun."""
         with self._lock:
             self._closed = True
             done = not self._active
@@ -92,7 +92,7 @@ class _Job:
             raise self._error
 
 
-class _Crew:
+class _WorkerPool:
     """Daemon threads that wait for jobs."""
 
     def __init__(self) -> None:
@@ -104,8 +104,8 @@ class _Crew:
         self._jobs: SimpleQueue[_Job] = SimpleQueue()
         self._size, self._lock = 0, threading.Lock()
 
-    def hand(self, job: _Job, size: int) -> None:
-        """Queue a job for one helper; start helpers up to `size`."""
+    def submit(self, job: _Job, size: int) -> None:
+        """Queue a job for one worker; start workers up to `size`."""
         with self._lock:
             while self._size < size:
                 self._size += 1
@@ -118,4 +118,4 @@ def _serve(jobs: SimpleQueue[_Job]) -> None:
         jobs.get().work()
 
 
-_crew = _Crew()
+_pool = _WorkerPool()

@@ -34,9 +34,10 @@ from tests.tolerances import allow
 pytest.importorskip("numba")
 
 from qstore_core.engines import numba as engine
-from qstore_core.engines.numba import tables
-from qstore_core.engines.numba import threads as crew
-from qstore_core.engines.numba.schedule import Phases, Turns, duals, rank, schedule
+from qstore_core.engines.numba import threads as pool
+from qstore_core.engines.numba.lowering import tables
+from qstore_core.engines.numba.lowering.schedule import PhaseLayer, RotationLayer, duals, rank, schedule
+from qstore_core.engines.numba.records import HEADER
 
 BACKEND = get_backend("numba")
 REFERENCE = get_backend("statevector")
@@ -133,10 +134,8 @@ def test_any_bases_agree(n, bases):
     """One qubit in a group, two and three; X alone, whose rows no Y string chooses."""
     circuit, measurement = hardware_efficient(n, 2, bases=bases)
     assert_agrees(circuit, measurement, *numbers(circuit, 17), "float64")
-    head = dict(
-        zip(tables.HEADER, tables.Program(lower(circuit, measurement), 8, np.dtype("float64")).ints, strict=False)
-    )
-    assert (head["n_paired"], head["n_shifts"]) == (n // 3 + (n % 3 == 2), int(n % 3 == 1))
+    head = dict(zip(HEADER, tables.Program(lower(circuit, measurement), 8, np.dtype("float64")).ints, strict=False))
+    assert (head["n_pairs"], head["n_shifts"]) == (n // 3 + (n % 3 == 2), int(n % 3 == 1))
 
 
 @given(st.lists(st.integers(1, 2**9 - 1), min_size=1, max_size=9, unique=True))
@@ -167,7 +166,7 @@ def test_probabilities_agree(measurement):
 
 
 def test_many_dependent_phases_agree():
-    """All pairs of qubits turn each other's phase, by weights and by inputs."""
+    """All pairs of qubits shift each other's phase, by weights and by inputs."""
     n = 5
     circuit = Circuit(n)
     x, w = circuit.inputs(n), circuit.weights(n * (n - 1) // 2)
@@ -412,17 +411,17 @@ def test_a_task_that_fails_is_reported():
 
     done = []
     with pytest.raises(ZeroDivisionError, match="task"):
-        crew.run_all([fail, *[lambda: done.append(1)] * 20], 3)
-    crew.run_all([lambda: done.append(2)] * 20, 3)
+        pool.run_all([fail, *[lambda: done.append(1)] * 20], 3)
+    pool.run_all([lambda: done.append(2)] * 20, 3)
     assert done.count(2) == 20
 
 
 def test_thread_count_follows_the_environment(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    assert crew.thread_count() == 1
-    assert crew.thread_count(3) == 3
+    assert pool.thread_count() == 1
+    assert pool.thread_count(3) == 3
     monkeypatch.setenv("OMP_NUM_THREADS", "nonsense")
-    assert crew.thread_count() >= 1
+    assert pool.thread_count() >= 1
 
 
 def test_thread_count_follows_the_frameworks(monkeypatch):
@@ -432,7 +431,7 @@ def test_thread_count_follows_the_frameworks(monkeypatch):
             return 1
 
     monkeypatch.setitem(sys.modules, "torch", Torch)
-    assert crew.thread_count() == 1
+    assert pool.thread_count() == 1
 
 
 # -- processes --------------------------------------------------------------------------------------------------------
@@ -499,7 +498,7 @@ def test_it_works_where_the_package_cannot_be_written_to(tmp_path, home):
     """With a cache in the user's folder, or none at all. A folder that is a file refuses root, too."""
     package = tmp_path / "qstore_core"
     shutil.copytree(ROOT / "qstore_core", package, ignore=shutil.ignore_patterns("__pycache__"))
-    (package / "engines" / "numba" / "__pycache__").write_text("in the way")
+    (package / "engines" / "numba" / "kernels" / "__pycache__").write_text("in the way")
     user = tmp_path / "user"
     if home:
         user.mkdir()
@@ -512,7 +511,7 @@ def test_it_works_where_the_package_cannot_be_written_to(tmp_path, home):
     assert bool(list(user.rglob("*.nbi"))) == home
 
 
-# -- the door ---------------------------------------------------------------------------------------------------------
+# -- options ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("threads", [0, -1, 1.5, True, "2"])
@@ -539,11 +538,11 @@ def test_importing_the_engine_does_not_import_numba():
 # -- the schedule -----------------------------------------------------------------------------------------------------
 
 
-def test_a_layer_of_gates_is_one_layer_of_turns_and_one_of_phases():
+def test_a_layer_of_gates_is_one_layer_of_rotations_and_one_of_phases():
     circuit, measurement = hardware_efficient(8, 2)
     layers = schedule(lower(circuit, measurement))
-    assert [type(layer) for layer in layers] == [Turns, Phases, Turns]
-    assert [len(layer.turns) for layer in layers if isinstance(layer, Turns)] == [8, 8]
+    assert [type(layer) for layer in layers] == [RotationLayer, PhaseLayer, RotationLayer]
+    assert [len(layer.rotations) for layer in layers if isinstance(layer, RotationLayer)] == [8, 8]
 
 
 def test_phases_of_the_zero_state_vanish():
@@ -551,4 +550,4 @@ def test_phases_of_the_zero_state_vanish():
     circuit.rz(circuit.inputs(1)[0], 0)
     circuit.rx(circuit.weights(1)[0], 1)
     kinds = [type(layer) for layer in schedule(lower(circuit, Expectation(("Z", "Y"))))]
-    assert kinds == [Turns, Phases]
+    assert kinds == [RotationLayer, PhaseLayer]

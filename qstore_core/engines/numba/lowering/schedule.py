@@ -1,8 +1,8 @@
-"""From a Plan to layers of real turns and phases: what the compiled kernels are good at.
+"""From a Plan to layers of real rotations and phases: what the compiled kernels are good at.
 
-Every SU(2) factor is written as Z, Y, Z turns of its pair. A Y turn is a real 2x2 matrix, so it costs half the
-arithmetic of a general one, and acts on the real and the imaginary plane apart from each other. Z turns commute with
-most neighbours: they are collected, and a whole layer of them costs one complex product per amplitude.
+Every SU(2) factor is written as Z, Y, Z rotations of its pair. A Y rotation is a real 2x2 matrix, so it costs half the
+arithmetic of a general one, and acts on the real and the imaginary plane apart from each other. Z rotations commute
+with most neighbours: they are collected, and a whole layer of them costs one complex product per amplitude.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ...circuit.angle import Angle, as_angle
-from ...circuit.plan import Diagonal, Factor, Plan, parity
+from ....circuit.angle import Angle, as_angle
+from ....circuit.plan import Diagonal, Factor, Plan, parity
 
-__all__ = ["Phases", "Turn", "Turns", "blocks_of", "duals", "independent_groups", "rank", "schedule"]
+__all__ = ["PhaseLayer", "RotationLayer", "YRotation", "blocks_of", "duals", "independent_groups", "rank", "schedule"]
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class YRotation:
     """`exp(-i angle/2 Y)` on the pairs `(p, p ^ v)`; the member with `parity(p & u) == 0` is |0⟩."""
 
     v: int
     u: int
     angle: Angle
 
-    def commutes(self, other: Turn) -> bool:
+    def commutes(self, other: YRotation) -> bool:
         """True where the two may change places."""
         return parity(self.v & other.u) == parity(self.u & other.v)
 
-    def independent(self, others: Sequence[Turn]) -> bool:
+    def independent(self, others: Sequence[YRotation]) -> bool:
         """True where it and `others` act on different qubits of some common relabelling."""
         if any(parity(self.v & t.u) or parity(self.u & t.v) for t in others):
             return False
@@ -40,20 +40,20 @@ class Turn:
 
 
 @dataclass(slots=True)
-class Turns:
-    """Turns in order of time."""
+class RotationLayer:
+    """Rotations in order of time."""
 
-    turns: list[Turn] = field(default_factory=list)
+    rotations: list[YRotation] = field(default_factory=list)
 
 
 @dataclass(slots=True)
-class Phases:
+class PhaseLayer:
     """`exp(-i/2 Σ angle (-1)^parity(p & mask))`."""
 
     terms: dict[int, Angle] = field(default_factory=dict)
 
 
-Layer = Turns | Phases
+Layer = RotationLayer | PhaseLayer
 
 
 def rank(vectors: Iterable[int]) -> int:
@@ -108,92 +108,92 @@ def schedule(plan: Plan) -> list[Layer]:
             if axis == "z":
                 _add_phase(layers, step.u, angle)
             else:
-                _add_turn(layers, Turn(step.v, step.u, angle))
+                _add_rotation(layers, YRotation(step.v, step.u, angle))
     if not plan.n_amplitudes:
         _drop_leading_phases(layers)
     _drop_trailing_phases(layers, [x for x, _, _ in plan.measurement.strings if x])
-    return [layer for layer in layers if (layer.turns if isinstance(layer, Turns) else layer.terms)]
+    return [layer for layer in layers if (layer.rotations if isinstance(layer, RotationLayer) else layer.terms)]
 
 
-def blocks_of(turns: Sequence[Turn], most: int) -> list[list[Turn]]:
-    """Group turns, at most `most` a block, so that those of a block act on different bits of one relabelled index."""
-    left, blocks = _mixed(turns), []
+def blocks_of(rotations: Sequence[YRotation], most: int) -> list[list[YRotation]]:
+    """Group rotations, at most `most` a block: those of a block act on different bits of one relabelled index."""
+    left, blocks = _mixed(rotations), []
     while left:
-        block: list[Turn] = [left[0]]
-        skipped: list[Turn] = []
-        for turn in left[1:]:
-            fits = len(block) < most and turn.independent(block) and all(turn.commutes(s) for s in skipped)
-            (block if fits else skipped).append(turn)
+        block: list[YRotation] = [left[0]]
+        skipped: list[YRotation] = []
+        for rotation in left[1:]:
+            fits = len(block) < most and rotation.independent(block) and all(rotation.commutes(s) for s in skipped)
+            (block if fits else skipped).append(rotation)
         blocks.append(block)
         left = skipped
     return blocks
 
 
-def _mixed(turns: Sequence[Turn]) -> list[Turn]:
-    """Turns that all commute, first and second half in turn.
+def _mixed(rotations: Sequence[YRotation]) -> list[YRotation]:
+    """Rotations that all commute, alternately from the first and the second half.
 
     Rows that are powers of two apart share a set of the nearest cache, which holds a dozen of them: a block of nothing
     but distant rows would throw out what it has just loaded.
     """
-    if not all(a.commutes(b) for i, a in enumerate(turns) for b in turns[:i]):
-        return list(turns)
-    half = (len(turns) + 1) // 2
-    mixed = [t for pair in zip(turns[:half], turns[half:], strict=False) for t in pair]
-    return mixed + list(turns[half - 1 : half]) if len(turns) % 2 else mixed
+    if not all(a.commutes(b) for i, a in enumerate(rotations) for b in rotations[:i]):
+        return list(rotations)
+    half = (len(rotations) + 1) // 2
+    mixed = [t for pair in zip(rotations[:half], rotations[half:], strict=False) for t in pair]
+    return mixed + list(rotations[half - 1 : half]) if len(rotations) % 2 else mixed
 
 
 def _add_phase(layers: list[Layer], mask: int, angle: Angle) -> None:
     for layer in reversed(layers):
-        if isinstance(layer, Phases):
+        if isinstance(layer, PhaseLayer):
             layer.terms[mask] = layer.terms.get(mask, Angle()) + angle
             return
-        if any(parity(mask & t.v) for t in layer.turns):
+        if any(parity(mask & t.v) for t in layer.rotations):
             break
-    layers.append(Phases({mask: angle}))
+    layers.append(PhaseLayer({mask: angle}))
 
 
-def _add_turn(layers: list[Layer], turn: Turn) -> None:
+def _add_rotation(layers: list[Layer], rotation: YRotation) -> None:
     for layer in reversed(layers):
-        if isinstance(layer, Turns):
-            for k in range(len(layer.turns) - 1, -1, -1):
-                old = layer.turns[k]
-                if (old.v, old.u) == (turn.v, turn.u):
-                    layer.turns[k] = Turn(old.v, old.u, old.angle + turn.angle)
+        if isinstance(layer, RotationLayer):
+            for k in range(len(layer.rotations) - 1, -1, -1):
+                old = layer.rotations[k]
+                if (old.v, old.u) == (rotation.v, rotation.u):
+                    layer.rotations[k] = YRotation(old.v, old.u, old.angle + rotation.angle)
                     return
-                if not old.commutes(turn):
+                if not old.commutes(rotation):
                     break
-            layer.turns.append(turn)
+            layer.rotations.append(rotation)
             return
-        if any(parity(mask & turn.v) for mask in layer.terms):
+        if any(parity(mask & rotation.v) for mask in layer.terms):
             break
-    layers.append(Turns([turn]))
+    layers.append(RotationLayer([rotation]))
 
 
 def _drop_leading_phases(layers: list[Layer]) -> None:
-    """|0…0⟩ sees them as a global phase; so does what no turn before has moved."""
-    before: list[Turn] = []
+    """|0…0⟩ sees them as a global phase; so does what no rotation before has moved."""
+    before: list[YRotation] = []
     for layer in layers:
-        if isinstance(layer, Turns):
-            before += layer.turns
+        if isinstance(layer, RotationLayer):
+            before += layer.rotations
         else:
             layer.terms = {m: a for m, a in layer.terms.items() if any(parity(m & t.v) for t in before)}
 
 
 def _drop_trailing_phases(layers: list[Layer], directions: Sequence[int]) -> None:
-    """Phases that commute with all that follows and with the measured operators cannot be seen."""
+    """PhaseLayer that commute with all that follows and with the measured operators cannot be seen."""
     after = list(directions)
     for layer in reversed(layers):
-        if isinstance(layer, Turns):
-            after += [t.v for t in layer.turns]
+        if isinstance(layer, RotationLayer):
+            after += [t.v for t in layer.rotations]
         else:
             layer.terms = {m: a for m, a in layer.terms.items() if any(parity(m & v) for v in after)}
 
 
-# -- SU(2) factors as Z and Y turns -----------------------------------------------------------------------------------
+# -- SU(2) factors as Z and Y rotations -------------------------------------------------------------------------------
 
 
 def _zyz(factors: Sequence[Factor]) -> Iterator[tuple[str, Angle]]:
-    """Factors as Z and Y turns in order of time; runs of constants become one Z Y Z."""
+    """Factors as Z and Y rotations in order of time; runs of constants become one Z Y Z."""
     constants: list[tuple[tuple[float, float, float], float]] = []
     for axis, angle in factors:
         if angle.is_constant:
@@ -216,9 +216,9 @@ def _zyz(factors: Sequence[Factor]) -> Iterator[tuple[str, Angle]]:
     yield from _constant_zyz(constants)
 
 
-def _constant_zyz(turns: Sequence[tuple[tuple[float, float, float], float]]) -> Iterator[tuple[str, Angle]]:
+def _constant_zyz(rotations: Sequence[tuple[tuple[float, float, float], float]]) -> Iterator[tuple[str, Angle]]:
     matrix = np.eye(2, dtype=complex)
-    for (nx, ny, nz), angle in turns:
+    for (nx, ny, nz), angle in rotations:
         c, s = math.cos(angle / 2), math.sin(angle / 2)
         matrix = np.array([[c - 1j * s * nz, -s * (ny + 1j * nx)], [s * (ny - 1j * nx), c + 1j * s * nz]]) @ matrix
     # RZ(a) RY(t) RZ(b) = [[e^{-i(a+b)/2} cos(t/2), …], [e^{i(a-b)/2} sin(t/2), …]]

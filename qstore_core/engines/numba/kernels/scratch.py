@@ -1,4 +1,4 @@
-"""What the kernel modules share: compiler settings, the fields of `tables.HEADER` by number, places in the scratch."""
+"""What the kernel modules share: compiler settings, offsets in the scratch array, and moving rows in and out of it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,17 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from .simd import get, get_item, lanes, put, transpose, vload, vsplat, vstore
-from .tables import HEADER, LOW_ROWS, WORK
+from ..records import LOW_ROWS, OFFSETS
+from ..simd import get, get_item, lanes, put, transpose, vload, vsplat, vstore
 
-__all__ = ["add_to", "clear", "inline", "jit", "load_rows", "place", "store_rows", "table_sizes"]
+__all__ = ["SHORT", "add_to", "clear", "inline", "jit", "list_sizes", "load_rows", "offset", "store_rows"]
+
+SHORT = 8
+"""Blocks of rows that are summed in the precision of the state before their sum joins a longer one.
+
+A running sum of m terms loses a bit for every factor of four in m: a million float32 terms one by one lose three
+digits of seven. So sums are short ones of short ones, and those of many are added up in double precision.
+"""
 
 # Inner kernels are called by kernels only: a Python entry for each would double the time to compile them. They are
 # cached on disk inside the entry (`kernels.entry`).
@@ -17,27 +24,22 @@ _SETTINGS = {"nogil": True, "error_model": "numpy", "no_cpython_wrapper": True, 
 jit = njit(**_SETTINGS)
 inline = njit(**_SETTINGS, forceinline=True)
 
-(ROWS, AMPLITUDES, INPUTS, WEIGHTS, OUTPUTS, ANGLES, SHARED, MONOMIALS, COEFFICIENTS, STEPS, N_STEPS, PRODUCT_ROWS,
- N_PRODUCT, PRODUCT_ANGLES, REAL_END, FOLDS, N_FOLDS, TOTAL, CLASSES, N_CLASSES, SHIFTS, N_SHIFTS, OUT_PTR, OUT_VALUES,
- OUT_COEFFICIENTS, VALUES, PLACES, PLANE, SPARE, PAIRED, N_PAIRED) = range(len(HEADER))  # fmt: skip
-COEF, D_ANGLE, SLOTS, D_SLOTS, VALUE, OUTPUT, BUFFER, NORM, TABLE, PHASES, LAMBDA = range(len(WORK))
-
 
 @intrinsic
-def place(typingctx, ints, name):
+def offset(typingctx, ints, name):
     """Where a part of the scratch array starts. An intrinsic, so that it is not compiled anew for every name."""
 
     def codegen(context, builder, signature, args):
         table, part = args
-        places = get_item(context, builder, signature.args[0], table, ir.Constant(ir.IntType(64), PLACES))
-        return get_item(context, builder, signature.args[0], table, builder.add(places, part))
+        offsets = get_item(context, builder, signature.args[0], table, ir.Constant(ir.IntType(64), OFFSETS))
+        return get_item(context, builder, signature.args[0], table, builder.add(offsets, part))
 
     return types.int64(ints, types.int64), codegen
 
 
 @inline
-def table_sizes(n):
-    """Lengths of the two tables that list `n` rows: row i is `low[i % len(low)] ^ high[i // len(low)]`."""
+def list_sizes(n):
+    """Lengths of the two lists of `n` rows: row i is `low[i % len(low)] ^ high[i // len(low)]`."""
     low = min(n, LOW_ROWS)
     return low, n // low
 

@@ -6,38 +6,39 @@ import math
 
 import numpy as np
 
-from .common import LAMBDA, NORM, ROWS, jit, place
-from .simd import get, lanes, put, vfma, vfnma, vload, vmax_abs, vsplat, vstore
+from ..records import LAMBDA, NORM, ROWS
+from ..simd import get, lanes, put, smallest_normal, vfma, vfnma, vload, vmax_abs, vnarrow, vsplat, vstore, vwide
+from .scratch import jit, offset
 
 __all__ = ["normalise", "pull_features"]
 
 _LOW, _HIGH = 1e-20, 1e30  # sums of squares between these lost nothing to underflow or overflow, also in float32
-_BLOCK = 256  # rows summed on their own first: a million float32 terms one by one would round too often
+_TOGETHER = 64  # rows summed in the precision of the state before their sum joins one in double precision
 
 
 @jit
 def _inner(a, at_a, b, at_b, rows):
     """Σ a b over rows."""
     size = lanes(a)
-    total = vsplat(a, 0.0)
-    for begin in range(0, rows, _BLOCK):
+    total = vwide(vsplat(a, 0.0))
+    for begin in range(0, rows, _TOGETHER):
         even, odd = vsplat(a, 0.0), vsplat(a, 0.0)
-        for r in range(begin, min(begin + _BLOCK, rows), 2):
+        for r in range(begin, min(begin + _TOGETHER, rows), 2):
             p, q = at_a + r * size, at_b + r * size
             even = vfma(vload(a, p), vload(b, q), even)
             odd = vfma(vload(a, p + size), vload(b, q + size), odd)
-        total = total + (even + odd)
-    return total
+        total = total + vwide(even + odd)
+    return vnarrow(a, total)
 
 
 @jit
 def normalise(psi, start, ints, work, count):
     """Scale `count` lanes to unit length; returns False where they had to be scaled by their largest magnitude first.
 
-    A lane of zeros becomes |0…0⟩, NaN and infinity become NaN. Left in the scratch: one over the length (0 for a lane
-    of zeros), and that scale.
+    A lane without a normal number (zeros, subnormals) becomes |0…0⟩, NaN and infinity become NaN. Left in the scratch:
+    one over the length (0 for such a lane), and that scale.
     """
-    size, rows, norm = lanes(work), get(ints, ROWS), place(ints, NORM)
+    size, rows, norm = lanes(work), get(ints, ROWS), offset(ints, NORM)
     vstore(work, norm, _inner(psi, start, psi, start, rows))
     vstore(work, norm + size, vsplat(work, 1.0))
     plain = True
@@ -50,7 +51,7 @@ def normalise(psi, start, ints, work, count):
             top = vmax_abs(top, vload(psi, start + r * size))
         vstore(work, norm + size, top)
         for i in range(size):
-            if get(work, norm + size + i) == 0.0:
+            if get(work, norm + size + i) < smallest_normal(work):  # their squares vanish, and with them the lane
                 put(work, norm + size + i, 1.0)
         top = vload(work, norm + size)
         for r in range(rows):
@@ -74,7 +75,7 @@ def pull_features(psi, start, ints, work, plain):
 
     dL/dx = (g - (g·y) y) / |x| with g = 2 λ, the gradient of the unit row y: 0 for a row of zeros.
     """
-    size, rows, norm, lam = lanes(work), get(ints, ROWS), place(ints, NORM), place(ints, LAMBDA)
+    size, rows, norm, lam = lanes(work), get(ints, ROWS), offset(ints, NORM), offset(ints, LAMBDA)
     inner = _inner(psi, start, work, lam, rows)
     factor, top = vload(work, norm) * vsplat(work, 2.0), vload(work, norm + size)
     for r in range(rows):

@@ -10,39 +10,27 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ...circuit.angle import Angle
-from ...circuit.plan import Plan
-from .schedule import Phases, Turn, Turns, blocks_of, duals, independent_groups, schedule
-
-__all__ = ["GRADIENT_ONLY", "HEADER", "LOW_ROWS", "PHASE", "TURN", "Program"]
-
-# fmt: off
-HEADER = (
-    "rows", "amplitudes", "inputs", "weights", "outputs", "angles", "shared", "monomials", "coefficients", "steps",
-    "n_steps", "product_rows", "n_product", "product_angles", "real_end", "folds", "n_folds", "total", "classes",
-    "n_classes", "shifts", "n_shifts", "out_ptr", "out_values", "out_coefficients", "values", "places", "plane",
-    "spare", "paired", "n_paired",
+from ....circuit.angle import Angle
+from ....circuit.plan import Plan
+from ..records import (
+    GRADIENT_ONLY,
+    HEADER,
+    LOW_ROWS,
+    MOST_MASKS,
+    MOST_PAIRED,
+    MOST_QUBITS,
+    PAIR_SIZE,
+    PHASE,
+    ROTATE,
+    SAMPLED_BITS,
+    SCRATCH,
 )
-WORK = (
-    "coef", "d_angle", "slots", "d_slots", "values", "outputs", "buffer", "norm", "table", "phases", "lambda",
-)
-# fmt: on
-TURN = 0
-GRADIENT_ONLY = 1  # turns that the start state has in it already
-PHASE = 2
-STEP_SIZE, SHIFT_SIZE, PAIRED_SIZE = 11, 7, 13
-_MOST_TURNS, _MOST_PAIRED = 4, 3
-"""Turns of one block that kernels know, and qubits whose X and Y are read together."""
-FOLD_MASKS = 32
-FOLD_SIZE = 2 + FOLD_MASKS
-LOW_ROWS = 64
-"""A block's rows are a space over GF(2) in ascending order, so row i is the XOR of row `i % 64` and row `i - i % 64`.
+from .schedule import PhaseLayer, RotationLayer, YRotation, blocks_of, duals, independent_groups, schedule
 
-Two tables of these take the place of one that would grow as 2**n with every block.
-"""
+__all__ = ["KEPT_PHASES", "Program"]
+
 KEPT_PHASES = 1 << 17
 """Elements up to which phase tables are built once a call; further ones are built where they are applied."""
-SAMPLED_BITS = 4  # per-sample phase tables of 2**4 entries stay in the nearest cache
 
 
 class Program:
@@ -62,7 +50,7 @@ class Program:
         self._ints: list[np.ndarray] = [np.zeros(len(HEADER), dtype=np.int32)]
         self._n_ints = len(HEADER)
         self._floats: list[float] = []
-        self._folds: dict[tuple[int, ...], tuple[int, int]] = {}
+        self._orders: dict[tuple[int, ...], tuple[int, int]] = {}
         self._p = np.arange(1 << plan.n_qubits, dtype=np.uint32)
         self._angles: list[Angle] = []
         self._head = dict.fromkeys(HEADER, 0)
@@ -79,7 +67,7 @@ class Program:
         self.state_size = 2 * len(self._p) * lanes
         self._ints[0][:] = [head[name] for name in HEADER]
         self.ints = np.concatenate(self._ints)
-        del self._ints, self._folds, self._number
+        del self._ints, self._orders, self._number
         self.floats = np.array([*self._floats, 0.0], dtype=dtype)
         self.n_shared = head["shared"]
 
@@ -100,12 +88,12 @@ class Program:
 
     # -- angles -------------------------------------------------------------------------------------------------
 
-    def _collect_angles(self, layers: Sequence[Turns | Phases]) -> None:
+    def _collect_angles(self, layers: Sequence[RotationLayer | PhaseLayer]) -> None:
         """Number the angles: shared ones first, then those that differ from sample to sample."""
         refs: list[tuple[int, object, Angle]] = []
         for number, layer in enumerate(layers):
-            if isinstance(layer, Turns):
-                refs += [(number, k, t.angle) for k, t in enumerate(layer.turns)]
+            if isinstance(layer, RotationLayer):
+                refs += [(number, k, t.angle) for k, t in enumerate(layer.rotations)]
             else:
                 refs += [(number, mask, angle) for mask, angle in layer.terms.items()]
         refs.sort(key=lambda ref: ref[2].uses_inputs)
@@ -132,83 +120,83 @@ class Program:
 
     # -- steps --------------------------------------------------------------------------------------------------
 
-    def _write_steps(self, layers: Sequence[Turns | Phases]) -> None:
+    def _write_steps(self, layers: Sequence[RotationLayer | PhaseLayer]) -> None:
         records: list[list[int]] = []
         real, n_tables = True, 0
-        spare = self._head["spare"] = max(1, KEPT_PHASES // (2 * len(self._p)))
+        kept_tables = self._head["kept_tables"] = max(1, KEPT_PHASES // (2 * len(self._p)))
         for number, layer in enumerate(layers):
-            if isinstance(layer, Turns):
-                numbered = [(t, self._number[number, k]) for k, t in enumerate(layer.turns)]
+            if isinstance(layer, RotationLayer):
+                numbered = [(t, self._number[number, k]) for k, t in enumerate(layer.rotations)]
                 if number == 0 and not self.plan.n_amplitudes:
                     product, numbered = _split_product(numbered)
                     self._write_product(product)
-                    records += self._turn_records(product, GRADIENT_ONLY, real)
-                records += self._turn_records(numbered, TURN, real)
+                    records += self._rotation_records(product, GRADIENT_ONLY, real)
+                records += self._rotation_records(numbered, ROTATE, real)
                 continue
             terms = {mask: self._number[number, mask] for mask in layer.terms}
             shared = any(i < self._head["shared"] for i in terms.values())
-            records.append(self._phase_record(terms, real, min(n_tables, spare) if shared else -1))
+            records.append(self._phase_record(terms, real, min(n_tables, kept_tables) if shared else -1))
             n_tables += shared
             real = False
         if not self.plan.n_amplitudes and not self._head["n_product"]:
             self._write_product([])
         self._head["steps"], self._head["n_steps"] = self._put([f for r in records for f in r]), len(records)
-        self._head["real_end"], self._n_tables = int(real), min(n_tables, spare + 1)
+        self._head["real_end"], self._n_tables = int(real), min(n_tables, kept_tables + 1)
 
-    def _write_product(self, product: Sequence[tuple[Turn, int]]) -> None:
-        """Turns of |0…0⟩ on different qubits make a product state: rows in the order in which they fill."""
+    def _write_product(self, product: Sequence[tuple[YRotation, int]]) -> None:
+        """RotationLayer of |0…0⟩ on different qubits make a product state: rows in the order in which they fill."""
         rows = [0]
-        for turn, _ in product:
-            rows += [row ^ turn.v for row in rows]
+        for rotation, _ in product:
+            rows += [row ^ rotation.v for row in rows]
         self._head["n_product"] = len(product)
         self._head["product_rows"] = self._put([row * self.lanes for row in rows])
         self._head["product_angles"] = self._put([i for _, i in product])
 
-    def _turn_records(self, numbered: Sequence[tuple[Turn, int]], kind: int, real: bool) -> list[list[int]]:
-        index = {id(turn): i for turn, i in numbered}
+    def _rotation_records(self, numbered: Sequence[tuple[YRotation, int]], kind: int, real: bool) -> list[list[int]]:
+        index = {id(rotation): i for rotation, i in numbered}
         records = []
-        for block in blocks_of([turn for turn, _ in numbered], self._block):
-            reps, moves = self._put_rows(block)
-            angles = [index[id(turn)] for turn in block]
+        for block in blocks_of([rotation for rotation, _ in numbered], self._block):
+            angles = [index[id(rotation)] for rotation in block]
             wanted = any(not self._angles[i].is_constant for i in angles)
             if kind == GRADIENT_ONLY and not wanted:
                 continue
-            angles += [0] * (_MOST_TURNS - len(angles))
-            records.append([kind, int(real), int(wanted), len(block), reps, len(self._p) >> len(block), moves, *angles])
+            angles += [0] * (MOST_QUBITS - len(angles))
+            records.append([kind, int(real), int(wanted), *self._put_block(block), *angles])
         return records
 
-    def _put_rows(self, block: Sequence[Turn]) -> tuple[int, int]:
-        """Rows that are |0⟩ to every turn of a block, as two short tables, and the moves to the other members."""
+    def _put_block(self, block: Sequence[YRotation]) -> tuple[int, int, int, int]:
+        """A block's record: its rows are those that are |0⟩ to every rotation, in two short lists."""
         zero_members = np.ones(len(self._p), dtype=bool)
-        for turn in block:
-            zero_members &= (np.bitwise_count(self._p & turn.u) & 1) == 0
+        for rotation in block:
+            zero_members &= (np.bitwise_count(self._p & rotation.u) & 1) == 0
         rows = self._p[zero_members].astype(np.int64) * self.lanes
-        reps = self._put(np.concatenate([rows[:LOW_ROWS], rows[::LOW_ROWS]]))
-        return reps, self._put([_combine(block, j) * self.lanes for j in range(1 << len(block))])
+        listed = self._put(np.concatenate([rows[:LOW_ROWS], rows[::LOW_ROWS]]))
+        moves = self._put([_combine(block, j) * self.lanes for j in range(1 << len(block))])
+        return len(block), listed, len(self._p) >> len(block), moves
 
     def _phase_record(self, terms: dict[int, int], real: bool, table: int) -> list[int]:
-        folds = self._put_folds(list(terms), len(self._p).bit_length() - 1, terms)
+        transforms = self._put_transforms(list(terms), len(self._p).bit_length() - 1, terms)
         sampled = [mask for mask, i in terms.items() if i >= self._head["shared"]]
-        applied = self._put_folds(sampled, SAMPLED_BITS, terms)
+        applied = self._put_transforms(sampled, SAMPLED_BITS, terms)
         wanted = any(not self._angles[i].is_constant for i in terms.values())
-        return [PHASE, int(real), int(wanted), table, folds[0], folds[1], applied[0], applied[1], 0, 0, 0]
+        return [PHASE, int(real), int(wanted), table, transforms[0], transforms[1], applied[0], applied[1], 0, 0, 0]
 
-    def _put_folds(self, masks: Sequence[int], size: int, numbers: dict[int, int]) -> tuple[int, int]:
-        """Records `bits, order, number of each mask` (`FOLD_SIZE` numbers); returns (start, count)."""
+    def _put_transforms(self, masks: Sequence[int], size: int, numbers: dict[int, int]) -> tuple[int, int]:
+        """Records `bits, order, number of each mask` (`TRANSFORM_SIZE` numbers); returns (start, count)."""
         records = []
         for group in independent_groups(masks, size):
             numbered = [numbers[mask] for mask in group]
-            records.append([len(group), self._order(tuple(group)), *numbered, *([0] * (FOLD_MASKS - len(group)))])
+            records.append([len(group), self._order(tuple(group)), *numbered, *([0] * (MOST_MASKS - len(group)))])
         return self._put([f for r in records for f in r]), len(records)
 
     def _order(self, masks: tuple[int, ...]) -> int:
         """Rows sorted by the parities of `masks`, first mask most significant."""
-        if masks not in self._folds:
+        if masks not in self._orders:
             bucket = np.zeros(len(self._p), dtype=np.int64)
             for mask in masks:
                 bucket = bucket << 1 | (np.bitwise_count(self._p & mask) & 1)
-            self._folds[masks] = self._put(np.argsort(bucket, kind="stable") * self.lanes), len(masks)
-        return self._folds[masks][0]
+            self._orders[masks] = self._put(np.argsort(bucket, kind="stable") * self.lanes), len(masks)
+        return self._orders[masks][0]
 
     # -- measurement --------------------------------------------------------------------------------------------
 
@@ -228,9 +216,10 @@ class Program:
             value_of[identity[0]] = head["total"] = n_values
             n_values += 1
         numbers = {mask: value_of[string] for mask, string in masks.items()}
-        head["folds"], head["n_folds"] = self._put_folds(list(masks), len(self._p).bit_length() - 1, numbers)
+        bits = len(self._p).bit_length() - 1
+        head["transforms"], head["n_transforms"] = self._put_transforms(list(masks), bits, numbers)
         if identity and not masks:
-            head["folds"], head["n_folds"] = self._put([0, self._order(()), *([0] * FOLD_MASKS)]), 1
+            head["transforms"], head["n_transforms"] = self._put([0, self._order(()), *([0] * MOST_MASKS)]), 1
         by_shift: dict[int, list[int]] = {}
         for number, (x, _, _) in enumerate(m.strings):
             if x:
@@ -238,25 +227,24 @@ class Program:
         for number in (k for numbers_of_x in by_shift.values() for k in numbers_of_x):
             value_of[number] = n_values
             n_values += 1
-        self._write_shifts({x: [(m.strings[k], value_of[k]) for k in ks] for x, ks in by_shift.items()})
+        self._write_strings({x: [(m.strings[k], value_of[k]) for k in ks] for x, ks in by_shift.items()})
         self._write_outputs([[(value_of[k], c) for k, c in output] for output in m.outputs], n_values)
 
-    def _write_shifts(self, by_shift: dict[int, list[tuple[tuple[int, int, int], int]]]) -> None:
+    def _write_strings(self, by_shift: dict[int, list[tuple[tuple[int, int, int], int]]]) -> None:
         """X and Y of single qubits in groups of two or three, other strings by their X part."""
         head = self._head
-        paired = []
-        for block in blocks_of(_directions(by_shift), _MOST_PAIRED):
+        pairs = []
+        for block in blocks_of(_directions(by_shift), MOST_PAIRED):
             if len(block) == 1:
                 continue
-            reps, moves = self._put_rows(block)
-            record = [len(block), reps, len(self._p) >> len(block), moves]
-            for turn in block:
-                strings = {n_y & 1: (n_y, value) for (_, _, n_y), value in by_shift.pop(turn.v)}
+            record = list(self._put_block(block))
+            for rotation in block:
+                strings = {n_y & 1: (n_y, value) for (_, _, n_y), value in by_shift.pop(rotation.v)}
                 n_y, y_value = strings.get(1, (1, -1))
                 # 2 i^n_y c with c = conj(ψ_q) ψ_p, as in _shift_record: odd n_y reads Im c.
                 record += [strings.get(0, (0, -1))[1], y_value, self._put_floats([-1.0 if n_y == 1 else 1.0])]
-            paired.append(record + [0] * (PAIRED_SIZE - len(record)))
-        head["paired"], head["n_paired"] = self._put([f for r in paired for f in r]), len(paired)
+            pairs.append(record + [0] * (PAIR_SIZE - len(record)))
+        head["pairs"], head["n_pairs"] = self._put([f for r in pairs for f in r]), len(pairs)
         records = [self._shift_record(x, strings) for x, strings in by_shift.items()]
         head["shifts"], head["n_shifts"] = self._put([f for r in records for f in r]), len(records)
 
@@ -296,17 +284,17 @@ class Program:
 
     # -- scratch ------------------------------------------------------------------------------------------------
 
-    def _count_operations(self, layers: Sequence[Turns | Phases]) -> int:
+    def _count_operations(self, layers: Sequence[RotationLayer | PhaseLayer]) -> int:
         per_row = 6 + 5 * len({x for x, _, _ in self.plan.measurement.strings if x})
         for layer in layers:
-            per_row += 4 * len(layer.turns) if isinstance(layer, Turns) else 4
+            per_row += 4 * len(layer.rotations) if isinstance(layer, RotationLayer) else 4
         return per_row * len(self._p)
 
     def _plan_work(self) -> int:
-        """Places in the scratch array; every place is a multiple of a cache line."""
+        """Offsets in the scratch array; each is a multiple of a cache line."""
         head, rows, lanes = self._head, len(self._p), self.lanes
         sizes = {
-            "coef": 2 * head["angles"] * lanes,
+            "cos_sin": 2 * head["angles"] * lanes,
             "d_angle": head["angles"] * lanes,
             "slots": self.plan.n_inputs * lanes,
             "d_slots": self.plan.n_inputs * lanes,
@@ -318,49 +306,49 @@ class Program:
             "phases": 2 * rows * self._n_tables,
             "lambda": 2 * rows * lanes,
         }
-        total, places = 0, []
-        for name in WORK:
-            places.append(total)
+        total, offsets = 0, []
+        for name in SCRATCH:
+            offsets.append(total)
             total += -(-sizes[name] // 16) * 16
-        head["places"] = self._put(places)
+        head["offsets"] = self._put(offsets)
         return total
 
 
 def _block_size(width: int) -> int:
-    """Turns applied in one pass over memory: their 2**k rows stay in registers.
+    """Rotations applied in one pass over memory: their 2**k rows stay in registers.
 
     Args:
         width: Bytes of a vector. Machines with vectors of 64 have 32 registers of them, others 16.
     """
-    return _MOST_TURNS if width == 64 else 3
+    return MOST_QUBITS if width == 64 else 3
 
 
-def _combine(block: Sequence[Turn], member: int) -> int:
+def _combine(block: Sequence[YRotation], member: int) -> int:
     row = 0
-    for k, turn in enumerate(block):
+    for k, rotation in enumerate(block):
         if member >> k & 1:
-            row ^= turn.v
+            row ^= rotation.v
     return row
 
 
-def _directions(by_shift: dict[int, list[tuple[tuple[int, int, int], int]]]) -> list[Turn]:
-    """X parts whose strings are X and Y of one qubit of some relabelling, as (angleless) turns of that qubit."""
+def _directions(by_shift: dict[int, list[tuple[tuple[int, int, int], int]]]) -> list[YRotation]:
+    """X parts whose strings are X and Y of one qubit of some relabelling, as (angleless) rotations of that qubit."""
     plain: dict[int, int] = {}
     for x, strings in by_shift.items():
         odd = {z for (_, z, n_y), _ in strings if n_y & 1}
         if len(odd) <= 1 and not any(z for (_, z, n_y), _ in strings if not n_y & 1):
             plain[x] = odd.pop() if odd else 0
     free = duals(list(plain))
-    return [Turn(x, z or u, Angle()) for (x, z), u in zip(plain.items(), free, strict=True) if z or u]
+    return [YRotation(x, z or u, Angle()) for (x, z), u in zip(plain.items(), free, strict=True) if z or u]
 
 
 def _split_product(
-    numbered: Sequence[tuple[Turn, int]],
-) -> tuple[list[tuple[Turn, int]], list[tuple[Turn, int]]]:
-    """First turns of |0…0⟩ that act on different qubits, and the rest."""
-    product: list[tuple[Turn, int]] = []
-    rest: list[tuple[Turn, int]] = []
-    for turn, i in numbered:
-        first = all(turn.commutes(t) for t, _ in rest) and turn.independent([t for t, _ in product])
-        (product if first else rest).append((turn, i))
+    numbered: Sequence[tuple[YRotation, int]],
+) -> tuple[list[tuple[YRotation, int]], list[tuple[YRotation, int]]]:
+    """First rotations of |0…0⟩ that act on different qubits, and the rest."""
+    product: list[tuple[YRotation, int]] = []
+    rest: list[tuple[YRotation, int]] = []
+    for rotation, i in numbered:
+        first = all(rotation.commutes(t) for t, _ in rest) and rotation.independent([t for t, _ in product])
+        (product if first else rest).append((rotation, i))
     return product, rest

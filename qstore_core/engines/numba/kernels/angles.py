@@ -5,23 +5,12 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numba import types
+from numba.extending import intrinsic
 
-from .common import (
-    ANGLES,
-    COEF,
-    COEFFICIENTS,
-    D_ANGLE,
-    D_SLOTS,
-    MONOMIALS,
-    SHARED,
-    SLOTS,
-    WEIGHTS,
-    add_to,
-    inline,
-    jit,
-    place,
-)
-from .simd import get, lanes, put, vfloor, vfma, vfnma, vload, vround, vsplat, vstore, vsum
+from ..records import ANGLES, COEFFICIENTS, COS_SIN, D_ANGLE, D_SLOTS, MONOMIALS, SHARED, SLOTS, WEIGHTS
+from ..simd import get, lanes, put, vfloor, vfma, vfnma, vlike, vload, vnarrow, vround, vsplat, vstore, vsum, vwide
+from .scratch import add_to, inline, jit, offset
 
 __all__ = ["pull_sampled", "pull_shared", "sampled_angles", "shared_angles"]
 
@@ -29,7 +18,7 @@ __all__ = ["pull_sampled", "pull_shared", "sampled_angles", "shared_angles"]
 @jit
 def shared_angles(ints, floats, theta, work):
     """Cos and sin of half of every angle that the batch shares, in all lanes."""
-    size, coef = lanes(work), place(ints, COEF)
+    size, cos_sin = lanes(work), offset(ints, COS_SIN)
     spans, coefficients = get(ints, MONOMIALS), get(ints, COEFFICIENTS)
     for a in range(get(ints, SHARED)):
         total = 0.0
@@ -38,8 +27,8 @@ def shared_angles(ints, floats, theta, work):
             for f in range(get(ints, m), get(ints, m + 1)):
                 term *= np.float64(get(theta, get(ints, f)))
             total += term
-        vstore(work, coef + 2 * a * size, vsplat(work, math.cos(0.5 * total)))
-        vstore(work, coef + (2 * a + 1) * size, vsplat(work, math.sin(0.5 * total)))
+        vstore(work, cos_sin + 2 * a * size, vsplat(work, math.cos(0.5 * total)))
+        vstore(work, cos_sin + (2 * a + 1) * size, vsplat(work, math.sin(0.5 * total)))
 
 
 @inline
@@ -47,13 +36,13 @@ def _slot(ints, work, theta, slot):
     weights = get(ints, WEIGHTS)
     if slot < weights:
         return vsplat(work, get(theta, slot))
-    return vload(work, place(ints, SLOTS) + (slot - weights) * lanes(work))
+    return vload(work, offset(ints, SLOTS) + (slot - weights) * lanes(work))
 
 
 @jit
 def sampled_angles(ints, floats, theta, work):
     """The same for angles that differ from sample to sample; `slots` holds the inputs of the chunk."""
-    size, coef = lanes(work), place(ints, COEF)
+    size, cos_sin = lanes(work), offset(ints, COS_SIN)
     spans, coefficients = get(ints, MONOMIALS), get(ints, COEFFICIENTS)
     for a in range(get(ints, SHARED), get(ints, ANGLES)):
         total = vsplat(work, 0.0)
@@ -62,11 +51,11 @@ def sampled_angles(ints, floats, theta, work):
             for f in range(get(ints, m), get(ints, m + 1)):
                 term = term * _slot(ints, work, theta, get(ints, f))
             total = total + term
-        _half_turn(work, coef + 2 * a * size, total)
+        _cos_sin(work, cos_sin + 2 * a * size, total)
 
 
 @jit
-def _half_turn(work, at, angle):
+def _cos_sin(work, at, angle):
     """Store cos(angle/2) and sin(angle/2)."""
     size = lanes(work)
     half = angle * vsplat(work, 0.5)
@@ -81,29 +70,43 @@ def _half_turn(work, at, angle):
             put(work, at + i, math.cos(x))
             put(work, at + size + i, math.sin(x))
         return
-    # half = k π + r with |r| <= π/2; π in three parts, so that r is exact to the last bit.
-    k = vround(half * vsplat(work, 1.0 / math.pi))
-    r = vfnma(k, vsplat(work, _PI_1), half)
-    r = vfnma(k, vsplat(work, _PI_2), r)
-    r = vfnma(k, vsplat(work, _PI_3), r)
-    odd = vfnma(vsplat(work, 2.0), vfloor(k * vsplat(work, 0.5)), k)
-    sign = vfnma(vsplat(work, 2.0), odd, vsplat(work, 1.0))
+    # half = k π + r with |r| <= π/2; π in three parts, so that r is exact to the last bit. In double precision: what
+    # cos² + sin² lacks to 1 would show in every amplitude, and so once per qubit in every output.
+    wide = vwide(half)
+    k = vround(wide * vlike(wide, 1.0 / math.pi))
+    r = vfnma(k, vlike(wide, _PI_1), wide)
+    r = vfnma(k, vlike(wide, _PI_2), r)
+    r = vfnma(k, vlike(wide, _PI_3), r)
+    odd = vfnma(vlike(wide, 2.0), vfloor(k * vlike(wide, 0.5)), k)
+    sign = vfnma(vlike(wide, 2.0), odd, vlike(wide, 1.0))
     x = r * r
-    sin, cos = vsplat(work, _SIN[0]), vsplat(work, _COS[0])
-    for j in range(1, len(_SIN)):
-        sin = vfma(sin, x, vsplat(work, _SIN[j]))
-        cos = vfma(cos, x, vsplat(work, _COS[j]))
-    cos = vfma(cos, x, vsplat(work, 1.0))
-    vstore(work, at, cos * sign)
-    vstore(work, at + size, sin * r * sign)
+    first = len(_SIN) - taylor_terms(work)
+    sin, cos = vlike(wide, _SIN[first]), vlike(wide, _COS[first])
+    for j in range(first + 1, len(_SIN)):
+        sin = vfma(sin, x, vlike(wide, _SIN[j]))
+        cos = vfma(cos, x, vlike(wide, _COS[j]))
+    cos = vfma(cos, x, vlike(wide, 1.0))
+    vstore(work, at, vnarrow(work, cos * sign))
+    vstore(work, at + size, vnarrow(work, sin * r * sign))
 
 
 _PI_1 = float(np.float32(math.pi))
 _PI_2 = float(np.float32(math.pi - _PI_1))
 _PI_3 = math.pi - _PI_1 - _PI_2 + 1.2246467991473532e-16  # what math.pi leaves out
-# Taylor coefficients, highest first: with |r| <= π/2 the next term is below 1e-17.
+# Taylor coefficients, highest first: with |r| <= π/2 the next term is below 1e-17, and that after seven below 1e-9.
 _SIN = tuple((-1) ** k / math.factorial(2 * k + 1) for k in range(11, -1, -1))
 _COS = tuple((-1) ** k / math.factorial(2 * k) for k in range(12, 0, -1))
+
+
+@intrinsic
+def taylor_terms(typingctx, array):
+    """How many terms of cos and sin the precision of an array needs."""
+    count = 7 if array.dtype == types.float32 else 12
+
+    def codegen(context, builder, sig, args):
+        return context.get_constant(types.int64, count)
+
+    return types.int64(array), codegen
 
 
 @jit
@@ -126,7 +129,7 @@ def pull_shared(ints, floats, theta, sums, at):
 def pull_sampled(ints, floats, theta, work, d_theta, at):
     """From gradients of per-sample angles to those of weights and of the inputs of the chunk."""
     size, weights = lanes(work), get(ints, WEIGHTS)
-    d_angle, d_slots = place(ints, D_ANGLE), place(ints, D_SLOTS)
+    d_angle, d_slots = offset(ints, D_ANGLE), offset(ints, D_SLOTS)
     spans, coefficients = get(ints, MONOMIALS), get(ints, COEFFICIENTS)
     for a in range(get(ints, SHARED), get(ints, ANGLES)):
         for m in range(get(ints, spans + a), get(ints, spans + a + 1)):

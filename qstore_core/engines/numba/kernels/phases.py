@@ -2,30 +2,52 @@
 
 from __future__ import annotations
 
-from .common import COEF, N_STEPS, PHASES, PLANE, ROWS, SHARED, SPARE, STEPS, TABLE, clear, jit, place
-from .simd import get, lanes, put, vfma, vfnma, vload, vsplat, vstore
-from .tables import FOLD_SIZE, PHASE, STEP_SIZE
+from ..records import (
+    COS_SIN,
+    KEPT_TABLES,
+    N_STEPS,
+    PHASE,
+    PHASES,
+    PLANE,
+    ROWS,
+    SHARED,
+    STEP_KIND,
+    STEP_N_SAMPLED,
+    STEP_N_TRANSFORMS,
+    STEP_SAMPLED,
+    STEP_SIZE,
+    STEP_TABLE,
+    STEP_TRANSFORMS,
+    STEPS,
+    TABLE,
+    TRANSFORM_BITS,
+    TRANSFORM_NUMBERS,
+    TRANSFORM_ORDER,
+    TRANSFORM_SIZE,
+)
+from ..simd import get, lanes, put, vfma, vfnma, vload, vsplat, vstore
+from .scratch import clear, jit, offset
 
 __all__ = ["apply_phases", "phase_table", "phase_tables"]
 
 
 @jit
 def phase_table(ints, step, work):
-    """Phases of all amplitudes in one step, from the shared angles, at the step's place."""
-    size, rows, coef, n_shared = lanes(work), get(ints, ROWS), place(ints, COEF), get(ints, SHARED)
-    re, shift = place(ints, TABLE), rows
-    out = place(ints, PHASES) + 2 * rows * get(ints, step + 3)
-    for g in range(get(ints, step + 5)):
-        fold = get(ints, step + 4) + g * FOLD_SIZE
-        bits, order = get(ints, fold), get(ints, fold + 1)
+    """Phases of all amplitudes in one step, from the shared angles, where the step keeps it."""
+    size, rows, cos_sin, n_shared = lanes(work), get(ints, ROWS), offset(ints, COS_SIN), get(ints, SHARED)
+    re, shift = offset(ints, TABLE), rows
+    out = offset(ints, PHASES) + 2 * rows * get(ints, step + STEP_TABLE)
+    for g in range(get(ints, step + STEP_N_TRANSFORMS)):
+        transform = get(ints, step + STEP_TRANSFORMS) + g * TRANSFORM_SIZE
+        bits, order = get(ints, transform + TRANSFORM_BITS), get(ints, transform + TRANSFORM_ORDER)
         put(work, re, 1.0)
         put(work, re + shift, 0.0)
         # First mask is the most significant bit of a bucket, so the table doubles from the last mask on.
         for k in range(bits):
-            angle = get(ints, fold + 2 + bits - 1 - k)
+            angle = get(ints, transform + TRANSFORM_NUMBERS + bits - 1 - k)
             c, t = 1.0, 0.0
             if angle < n_shared:
-                c, t = get(work, coef + 2 * angle * size), get(work, coef + (2 * angle + 1) * size)
+                c, t = get(work, cos_sin + 2 * angle * size), get(work, cos_sin + (2 * angle + 1) * size)
             half = 1 << k
             for j in range(half):
                 x, y = get(work, re + j), get(work, re + shift + j)
@@ -49,10 +71,10 @@ def phase_table(ints, step, work):
 
 @jit
 def phase_tables(ints, work):
-    """The tables of all steps that have one of their own; the others share the spare place, in turn."""
+    """The tables of all steps that have one of their own; the others share one place, one after the other."""
     for s in range(get(ints, N_STEPS)):
         step = get(ints, STEPS) + s * STEP_SIZE
-        if get(ints, step) == PHASE and 0 <= get(ints, step + 3) < get(ints, SPARE):
+        if get(ints, step + STEP_KIND) == PHASE and 0 <= get(ints, step + STEP_TABLE) < get(ints, KEPT_TABLES):
             phase_table(ints, step, work)
 
 
@@ -63,7 +85,7 @@ def _shared_phases(x, start, ints, table, work, real, back):
     `real`: the state is real before, or, with `back`, was before the phases that are taken off.
     """
     size, rows, plane = lanes(work), get(ints, ROWS), get(ints, PLANE)
-    re = place(ints, PHASES) + 2 * rows * table
+    re = offset(ints, PHASES) + 2 * rows * table
     im = re + rows
     sign = vsplat(work, -1.0 if back else 1.0)
     for r in range(rows):
@@ -82,17 +104,17 @@ def _shared_phases(x, start, ints, table, work, real, back):
 
 
 @jit
-def _sampled_phases(x, start, ints, fold, work, back):
+def _sampled_phases(x, start, ints, transform, work, back):
     """Multiply by the per-sample phases of up to four masks, or by their conjugates."""
-    size, rows, plane, coef = lanes(work), get(ints, ROWS), get(ints, PLANE), place(ints, COEF)
-    bits, order = get(ints, fold), get(ints, fold + 1)
-    re = place(ints, TABLE)
+    size, rows, plane, cos_sin = lanes(work), get(ints, ROWS), get(ints, PLANE), offset(ints, COS_SIN)
+    bits, order = get(ints, transform + TRANSFORM_BITS), get(ints, transform + TRANSFORM_ORDER)
+    re = offset(ints, TABLE)
     im = re + (size << bits)
     sign = vsplat(work, -1.0 if back else 1.0)
     vstore(work, re, vsplat(work, 1.0))
     vstore(work, im, vsplat(work, 0.0))
     for k in range(bits):
-        at = coef + 2 * size * get(ints, fold + 2 + bits - 1 - k)
+        at = cos_sin + 2 * size * get(ints, transform + TRANSFORM_NUMBERS + bits - 1 - k)
         c, t = vload(work, at), vload(work, at + size) * sign
         half = 1 << k
         for j in range(half):
@@ -114,12 +136,16 @@ def _sampled_phases(x, start, ints, fold, work, back):
 @jit
 def apply_phases(x, start, ints, step, work, real, back):
     """One step of phases: the shared table, then the per-sample groups."""
-    table, folds, count = get(ints, step + 3), get(ints, step + 6), get(ints, step + 7)
+    table, transforms, count = (
+        get(ints, step + STEP_TABLE),
+        get(ints, step + STEP_SAMPLED),
+        get(ints, step + STEP_N_SAMPLED),
+    )
     if table >= 0 and (not back or count == 0):
         _shared_phases(x, start, ints, table, work, real, back)
     elif real and not back:
         clear(x, start + get(ints, PLANE), get(ints, ROWS))
     for g in range(count):
-        _sampled_phases(x, start, ints, folds + g * FOLD_SIZE, work, back)
+        _sampled_phases(x, start, ints, transforms + g * TRANSFORM_SIZE, work, back)
     if back and table >= 0 and count:
         _shared_phases(x, start, ints, table, work, real, back)

@@ -1,11 +1,11 @@
-"""The compiled entry: runs a `tables.Program` forward and in reverse on chunks of samples.
+"""The compiled entry: runs a `lowering.Program` forward and in reverse on chunks of samples.
 
 State of a chunk: the real plane, then the imaginary plane; in a plane, one row of `lanes` samples per amplitude. So
 every gate is straight vector arithmetic, whatever its qubit, and both planes of 8 qubits fit the nearest cache.
 The state is real until the first phases are applied, and its imaginary plane is not touched until then.
 
-Reverse sweep: with λ = O ψ, a Y turn by a has dL/da = Σ_pairs λ1 ψ0 - λ0 ψ1, and a phase of sign s has
-dL/da = Σ s Im(conj(λ) ψ). Turns of one block commute, so all their sums are read in one pass.
+Reverse sweep: with λ = O ψ, a Y rotation by a has dL/da = Σ_pairs λ1 ψ0 - λ0 ψ1, and a phase of sign s has
+dL/da = Σ s Im(conj(λ) ψ). Rotations of one block commute, so all their sums are read in one pass.
 
 Source:
     Jones & Gacon, arXiv:2009.02823.
@@ -23,44 +23,51 @@ from typing import Any
 import numpy as np
 from numba import njit, types
 
-from .angles import pull_sampled, pull_shared, sampled_angles, shared_angles
-from .common import (
+from ..records import (
     AMPLITUDES,
     ANGLES,
-    COEF,
+    BACKWARD,
+    COS_SIN,
     D_ANGLE,
     D_SLOTS,
+    FINISH,
+    FORWARD,
+    GRADIENT_ONLY,
     INPUTS,
+    KEPT,
+    KEPT_TABLES,
     LAMBDA,
     N_PRODUCT,
     N_STEPS,
+    PHASE,
     PLANE,
     PRODUCT_ANGLES,
     PRODUCT_ROWS,
+    READY,
     ROWS,
     SHARED,
     SLOTS,
-    SPARE,
+    STEP_KIND,
+    STEP_N_TRANSFORMS,
+    STEP_REAL,
+    STEP_SIZE,
+    STEP_TABLE,
+    STEP_TRANSFORMS,
+    STEP_WANTED,
     STEPS,
+    TRANSFORM_SIZE,
     WEIGHTS,
-    clear,
-    jit,
-    load_rows,
-    place,
-    store_rows,
 )
+from ..simd import get, lanes, put, vfma, vload, vsplat, vstore, vsum
+from .angles import pull_sampled, pull_shared, sampled_angles, shared_angles
 from .encode import normalise, pull_features
 from .measure import measure, start_lambda
 from .phases import apply_phases, phase_table, phase_tables
-from .simd import get, lanes, put, vfma, vload, vsplat, vstore, vsum
-from .sums import fold_sums
-from .tables import FOLD_SIZE, GRADIENT_ONLY, PHASE, STEP_SIZE
-from .turns import apply_turns, turn_gradients
+from .rotations import apply_rotations, rotation_gradients
+from .scratch import clear, jit, load_rows, offset, store_rows
+from .walsh_hadamard import parity_sums
 
 __all__ = ["entry"]
-
-FORWARD, KEPT, BACKWARD, FINISH, READY = 1, 2, 4, 8, 16
-"""What a call is to do; flags."""
 
 _lock = threading.Lock()
 
@@ -99,21 +106,21 @@ def _entry(dtype: str, single: bool) -> Callable[..., bool]:
 def _digest() -> int:
     """A number that changes with the source of any kernel: numba's cache looks at the entry's file alone."""
     sha = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    for path in sorted(Path(__file__).parents[1].rglob("*.py")):
         sha.update(path.read_bytes())
     return int.from_bytes(sha.digest()[:7], "big")
 
 
 @jit
 def _product_state(ints, work, state, start):
-    """|0…0⟩ after one turn on each of some qubits."""
-    size, coef = lanes(work), place(ints, COEF)
+    """|0…0⟩ after one rotation of each of some qubits."""
+    size, cos_sin = lanes(work), offset(ints, COS_SIN)
     rows, n = get(ints, PRODUCT_ROWS), get(ints, N_PRODUCT)
     if 1 << n < get(ints, ROWS):
         clear(state, start, get(ints, ROWS))
     vstore(state, start, vsplat(work, 1.0))
     for k in range(n):
-        at = coef + 2 * size * get(ints, get(ints, PRODUCT_ANGLES) + k)
+        at = cos_sin + 2 * size * get(ints, get(ints, PRODUCT_ANGLES) + k)
         c, s = vload(work, at), vload(work, at + size)
         half = 1 << k
         for j in range(half):
@@ -172,15 +179,15 @@ def _python_entry(digest: int) -> Callable[..., Any]:
         width = given + n_inputs
         n_angles, n_weights = get(ints, ANGLES), get(ints, WEIGHTS)
         steps, n_steps = get(ints, STEPS), get(ints, N_STEPS)
-        d_angle, d_slots, lam = place(ints, D_ANGLE), place(ints, D_SLOTS), place(ints, LAMBDA)
+        d_angle, d_slots, lam = offset(ints, D_ANGLE), offset(ints, D_SLOTS), offset(ints, LAMBDA)
         row = n_shared + n_weights
         plane, zero, minus, nothing = get(ints, PLANE), np.int64(0), vsplat(work, -1.0), vsplat(work, 0.0)
-        spoiled, spoiled_theta = nothing, 0.0  # x * 0 is NaN where x is not finite
+        non_finite, non_finite_theta = nothing, 0.0  # x * 0 is NaN where x is not finite
         if todo == digest:
             return True
         if begin < end:
             for j in range(n_weights):
-                spoiled_theta += np.float64(get(theta, j)) * 0.0
+                non_finite_theta += np.float64(get(theta, j)) * 0.0
             if not todo & READY:
                 shared_angles(ints, floats, theta, work)
                 phase_tables(ints, work)
@@ -188,9 +195,9 @@ def _python_entry(digest: int) -> Callable[..., Any]:
             first, start = chunk * size, chunk * stride
             count = min(size, batch - first)
             if n_inputs:
-                load_rows(inputs, given, width, n_inputs, first, count, work, place(ints, SLOTS))
+                load_rows(inputs, given, width, n_inputs, first, count, work, offset(ints, SLOTS))
                 for j in range(n_inputs):
-                    spoiled = vfma(vload(work, place(ints, SLOTS) + j * size), nothing, spoiled)
+                    non_finite = vfma(vload(work, offset(ints, SLOTS) + j * size), nothing, non_finite)
                 sampled_angles(ints, floats, theta, work)
             if not todo & KEPT:
                 if amplitudes:
@@ -201,29 +208,28 @@ def _python_entry(digest: int) -> Callable[..., Any]:
                 clear(work, d_angle, n_angles)
                 clear(work, d_slots, n_inputs)
             # Forward over the steps, then in reverse: one loop, so that the kernels are compiled into it once.
-            for turn in range(n_steps if todo & KEPT else 0, (2 * n_steps if todo & BACKWARD else n_steps) + 1):
-                if turn == n_steps:
+            for passed in range(n_steps if todo & KEPT else 0, (2 * n_steps if todo & BACKWARD else n_steps) + 1):
+                if passed == n_steps:
                     if todo & FORWARD:
-                        spoiled = spoiled + measure(states, start, ints, floats, work, outputs, first, count)
+                        non_finite = non_finite + measure(states, start, ints, floats, work, outputs, first, count)
                     if todo & BACKWARD:
                         start_lambda(states, start, ints, floats, work, cotangents, first, count)
                     continue
-                back = np.int64(turn > n_steps)
-                s = 2 * n_steps - turn if back else turn
+                back = np.int64(passed > n_steps)
+                s = 2 * n_steps - passed if back else passed
                 step = steps + s * STEP_SIZE
-                kind, real, wanted = get(ints, step), get(ints, step + 1), get(ints, step + 2)
-                if back and wanted:
+                kind, real = get(ints, step + STEP_KIND), get(ints, step + STEP_REAL)
+                if back and get(ints, step + STEP_WANTED):
                     if kind == PHASE:
-                        for g in range(get(ints, step + 5)):
-                            fold = get(ints, step + 4) + g * FOLD_SIZE
-                            fold_sums(
-                                work, lam, lam + plane, states, start + plane, start, minus, ints, fold, work, d_angle
-                            )
+                        re, im = start, start + plane
+                        for g in range(get(ints, step + STEP_N_TRANSFORMS)):
+                            at = get(ints, step + STEP_TRANSFORMS) + g * TRANSFORM_SIZE
+                            parity_sums(work, lam, lam + plane, states, im, re, minus, ints, at, work, d_angle)
                     else:
-                        turn_gradients(states, start, ints, step, work, real)
+                        rotation_gradients(states, start, ints, step, work, real)
                 if kind == GRADIENT_ONLY:
                     continue
-                if kind == PHASE and get(ints, step + 3) == get(ints, SPARE):
+                if kind == PHASE and get(ints, step + STEP_TABLE) == get(ints, KEPT_TABLES):
                     phase_table(ints, step, work)
                 for which in range(1 + back):
                     if back and not (s or (which and amplitudes)):
@@ -234,7 +240,7 @@ def _python_entry(digest: int) -> Callable[..., Any]:
                     if kind == PHASE:
                         apply_phases(x, at, ints, step, work, real, back)
                     else:
-                        apply_turns(x, at, ints, step, work, real, back)
+                        apply_rotations(x, at, ints, step, work, real, back)
             if todo & BACKWARD:
                 for a in range(n_shared):
                     put(partial, chunk * row + a, np.float64(vsum(vload(work, d_angle + a * size))))
@@ -255,6 +261,6 @@ def _python_entry(digest: int) -> Callable[..., Any]:
                     store_rows(work, lam, d_inputs, zero, width, given, first, count)
         if todo & FINISH:
             _finish(ints, floats, theta, partial, n_chunks, d_theta)
-        return np.float64(vsum(spoiled)) + spoiled_theta == 0.0
+        return np.float64(vsum(non_finite)) + non_finite_theta == 0.0
 
     return run

@@ -1,0 +1,1 @@
+"""What is compiled: `entry` interprets a lowered program; the other modules hold its parts."""
