@@ -24,6 +24,9 @@ FINITE_DIFFERENCE = 1e-6
 # float32: eps is 1.2e-7, and a sum of 2**n probabilities after some dozen gates loses two or three bits.
 FLOAT32_SUM = 2e-6
 
+# Density matrices of other libraries, whose channels are normalised to 1e-8 only.
+NOISY = 1e-6
+
 # Standard deviations that a sampled mean may be away from what it is the mean of: one failure in a million.
 SIGMAS = 5.0
 

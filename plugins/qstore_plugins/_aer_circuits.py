@@ -3,6 +3,10 @@
 A circuit is built and transpiled once. A batch is then a table of parameter values, sent in one submission: one PUB
 per measured basis, or one Aer run. Amplitudes come in as the angles of a fixed preparation (see `_lowering`), so
 that this works on hardware too.
+
+Under a noise model a circuit runs as it is written: one instruction per gate, with the gate's own name as its label,
+and nothing is transpiled. What is no gate of the circuit (the preparation of amplitudes, changes of the measured basis)
+has labels that no model names.
 """
 
 from __future__ import annotations
@@ -13,23 +17,38 @@ from typing import Any
 import numpy as np
 from qiskit import ClassicalRegister, QuantumCircuit, transpile
 from qiskit.circuit import Parameter, ParameterExpression
+from qiskit.circuit.library import CXGate, HGate, RYGate, SdgGate, UGate, UnitaryGate
 from qiskit.quantum_info import Pauli, SparsePauliOp
 
 from qstore_core import BackendError, Circuit, RunReport
 from qstore_core.circuit.gates import GATES, Cnot
 from qstore_core.circuit.measurement import Measurement, Probabilities
 
+from ._aer_noise import Noise
 from ._aer_register import add_turn
 from ._lowering import amplitude_angles, amplitude_gates, gate_angles
 from ._readout import Readout, Samples
 
-__all__ = ["AerExact", "AerSampled", "Estimated", "Sampled"]
+__all__ = ["AerExact", "AerSampled", "Estimated", "Sampled", "instruction_names", "kept_names"]
 
 # Not here: cp, crx, cry, crz. Aer 0.18 takes them with a parameter and leaves the parameter unbound, in silence.
 _SAME = ("id", "x", "y", "z", "h", "s", "sdg", "t", "tdg", "sx", "rx", "ry", "rz", "p", "cy", "cz", "ch", "swap",
          "iswap", "rxx", "ryy", "rzz", "ccx", "ccz", "cswap")  # fmt: skip
 _AER_BINDS = {"rx", "ry", "rz", "p", "u", "u1", "u2", "u3", "r", "rxx", "ryy", "rzz", "rzx"}
 _METHODS = {**{name: name for name in _SAME}, "cnot": "cx", "u3": "u"}
+_WRITTEN = {name: method for name, method in _METHODS.items() if name not in ("ch", "iswap", "ccz", "cswap", "u3")}
+_PREPARE, _BASIS = "qstore.prepare", "qstore.basis"
+
+
+def kept_names(target: Any) -> set[str]:
+    """Gates that run on a target without being decomposed, here or by the transpiler."""
+    names = None if target is None else set(target.target.operation_names)
+    return {name for name in _METHODS.values() if names is None or name in names}
+
+
+def instruction_names(circuit: Circuit) -> set[str]:
+    """Qiskit's names of a circuit's gates."""
+    return {_METHODS.get(op.gate, op.gate) for op in circuit.operations}
 
 
 class ParametrisedCircuit:
@@ -37,26 +56,31 @@ class ParametrisedCircuit:
 
     Args:
         circuit: What to translate.
+        noise: Where it is given, the circuit is to run as it is written.
 
     Attributes:
         circuit: The Qiskit circuit, without measurement.
         columns: Number of the column of `values` for each of its parameters, by name.
+        late: `(position, gate, parameters)` of gates that no simulator takes with a parameter; see `with_row`.
     """
 
-    def __init__(self, circuit: Circuit) -> None:
+    def __init__(self, circuit: Circuit, noise: Noise | None = None) -> None:
         self._width = circuit.n_amplitudes
         self._table = gate_angles(circuit)
         self.circuit = QuantumCircuit(circuit.n_qubits)
         self.columns: dict[str, int] = {}
+        self.late: list[tuple[int, str, list[Any]]] = []
+        label = None if noise is None else _PREPARE
         if self._width:
             for name, qubits in amplitude_gates(circuit.n_qubits):
-                if name == "ry":
-                    self.circuit.ry(self._parameter(), *qubits)
-                else:
-                    self.circuit.cx(*qubits)
+                gate = RYGate(self._parameter(), label=label) if name == "ry" else CXGate(label=label)
+                self.circuit.append(gate, qubits)
         for op in circuit.operations:
             angles = [a.constant if a.is_constant else self._parameter() for a in op.params]
-            self._append(op.gate, op.qubits, angles)
+            if noise is None:
+                self._append(op.gate, op.qubits, angles)
+            else:
+                self._write(op.gate, op.qubits, angles, noise)
 
     def _parameter(self) -> Parameter:
         name = f"a{len(self.columns):06d}"
@@ -81,6 +105,29 @@ class ParametrisedCircuit:
                         angle = angle + coefficient * value
                     add_turn(circuit, step.axis, qubits[step.qubit], angle)
 
+    def _write(self, name: str, qubits: Sequence[int], angles: list[Any], noise: Noise) -> None:
+        """One instruction, whose name or label is the gate's."""
+        circuit = self.circuit
+        if name in _WRITTEN:
+            getattr(circuit, _WRITTEN[name])(*angles, *qubits)
+        elif name == "u3":
+            circuit.append(UGate(*angles, label="u3" if "u3" in noise.names else None), qubits)
+        elif name == "rot":  # equal up to a global phase
+            circuit.append(UGate(angles[1], angles[2], angles[0], label="rot"), qubits)
+        else:
+            if any(isinstance(angle, Parameter) for angle in angles):
+                self.late.append((len(circuit.data), name, angles))
+                angles = [0.0] * len(angles)
+            circuit.append(_unitary(name, angles), qubits)
+
+    def with_row(self, circuit: QuantumCircuit, row: np.ndarray) -> QuantumCircuit:
+        """`circuit`, which begins with this one, with the matrices of its `late` gates for one row of values."""
+        circuit = circuit.copy()
+        for position, name, angles in self.late:
+            values = [row[self.columns[a.name]] if isinstance(a, Parameter) else a for a in angles]
+            circuit.data[position] = circuit.data[position].replace(operation=_unitary(name, values))
+        return circuit
+
     def values(self, theta: np.ndarray, inputs: np.ndarray) -> np.ndarray:
         """Parameter values (B, columns) of a batch."""
         angles = self._table.values(theta, inputs[:, self._width :])
@@ -89,11 +136,20 @@ class ParametrisedCircuit:
         return np.concatenate([amplitude_angles(inputs[:, : self._width]), angles], axis=1)
 
 
+def _unitary(name: str, angles: Sequence[float]) -> UnitaryGate:
+    """A gate as a matrix, labelled by its name; the first qubit is the least significant, as Qiskit has it."""
+    matrix = GATES[name].matrix(*angles)
+    k = GATES[name].n_qubits
+    order = [*reversed(range(k)), *reversed(range(k, 2 * k))]
+    return UnitaryGate(matrix.reshape((2,) * 2 * k).transpose(order).reshape(matrix.shape), label=name)
+
+
 class _Base:
     """What the executables here share."""
 
-    def __init__(self, circuit: Circuit, measurement: Measurement, dtype: str) -> None:
-        self._source = ParametrisedCircuit(circuit)
+    def __init__(self, circuit: Circuit, measurement: Measurement, dtype: str, noise: Noise | None = None) -> None:
+        self._source = ParametrisedCircuit(circuit, noise)
+        self._label = None if noise is None else _BASIS
         self._readout = Readout(measurement, circuit.n_qubits)
         self._dtype = dtype
 
@@ -129,25 +185,48 @@ class _Base:
             )
         return out
 
-    def _measured(self) -> list[QuantumCircuit]:
-        """One circuit per group of Pauli strings that are read together; qubit k of the group goes to bit k."""
+    def _turned(self) -> list[QuantumCircuit]:
+        """One circuit per group of Pauli strings that are read together, turned so that bits can be read."""
         circuits = []
         for group in self._readout.groups:
             circuit = self._source.circuit.copy()
-            bits = ClassicalRegister(len(group.qubits), "c")
-            circuit.add_register(bits)
             for qubit, letter in zip(group.qubits, group.letters, strict=True):
                 if letter == "Y":
-                    circuit.sdg(qubit)
+                    circuit.append(SdgGate(label=self._label), [qubit])
                 if letter in "XY":
-                    circuit.h(qubit)
-            circuit.measure(group.qubits, bits)
+                    circuit.append(HGate(label=self._label), [qubit])
             circuits.append(circuit)
         return circuits
 
+    def _measured(self) -> list[QuantumCircuit]:
+        """The same with measurements; qubit k of the group goes to bit k."""
+        circuits = self._turned()
+        for circuit, group in zip(circuits, self._readout.groups, strict=True):
+            bits = ClassicalRegister(len(group.qubits), "c")
+            circuit.add_register(bits)
+            circuit.measure(group.qubits, bits)
+        return circuits
+
+    def _bound(self, circuits: list[QuantumCircuit], values: np.ndarray) -> tuple[list[QuantumCircuit], Any]:
+        """Circuits and parameter values for an Aer run: results are first all rows of the first circuit, and so on."""
+        out: list[QuantumCircuit] = []
+        binds: list[dict[Any, list[float]]] = []
+        for circuit in circuits:
+            table = self._table(circuit, values)
+            if self._source.late:
+                out += [self._source.with_row(circuit, row) for row in values]
+                binds += [{p: [v] for p, v in zip(circuit.parameters, row, strict=True)} for row in table.tolist()]
+            elif table.shape[1]:
+                out.append(circuit)
+                binds.append(dict(zip(circuit.parameters, table.T.tolist(), strict=True)))
+            else:  # every row has runs of its own, whether its circuit differs or not
+                out += [circuit] * len(values)
+                binds += [{}] * len(values)
+        return out, binds if any(binds) else None
+
 
 class AerExact(_Base):
-    """Exact values from a simulator that saves expectation values and probabilities.
+    """Exact values from a simulator that saves expectation values, or distributions where qubits are misread.
 
     Args:
         circuit: What is run.
@@ -155,47 +234,79 @@ class AerExact(_Base):
         simulator: An AerSimulator.
         submit: `(circuits, number of results, **run options) → Result`.
         dtype: Of the outputs.
-        level: Optimisation level of the transpiler.
+        level: Optimisation level of the transpiler; None for circuits that run as they are written.
+        noise: Of the simulator.
     """
 
     def __init__(
-        self,
-        circuit: Circuit,
-        measurement: Measurement,
-        simulator: Any,
-        submit: Callable[..., Any],
-        dtype: str,
-        level: int,
-    ) -> None:
-        super().__init__(circuit, measurement, dtype)
+        self, circuit: Circuit, measurement: Measurement, simulator: Any, submit: Callable[..., Any], dtype: str,
+        level: int | None, noise: Noise | None,
+    ) -> None:  # fmt: skip
+        super().__init__(circuit, measurement, dtype, noise if level is None else None)
         self._submit = submit
-        (self._circuit,) = self._for_aer([self._source.circuit], simulator, level)
-        layout = self._circuit.layout
-        where = range(circuit.n_qubits) if layout is None else layout.final_index_layout(filter_ancillas=True)
-        if self._readout.is_probabilities:
-            self._circuit.save_probabilities([where[q] for q in reversed(range(circuit.n_qubits))], "p")
+        # On a device changes of basis are gates with noise of their own, as they are for samples.
+        self._distributions = noise is not None and (noise.spoils_readout or level is not None)
+        circuits = self._turned() if self._distributions else [self._source.circuit]
+        self._circuits = circuits if level is None else self._for_aer(circuits, simulator, level)
+        self._confusion: list[list[np.ndarray | None]] = []
+        if self._distributions:
+            assert noise is not None
+            for one, group in zip(self._circuits, self._readout.groups, strict=True):
+                where = _places(one, circuit.n_qubits)
+                one.save_probabilities([where[q] for q in reversed(group.qubits)], "p")
+                self._confusion.append([noise.confusion(where[q]) for q in group.qubits])
+        elif self._readout.is_probabilities:
+            where = _places(self._circuits[0], circuit.n_qubits)
+            self._circuits[0].save_probabilities([where[q] for q in reversed(range(circuit.n_qubits))], "p")
+        else:
+            self._save_strings(self._circuits[0], _places(self._circuits[0], circuit.n_qubits))
+
+    def _save_strings(self, circuit: QuantumCircuit, where: Sequence[int]) -> None:
         for number, string in enumerate(self._readout.strings):
             # On all qubits: Aer truncates idle ones and then misreads strings on a part (qiskit-aer issue 2442).
-            letters = ["I"] * self._circuit.num_qubits
+            letters = ["I"] * circuit.num_qubits
             for q, letter in enumerate(string):
                 letters[where[q]] = letter
             pauli = Pauli("".join(reversed(letters)))
-            self._circuit.save_expectation_value(pauli, range(len(letters)), f"e{number}")
+            circuit.save_expectation_value(pauli, range(len(letters)), f"e{number}")
 
     def _evaluate(self, values: np.ndarray, seed: int | None) -> tuple[np.ndarray, None]:
         if not self._readout.strings and not self._readout.is_probabilities:
             return np.broadcast_to(self._readout.constant, (len(values), self._readout.n_outputs)), None
-        table = self._table(self._circuit, values)
-        binds = [dict(zip(self._circuit.parameters, table.T.tolist(), strict=True))] if table.shape[1] else None
-        result = self._submit([self._circuit], len(values) if binds else 1, parameter_binds=binds, shots=1)
-        rows = [result.data(row) for row in range(len(values) if binds else 1)]
-        if self._readout.is_probabilities:
-            outputs = self._readout.fold(np.array([row["p"] for row in rows]))
+        rows = values if values.shape[1] else values[:1]
+        circuits, binds = self._bound(self._circuits, rows)
+        count = len(rows) * len(self._circuits)
+        result = self._submit(circuits, count, parameter_binds=binds, shots=1)
+        saved = [result.data(number) for number in range(count)]
+        if self._distributions:
+            outputs = self._readout.from_distributions([
+                _read(np.array([one["p"] for one in saved[k * len(rows) : (k + 1) * len(rows)]]), confusion)
+                for k, confusion in enumerate(self._confusion)
+            ])  # fmt: skip
+        elif self._readout.is_probabilities:
+            outputs = self._readout.fold(np.array([one["p"] for one in saved]))
         else:
             strings = range(len(self._readout.strings))
-            expectations = np.array([[row[f"e{number}"] for number in strings] for row in rows])
+            expectations = np.array([[one[f"e{number}"] for number in strings] for one in saved])
             outputs = expectations @ self._readout.weights + self._readout.constant
         return np.broadcast_to(outputs, (len(values), outputs.shape[1])), None
+
+
+def _places(circuit: QuantumCircuit, n_qubits: int) -> Sequence[int]:
+    """Where the transpiler left each qubit."""
+    if circuit.layout is None:
+        return range(n_qubits)
+    places: Sequence[int] = circuit.layout.final_index_layout(filter_ancillas=True)
+    return places
+
+
+def _read(distributions: np.ndarray, confusion: Sequence[np.ndarray | None]) -> np.ndarray:
+    """Distributions (B, 2**k) of bits, first qubit most significant → of what is read."""
+    tensor = distributions.reshape(-1, *(2,) * len(confusion))
+    for axis, matrix in enumerate(confusion, 1):
+        if matrix is not None:
+            tensor = np.moveaxis(np.tensordot(tensor, matrix, (axis, 0)), -1, axis)
+    return tensor.reshape(distributions.shape)
 
 
 class AerSampled(_Base):
@@ -203,26 +314,18 @@ class AerSampled(_Base):
 
     def __init__(
         self, circuit: Circuit, measurement: Measurement, simulator: Any, submit: Callable[..., Any], dtype: str,
-        level: int, shots: int,
+        level: int | None, noise: Noise | None, shots: int,
     ) -> None:  # fmt: skip
-        super().__init__(circuit, measurement, dtype)
+        super().__init__(circuit, measurement, dtype, noise if level is None else None)
         self._submit, self._shots = submit, shots
-        self._circuits = self._for_aer(self._measured(), simulator, level)
+        circuits = self._measured()
+        self._circuits = circuits if level is None else self._for_aer(circuits, simulator, level)
 
     def _evaluate(self, values: np.ndarray, seed: int | None) -> tuple[np.ndarray, np.ndarray]:
         batch = len(values)
-        circuits, binds = [], []
-        for circuit in self._circuits:
-            table = self._table(circuit, values)
-            if table.shape[1]:
-                circuits.append(circuit)
-                binds.append(dict(zip(circuit.parameters, table.T.tolist(), strict=True)))
-            else:  # every sample has runs of its own, whether its circuit differs or not
-                circuits += [circuit] * batch
-                binds += [{}] * batch
+        circuits, binds = self._bound(self._circuits, values)
         count = batch * len(self._circuits)
-        result = self._submit(circuits, count, parameter_binds=binds if any(binds) else None, shots=self._shots,
-                              seed_simulator=seed)  # fmt: skip
+        result = self._submit(circuits, count, parameter_binds=binds, shots=self._shots, seed_simulator=seed)
         samples: list[Samples] = []
         for number, group in enumerate(self._readout.groups):
             counts = [result.data(number * batch + row)["counts"] for row in range(batch)]

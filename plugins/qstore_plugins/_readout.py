@@ -122,6 +122,26 @@ class Readout:
             measured = 2 * measured + (index >> (n_qubits - 1 - qubit) & 1)
         return measured % self.n_outputs
 
+    # -- from distributions ---------------------------------------------------------------------------------------
+
+    def from_distributions(self, distributions: Sequence[np.ndarray]) -> np.ndarray:
+        """Probabilities (B, 2**k) of a group's k bits, its first qubit most significant, per group → outputs (B, O)."""
+        if self.is_probabilities:
+            return distributions[0] @ np.eye(self.n_outputs)[np.arange(distributions[0].shape[1]) % self.n_outputs]
+        outputs = np.broadcast_to(self.constant, (len(distributions[0]), self.n_outputs)).copy()
+        for group, probabilities in zip(self.groups, distributions, strict=True):
+            outputs += probabilities @ self._signs(group, _all_bits(len(group.qubits))) @ self.weights[[*group.strings]]
+        return outputs
+
+    def _signs(self, group: Group, bits: np.ndarray) -> np.ndarray:
+        """Outcome ±1 (K, strings of the group) of each string for bits (K, qubits of the group)."""
+        place = {qubit: column for column, qubit in enumerate(group.qubits)}
+        signs = np.empty((len(bits), len(group.strings)))
+        for column, number in enumerate(group.strings):
+            where = [place[q] for q, letter in enumerate(self.strings[number]) if letter != "I"]
+            signs[:, column] = 1 - 2 * (bits[:, where].sum(axis=1, dtype=np.int64) & 1)
+        return signs
+
     # -- from samples ---------------------------------------------------------------------------------------------
 
     def from_samples(self, samples: Sequence[Samples], batch: int) -> tuple[np.ndarray, np.ndarray]:
@@ -132,26 +152,23 @@ class Readout:
             batch: Rows.
 
         Returns:
-            `(outputs (B, O), standard errors (B, O))`. Groups are independent runs, so their variances add.
+            `(outputs (B, O), standard errors (B, O))`. Groups are independent runs, so their variances add. One shot
+            tells nothing about its spread: NaN.
         """
         if self.is_probabilities:
             return self._frequencies(*samples[0], batch)
         mean = np.broadcast_to(self.constant, (batch, self.n_outputs)).copy()
         variance = np.zeros((batch, self.n_outputs))
         for group, (bits, rows, counts) in zip(self.groups, samples, strict=True):
-            place = {qubit: column for column, qubit in enumerate(group.qubits)}
             shots = np.bincount(rows, counts, batch)
-            signs = np.empty((len(bits), len(group.strings)))
-            for column, number in enumerate(group.strings):
-                where = [place[q] for q, letter in enumerate(self.strings[number]) if letter != "I"]
-                signs[:, column] = 1 - 2 * (bits[:, where].sum(axis=1, dtype=np.int64) & 1)
+            signs = self._signs(group, bits)
             weights = self.weights[list(group.strings)]
             for output in np.flatnonzero(np.any(weights, axis=0)):
                 values = signs @ weights[:, output]
                 average = np.bincount(rows, counts * values, batch) / shots
                 mean[:, output] += average
-                spread = np.bincount(rows, counts * (values - average[rows]) ** 2, batch) / np.maximum(shots - 1, 1)
-                variance[:, output] += spread / shots
+                spread = np.bincount(rows, counts * (values - average[rows]) ** 2, batch)
+                variance[:, output] += _over(spread, shots - 1) / shots
         return mean, np.sqrt(variance)
 
     def _frequencies(
@@ -163,7 +180,16 @@ class Readout:
         totals = np.bincount(rows * self.n_outputs + index, counts, batch * self.n_outputs)
         shots = np.bincount(rows, counts, batch)[:, None]
         mean = totals.reshape(batch, self.n_outputs) / shots
-        return mean, np.sqrt(mean * (1 - mean) / np.maximum(shots - 1, 1))
+        return mean, np.sqrt(_over(mean * (1 - mean), shots - 1))
+
+
+def _over(spread: np.ndarray, degrees: np.ndarray) -> np.ndarray:
+    return np.divide(spread, degrees, out=np.full(spread.shape, np.nan), where=degrees > 0)
+
+
+def _all_bits(count: int) -> np.ndarray:
+    """All outcomes (2**count, count), the first bit most significant."""
+    return np.arange(1 << count)[:, None] >> np.arange(count)[::-1] & 1
 
 
 def _applied(string: str, states: np.ndarray) -> np.ndarray:

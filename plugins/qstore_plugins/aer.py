@@ -16,6 +16,8 @@ from qstore_core import BackendError, Capabilities, CapabilityError, Circuit, Op
 from qstore_core.backends.contract import check_options
 from qstore_core.circuit.measurement import Measurement, Probabilities
 
+from ._aer_noise import noise_of
+
 __all__ = ["AerBackend", "qstore_backend"]
 
 QSTORE_CONTRACT = 2
@@ -33,7 +35,7 @@ def qstore_backend(options: dict[str, Any]) -> AerBackend:
     objects = {name: options[name] for name in _OBJECTS if options.get(name) is not None}
     known = {*_OBJECTS, *_COMMON}
     if not objects:
-        known |= {"method", "noise_model", "device", *AerSimulator().options.__dict__}
+        known |= {"method", "noise_model", "device", "basis_gates", *AerSimulator().options.__dict__}
     check_options({k: v for k, v in options.items() if v is not None}, known, backend="aer")
     return AerBackend(**options)
 
@@ -44,12 +46,16 @@ class AerBackend:
     Args:
         method: Of Aer: "statevector" (default), "density_matrix", "matrix_product_state", "automatic" (statevector, or
             the density matrix under noise) or "tensor_network".
-        noise_model: A qiskit_aer.noise.NoiseModel. Exact values then need the density matrix.
+        noise_model: A qiskit_aer.noise.NoiseModel. Circuits then run as they are written: gates that the model names
+            have its noise, all others and the preparation of amplitudes have none. Exact values need the density
+            matrix.
         backend: A Qiskit BackendV2, in place of a method. Alongside a primitive: what to transpile for.
         estimator: An EstimatorV2, for expectation values.
         sampler: A SamplerV2, for what the estimator does not do, or for all. Both have their own seeds.
-        optimization_level: Of the transpiler.
+        optimization_level: Of the transpiler. By default 0 under noise, on devices and for primitives, where each gate
+            is wanted as it is written; what is above it merges gates, and their noise with them.
         **simulator: Any further option of AerSimulator: device="GPU", precision="single", max_parallel_threads=1, …
+            With basis_gates=noise_model.basis_gates a circuit is translated to these first, as for a device.
 
     Example:
         >>> from qstore_core import QuantumReadout, get_backend
@@ -67,12 +73,11 @@ class AerBackend:
         backend: Any = None,
         estimator: Any = None,
         sampler: Any = None,
-        optimization_level: int = 1,
+        optimization_level: int | None = None,
         **simulator: Any,
     ) -> None:
         from qiskit_aer import AerSimulator
 
-        self._level = optimization_level
         self._estimator, self._sampler = estimator, sampler
         self._simulator: Any = None
         self._target = backend
@@ -89,12 +94,18 @@ class AerBackend:
                 'get_backend("aer").',
                 argument="backend", backend="aer",
             )  # fmt: skip
+        self._noise = noise_of(self._simulator or estimator or sampler or backend)
+        exact_gates = self._simulator is not None and self._noise is None
+        self._level = optimization_level if optimization_level is not None else 1 if exact_gates else 0
+        # Not for a device that is simulated: its circuits must be made of its gates.
+        device = getattr(self._simulator, "coupling_map", None) is not None or "basis_gates" in simulator
+        self._as_written = self._noise is not None and not device and optimization_level is None
         self.capabilities = self._capabilities()
 
     def _capabilities(self) -> Capabilities:
         if self._simulator is not None:
             # Noise without the density matrix is one random trajectory per shot: no exact values.
-            noisy, method = _is_noisy(self._simulator), self._simulator.options.method
+            noisy, method = self._noise is not None, self._simulator.options.method
             exact = not noisy or method in ("automatic", "density_matrix")
             return Capabilities(exact=exact, shots=True, vjp=not noisy and method in ("automatic", "statevector"))
         primitive = self._estimator if self._estimator is not None else self._sampler
@@ -113,20 +124,29 @@ class AerBackend:
         Raises:
             CapabilityError: probabilities of an estimator; exact values of something that samples.
         """
-        from ._aer_circuits import AerExact, AerSampled, Estimated, Sampled
+        from ._aer_circuits import AerExact, AerSampled, Estimated, Sampled, instruction_names, kept_names
         from ._aer_register import RegisterExecutable
 
+        if self._noise is not None and not self._as_written:
+            target = self._target if self._simulator is None else self._simulator
+            self._noise.check_kept(instruction_names(circuit), kept_names(target))
         if self._simulator is not None:
+            run = (self._simulator, self._submit if shots is not None else self._submit_exact, dtype,
+                   None if self._as_written else self._level, self._noise)  # fmt: skip
             if shots is not None:
-                return AerSampled(circuit, measurement, self._simulator, self._submit, dtype, self._level, shots)
+                return AerSampled(circuit, measurement, *run, shots)
             if self.capabilities.vjp:
                 return RegisterExecutable(circuit, measurement, self._run_register, dtype)
             if not self.capabilities.exact:
                 raise self._cannot("exact values under noise with this method", 'method="density_matrix", or shots=')
-            return AerExact(circuit, measurement, self._simulator, self._submit_exact, dtype, self._level)
+            if self._noise is not None:
+                self._noise.check_exact()
+            return AerExact(circuit, measurement, *run)
         if self._estimator is not None and not (isinstance(measurement, Probabilities) and self._sampler is not None):
             if isinstance(measurement, Probabilities):
                 raise self._cannot("probabilities: an Estimator gives expectation values", "sampler= as well")
+            if self._noise is not None and self._noise.spoils_readout:
+                raise self._cannot("readout errors with an estimator of Aer's: it leaves them out", "noise_model= here")
             return Estimated(circuit, measurement, self._estimator, self._target, dtype, self._level, shots)
         if shots is None:
             raise self._cannot("exact values: it samples", "shots=, for example shots=1024")
@@ -156,7 +176,7 @@ class AerBackend:
         return result
 
     def _submit_exact(self, circuits: list[Any], count: int, **options: Any) -> Any:
-        if _is_noisy(self._simulator):
+        if self._noise is not None:
             options["method"] = "density_matrix"
         return self._submit(circuits, count, **options)
 
@@ -189,11 +209,6 @@ def _simulator(method: str | None, noise_model: Any, options: dict[str, Any]) ->
     # Parameters bound in the simulator, not in Python: 32 circuits are assembled once.
     options = {"runtime_parameter_bind_enable": True, **options}
     return AerSimulator(method=method, **options)
-
-
-def _is_noisy(simulator: Any) -> bool:
-    noise = getattr(simulator.options, "noise_model", None)
-    return noise is not None and not noise.is_ideal()
 
 
 def _backend_of(primitive: Any) -> Any:

@@ -261,8 +261,9 @@ def test_noise_of_a_device_with_its_layout():
     simulator = AerSimulator.from_backend(fake_manila())
     executable = get_backend("aer", backend=simulator).compile(flipped_cosine(), Expectation(), dtype="float64")
     values = executable.forward(np.zeros(0), np.array([[0.0], [np.pi]]))
-    np.testing.assert_allclose(values, [[-1, 1, 1], [-1, -1, 1]], rtol=0, atol=0.05)
-    assert np.abs(values[:, 0] + 1).min() > 1e-5  # it is the noisy one
+    # Readout errors of this device are below 0.1 per outcome, so that ⟨Z⟩ of a basis state is above 0.8.
+    np.testing.assert_allclose(values, [[-1, 1, 1], [-1, -1, 1]], rtol=0, atol=0.2)
+    assert np.abs(values[:, 0] + 1).min() > 1e-2  # it is the noisy one
 
 
 def primitives():

@@ -1,0 +1,179 @@
+"""With a noise model a circuit runs as it is written: exact values, samples and gradients of noisy circuits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from qstore_core import CapabilityError, Circuit, Expectation, Pauli, Probabilities, QuantumLayer, get_backend
+from qstore_core.circuit.gates import GATES
+from tests.tolerances import FINITE_DIFFERENCE, NOISY, SIGMAS
+
+from .noisy import expected, noisy_circuit
+
+pytest.importorskip("pennylane")
+qiskit_aer = pytest.importorskip("qiskit_aer")
+
+from qiskit.providers.fake_provider import GenericBackendV2  # noqa: E402
+from qiskit_aer import AerSimulator  # noqa: E402
+from qiskit_aer.noise import NoiseModel, ReadoutError, depolarizing_error, kraus_error  # noqa: E402
+
+QISKIT = {"cnot": "cx", "u3": "u"}
+
+
+def little_endian(matrix):
+    k = matrix.shape[0].bit_length() - 1
+    order = [*reversed(range(k)), *reversed(range(k, 2 * k))]
+    return matrix.reshape((2,) * 2 * k).transpose(order).reshape(matrix.shape)
+
+
+def aer_model(problem):
+    model = NoiseModel()
+    for name, kraus in problem.channels.items():
+        error = kraus_error([little_endian(one) for one in kraus])
+        model.add_all_qubit_quantum_error(error, QISKIT.get(name, name), warnings=False)
+    for qubit, matrix in problem.confusion.items():
+        model.add_readout_error(ReadoutError(matrix), [qubit])
+    return model
+
+
+def on_aer(problem, **options):
+    return get_backend("aer", noise_model=aer_model(problem), **options)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_aer_gives_what_kraus_operators_by_hand_give(seed):
+    problem = noisy_circuit(seed)
+    backend = on_aer(problem)
+    for measurement in problem.measurements:
+        values = backend.compile(problem.circuit, measurement, dtype="float64").forward(problem.theta, problem.inputs)
+        np.testing.assert_allclose(values, expected(problem, measurement), rtol=0, atol=NOISY)
+
+
+@pytest.mark.parametrize("name", GATES)
+def test_aer_keeps_every_gate(name):
+    """One gate with noise of its own, all of its angles variable, on qubits in descending order."""
+    gate = GATES[name]
+    problem = noisy_circuit(0, gates=("h", "ry"), amplitudes=False)
+    circuit = Circuit(3)
+    w, x = circuit.weights(3), circuit.inputs(2)
+    for q in range(3):
+        circuit.ry(w[q], q)
+    circuit.append(name, [2, 0, 1][: gate.n_qubits], [x[0], w[1], x[1]][: gate.n_params])
+    problem.circuit = circuit
+    rng = np.random.default_rng(1)
+    from .noisy import channel
+
+    problem.channels = {name: channel(rng, gate.n_qubits)}
+    problem.confusion = {}
+    for measurement in (Expectation(("Z", "X", "Y")), Expectation(observables=(Pauli("XYZ"), Pauli("ZZZ")))):
+        values = on_aer(problem).compile(circuit, measurement, dtype="float64").forward(problem.theta, problem.inputs)
+        np.testing.assert_allclose(values, expected(problem, measurement), rtol=0, atol=NOISY)
+
+
+def cancelling(count):
+    circuit = Circuit(2)
+    circuit.h(0)
+    for _ in range(count):
+        circuit.cnot(0, 1)
+    return circuit
+
+
+def depolarising(probability, names, qubits):
+    model = NoiseModel()
+    model.add_all_qubit_quantum_error(depolarizing_error(probability, qubits), names, warnings=False)
+    return model
+
+
+@pytest.mark.parametrize("count", [1, 3, 5])
+def test_gates_that_cancel_keep_their_noise(count):
+    backend = get_backend("aer", noise_model=depolarising(0.05, ["cx"], 2))
+    values = backend.compile(cancelling(count), Expectation(observables=(Pauli("ZZ"),)), dtype="float64")
+    np.testing.assert_allclose(values.forward(np.zeros(0), np.zeros((1, 0))), 0.95**count, rtol=0, atol=NOISY)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2, 3])
+def test_samples_have_the_exact_values_as_their_mean(seed):
+    problem = noisy_circuit(seed)
+    backend = on_aer(problem)
+    for measurement in problem.measurements:
+        executable = backend.compile(problem.circuit, measurement, dtype="float64", shots=20_000)
+        values, report = executable.value_and_report(problem.theta, problem.inputs, seed=seed)
+        bound = SIGMAS * np.sqrt(report.std_error**2 + 1 / 20_000**2)
+        assert (np.abs(values - expected(problem, measurement)) <= bound).all()
+
+
+def test_readout_errors_of_exact_values():
+    model = NoiseModel()
+    model.add_all_qubit_readout_error(ReadoutError([[0.9, 0.1], [0.2, 0.8]]))
+    circuit = Circuit(1)
+    circuit.x(0)
+    backend = get_backend("aer", noise_model=model)
+    exact = {
+        Expectation(): [[-0.6]],
+        Probabilities(): [[0.2, 0.8]],
+        Expectation("X"): [[0.05 + 0.05]],  # a fair coin, read with errors: 0.55 - 0.45
+    }
+    for measurement, values in exact.items():
+        found = backend.compile(circuit, measurement, dtype="float64").forward(np.zeros(0), np.zeros((1, 0)))
+        np.testing.assert_allclose(found, values, rtol=0, atol=NOISY)
+
+
+def test_what_exact_values_cannot_have_is_refused():
+    circuit = Circuit(2)
+    together = NoiseModel()
+    together.add_readout_error(ReadoutError(np.full((4, 4), 0.25)), [0, 1])
+    with pytest.raises(CapabilityError, match="several qubits together"):
+        get_backend("aer", noise_model=together)
+    backend = get_backend("aer", noise_model=depolarising(0.1, ["measure"], 1))
+    with pytest.raises(CapabilityError, match="error on 'measure'"):
+        backend.compile(circuit, Expectation())
+    values = backend.compile(circuit, Expectation(), dtype="float64", shots=5000)
+    found = values.forward(np.zeros(0), np.zeros((1, 0)), seed=1)
+    assert (np.abs(found - 0.9) < SIGMAS / np.sqrt(5000)).all()
+
+
+def test_a_noisy_gate_that_a_device_does_not_have_is_an_error():
+    device = GenericBackendV2(
+        2, basis_gates=["rz", "sx", "x", "cx"], coupling_map=[[0, 1], [1, 0]], noise_info=False, seed=1
+    )
+    simulator = AerSimulator.from_backend(device, noise_model=depolarising(0.05, ["cp"], 2))
+    circuit = Circuit(2)
+    circuit.cp(circuit.weights(1)[0], 0, 1)
+    for shots in (None, 10):
+        with pytest.raises(CapabilityError, match="errors on cp"):
+            get_backend("aer", backend=simulator).compile(circuit, Expectation(), shots=shots)
+
+
+def test_on_a_device_nothing_cancels_either():
+    device = GenericBackendV2(
+        2, basis_gates=["rz", "sx", "x", "cx"], coupling_map=[[0, 1], [1, 0]], noise_info=False, seed=1
+    )
+    simulator = AerSimulator.from_backend(device, noise_model=depolarising(0.05, ["cx"], 2))
+    for count in (1, 3):
+        executable = get_backend("aer", backend=simulator).compile(
+            cancelling(count), Expectation(observables=(Pauli("ZZ"),))
+        )
+        values = executable.forward(np.zeros(0, np.float32), np.zeros((1, 0), np.float32))
+        np.testing.assert_allclose(values, 0.95**count, rtol=0, atol=NOISY)
+
+
+def test_parameter_shift_through_noise():
+    problem = noisy_circuit(5, amplitudes=False)
+    layer = QuantumLayer(problem.circuit, Expectation(("Z", "Y")), backend=on_aer(problem), fallback=None)
+    layer.theta = problem.theta
+    cotangents = np.random.default_rng(1).normal(size=(3, layer.output_dim))
+    d_theta, d_x = layer.vjp(problem.inputs, cotangents)
+    step = 1e-5
+
+    def loss():
+        return (expected(problem, Expectation(("Z", "Y"))) * cotangents).sum()
+
+    for array, gradient in ((problem.theta, d_theta), (problem.inputs, d_x)):
+        for place in np.ndindex(array.shape):
+            array[place] += step
+            above = loss()
+            array[place] -= 2 * step
+            slope = (above - loss()) / (2 * step)
+            array[place] += step
+            assert gradient[place] == pytest.approx(slope, abs=FINITE_DIFFERENCE)
