@@ -12,13 +12,14 @@ Source:
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from .array import ArrayProgram, DiagonalLayer, Group, KronLayer, Polynomials, Stack, Turns, kronecker_index
-from .ops import Array, Ops
+from .ops import Array, Ops, frozen
 
 __all__ = ["KEEP_BYTES", "pull_kronecker", "value_and_vjp"]
 
@@ -196,11 +197,11 @@ class _Gradients:
         sweep, program, ops = self.sweep, self.program, self.ops
         self._add_matrices()
         plan = program.plan
-        d_theta = ops.const(np.zeros(plan.n_weights), sweep.theta) if self.d_theta is None else self.d_theta
+        d_theta = ops.const(_zeros(plan.n_weights), sweep.theta) if self.d_theta is None else self.d_theta
         zero = ops.zero_column(sweep.inputs)
         d_x = self.d_x
         if d_x is None and plan.n_inputs:
-            d_x = zero + ops.const(np.zeros((1, plan.n_inputs)), sweep.theta)
+            d_x = zero + ops.const(_zeros(1, plan.n_inputs), sweep.theta)
         if not plan.n_amplitudes:
             return d_theta, sweep.inputs if d_x is None else d_x
         d_amplitudes = ops.real(lam)
@@ -277,8 +278,14 @@ def _plus(total: Array, term: Array) -> Array:
     return term if total is None else total + term
 
 
+@functools.cache
 def _first_column(size: int) -> np.ndarray:
-    return np.eye(1, size, dtype=complex)[None]
+    return frozen(np.eye(1, size, dtype=complex)[None])
+
+
+@functools.cache
+def _zeros(*shape: int) -> np.ndarray:
+    return frozen(np.zeros(shape))
 
 
 def pull_kronecker(ops: Ops, stack: Stack, gradient: Array) -> Array:

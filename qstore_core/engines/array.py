@@ -43,6 +43,7 @@ _TABLE_LIMIT = 1 << 22  # entries
 _EYE = frozen(np.eye(2, dtype=complex))
 _EYE_ROW = frozen(np.eye(2, dtype=complex)[None])
 _ONE = frozen(np.ones(1))
+_ONE_ROW = frozen(np.ones((1, 1)))
 
 
 class Polynomials:
@@ -421,9 +422,8 @@ class ArrayProgram:
         """The start state and the angle inputs. From |0…0⟩ the state has one row until samples differ."""
         width = self.plan.n_amplitudes
         if not width:
-            first = np.zeros((1, 1 << self.plan.n_qubits))
-            first[0, 0] = 1.0
-            return ops.complex(ops.const(first, theta), None), inputs
+            first = ops.pad_last(ops.const(_ONE_ROW, theta), 1 << self.plan.n_qubits)
+            return ops.complex(first, None), inputs
         if not self.plan.n_inputs:
             return ops.complex(inputs, None), inputs
         return ops.complex(inputs[:, :width], None), inputs[:, width:]

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import qstore_core
+from qstore_core import BackendUnavailableError, UnknownBackendError
 
 DEVICE = os.environ.get("QSTORE_TEST_DEVICE", "cuda")
 
@@ -44,6 +45,19 @@ def cuda_only():
 @pytest.fixture(scope="session", params=["torch", "triton"])
 def backend(request):
     """Our engines for tensors on a GPU."""
-    if request.param not in {entry.name for entry in qstore_core.list_backends()}:
-        pytest.skip(f"no backend {request.param!r} is installed")
-    return request.param
+    try:
+        return qstore_core.get_backend(request.param).name
+    except (BackendUnavailableError, UnknownBackendError) as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def fitting(backend):
+    """`fitting(n_qubits)`: skip where the engine takes fewer."""
+
+    def check(n_qubits):
+        most = qstore_core.get_backend(backend).capabilities.max_qubits
+        if most is not None and n_qubits > most:
+            pytest.skip(f"backend {backend!r} takes at most {most} qubits")
+
+    return check

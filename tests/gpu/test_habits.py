@@ -102,10 +102,12 @@ def no_synchronisation():
         torch.cuda.set_sync_debug_mode(before)
 
 
+@pytest.mark.parametrize("encoding", ["amplitude", "angle", "zz"])
 @pytest.mark.parametrize("n_qubits", [4, 10, 14])
-def test_a_training_step_does_not_wait(backend, device, cuda_only, n_qubits):
-    module = nn.Sequential(nn.Linear(5, 1 << n_qubits), QuantumFeatureExtractor(n_qubits, backend=backend, seed=0))
-    module.to(device)
+def test_a_training_step_does_not_wait(backend, device, cuda_only, fitting, n_qubits, encoding):
+    fitting(n_qubits)
+    layer = QuantumFeatureExtractor(n_qubits, encoding=encoding, backend=backend, seed=0)
+    module = nn.Sequential(nn.Linear(5, layer.spec.n_features), layer).to(device)
     optimizer = torch.optim.SGD(module.parameters(), 0.1)
     x = rows(7, 5, device)
 

@@ -72,7 +72,8 @@ def test_any_layer(backend, device, drawn, batch):
 # Around the sizes at which an engine may change how it computes: registers, shared memory, passes over memory.
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("n_qubits", [1, 2, 5, 8, 9, 10, 11, 12, 13, 14, 16, 18])
-def test_every_size(backend, device, n_qubits, dtype):
+def test_every_size(backend, device, fitting, n_qubits, dtype):
+    fitting(n_qubits)
     rows = 33 if n_qubits <= 10 else 5 if n_qubits <= 14 else 2
     for arguments in (
         {"n_qubits": n_qubits, "depth": 2},
@@ -85,7 +86,8 @@ def test_every_size(backend, device, n_qubits, dtype):
 
 @pytest.mark.parametrize("n_qubits", [6, 11, 15])
 @pytest.mark.parametrize("kind", ["QuantumPooling", "QuantumReadout"])
-def test_other_measurements(backend, device, kind, n_qubits):
+def test_other_measurements(backend, device, fitting, kind, n_qubits):
+    fitting(n_qubits)
     more = {"pool_size": 3 if n_qubits % 3 == 0 else n_qubits} if kind == "QuantumPooling" else {"n_classes": 10}
     arguments = {"n_qubits": n_qubits, "depth": 2, **more}
     spec = getattr(qstore_core, kind)(**arguments).spec
@@ -111,7 +113,8 @@ def test_one_qubit_is_the_cosine(backend, device):
 
 
 @pytest.mark.parametrize("n_qubits", [4, 10, 14])
-def test_the_same_bits_every_run(backend, device, n_qubits):
+def test_the_same_bits_every_run(backend, device, fitting, n_qubits):
+    fitting(n_qubits)
     layer = qstore_torch.QuantumFeatureExtractor(n_qubits, backend=backend, init="normal", seed=0).to(device)
     x = torch.randn(300, 1 << n_qubits, generator=torch.Generator().manual_seed(0)).to(device)
     runs = []
