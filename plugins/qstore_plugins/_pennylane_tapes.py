@@ -3,12 +3,15 @@
 A batch is one call of the device: one tape with broadcast angles where the device takes such, otherwise a tape per
 sample that shares all gates which do not differ. Gradients are those of the device: back-propagation through a
 simulator in array operations, or the adjoint method of a statevector simulator.
+
+A device inside `qml.add_noise` (or another transform) gets circuits as they are written: its noise is put behind our
+gates first, and what the device does not know is decomposed then. Changes of the measured basis have no noise.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -21,27 +24,12 @@ from scipy.sparse import csr_matrix, diags_array
 
 from qstore_core import Circuit
 from qstore_core.backends.contract import RunReport
-from qstore_core.circuit.angle import Angle
-from qstore_core.circuit.gates import Axis
 from qstore_core.circuit.measurement import Measurement
 
-from ._lowering import AngleTable, turned
+from ._pennylane_gates import OPERATIONS, Gates
 from ._readout import Readout
 
-__all__ = ["Adjoint", "BackPropagation", "Device", "Exact", "Sampled"]
-
-_OPERATIONS: dict[str, Callable[..., Any]] = {
-    "id": qml.Identity, "x": qml.PauliX, "y": qml.PauliY, "z": qml.PauliZ, "h": qml.Hadamard, "s": qml.S,
-    "sdg": lambda wires: qml.adjoint(qml.S(wires), lazy=False), "t": qml.T,
-    "tdg": lambda wires: qml.adjoint(qml.T(wires), lazy=False), "sx": qml.SX, "rx": qml.RX, "ry": qml.RY, "rz": qml.RZ,
-    "p": qml.PhaseShift, "cnot": qml.CNOT, "cy": qml.CY, "cz": qml.CZ, "ch": qml.CH, "swap": qml.SWAP,
-    "iswap": qml.ISWAP, "cp": qml.ControlledPhaseShift, "crx": qml.CRX, "cry": qml.CRY, "crz": qml.CRZ,
-    "rxx": qml.IsingXX, "ryy": qml.IsingYY, "rzz": qml.IsingZZ, "ccx": qml.Toffoli, "ccz": qml.CCZ, "cswap": qml.CSWAP,
-}  # fmt: skip
-# Gates of three angles as rotations `(axis, number of the angle)`, first to last in time; one angle each, as the
-# adjoint method needs it.
-_THREE = {"rot": ((qml.RZ, 0), (qml.RY, 1), (qml.RZ, 2)), "u3": ((qml.RZ, 2), (qml.RY, 0), (qml.RZ, 1))}
-_AXES = {(1.0, 0.0, 0.0): qml.RX, (0.0, 1.0, 0.0): qml.RY, (0.0, 0.0, 1.0): qml.RZ}
+__all__ = ["Adjoint", "BackPropagation", "Device", "Exact", "Sampled", "unwrapped"]
 
 
 class Device:
@@ -55,17 +43,55 @@ class Device:
 
     def __init__(self, device: Any, gradient: str | None = None, *, seeded: Callable[[int], Any] | None = None) -> None:
         self._device, self._lock, self._seeded = device, threading.RLock(), seeded
+        device, transforms = unwrapped(device)
         self._program, self.config = device.preprocess(
             ExecutionConfig(gradient_method=gradient, use_device_gradient=gradient is not None)
         )
+        self._transforms = type(self._program)()
+        for transform in transforms:
+            self._transforms = transform(self._transforms)
 
-    def prepare(self, tapes: list[QuantumScript]) -> tuple[Sequence[QuantumScript], Callable[[Any], Any]]:
-        """Tapes as the device takes them, and the function from its results to theirs."""
-        prepared, back = self._program(tapes)
-        return prepared, back
+    @property
+    def is_noisy(self) -> bool:
+        """Whether there are transforms around it, as those that add noise."""
+        return len(self._transforms) > 0
+
+    def prepare(
+        self, tapes: Sequence[QuantumScript], turns: Sequence[int] | None = None
+    ) -> tuple[Sequence[QuantumScript], Callable[[Any], Any]]:
+        """Tapes as the device takes them, and the function from its results to theirs.
+
+        Args:
+            tapes: As they are written.
+            turns: How many operations at the end of each only turn the measured basis, which is free of noise.
+        """
+        if not self.is_noisy:
+            prepared, back = self._program(tapes)
+            return prepared, back
+        noisy: list[QuantumScript] = []
+        backs: list[tuple[int, Callable[[Any], Any]]] = []
+        for tape, count in zip(tapes, turns or [0] * len(tapes), strict=True):
+            split = len(tape.operations) - count
+            bare = QuantumScript(tape.operations[:split], tape.measurements, shots=tape.shots)
+            made, back = self._transforms([bare])
+            after = tape.operations[split:]
+            noisy += [QuantumScript([*one.operations, *after], one.measurements, shots=one.shots) for one in made]
+            backs.append((len(made), back))
+        prepared, back_all = self._program(noisy)
+
+        def unprepare(results: Any) -> Any:
+            results, out = list(back_all(results)), []
+            for count, back in backs:
+                out += back(tuple(results[:count]))
+                del results[:count]
+            return out
+
+        return prepared, unprepare
 
     def takes(self, tape: QuantumScript) -> bool:
         """Whether the device runs a tape as it is, so that others with its gates need no preparation."""
+        if self.is_noisy:  # noise may depend on angles
+            return False
         prepared, back = self.prepare([tape])
         if len(prepared) != 1 or len(prepared[0].operations) != len(tape.operations):
             return False
@@ -77,9 +103,15 @@ class Device:
             return False
         return same and prepared[0].measurements == tape.measurements and len(result) == 1 and result[0] is mark
 
-    def run(self, tapes: list[QuantumScript], as_they_are: bool, seed: int | None = None) -> Any:
-        """Results of all tapes, from one call of the device."""
-        prepared, back = (tapes, None) if as_they_are else self.prepare(tapes)
+    def run(
+        self,
+        tapes: list[QuantumScript],
+        as_they_are: bool,
+        seed: int | None = None,
+        turns: Sequence[int] | None = None,
+    ) -> Any:
+        """Results of all tapes, from one call of the device; `turns` as in `prepare`."""
+        prepared, back = (tapes, None) if as_they_are else self.prepare(tapes, turns)
         if seed is not None and self._seeded is not None:  # a device of this call's own
             results = self._seeded(seed).execute(prepared, self.config)
         else:
@@ -95,6 +127,19 @@ class Device:
             return self._device.compute_vjp(tapes, cotangents, self.config)
 
 
+def unwrapped(device: Any) -> tuple[Any, list[Callable[[Any], Any]]]:
+    """A device without the transforms around it, and these, innermost first."""
+    transforms: list[Callable[[Any], Any]] = []
+    while hasattr(device, "original_device") and hasattr(device, "transform"):
+        transforms.insert(0, partial(_transformed, device.transform, device.targs, device.tkwargs))
+        device = device.original_device
+    return device, transforms
+
+
+def _transformed(transform: Any, args: Sequence[Any], options: dict[str, Any], program: Any) -> Any:
+    return transform(program, *args, **options)
+
+
 def _reseed(device: Any, seed: int) -> None:
     """Begin the random numbers of a device that was given anew, wherever it keeps them; hardware has none."""
     while device is not None:
@@ -103,108 +148,12 @@ def _reseed(device: Any, seed: int) -> None:
         device = getattr(device, "_original_device", None) or getattr(device, "target_device", None)
 
 
-class Gates:
-    """A circuit as PennyLane operations, whose angles are columns of a table, one per operation.
-
-    Args:
-        circuit: What to translate; wire q is qubit q.
-        basic: Rotations, CNOTs and constant unitaries alone, by the gate table.
-    """
-
-    def __init__(self, circuit: Circuit, *, basic: bool = False) -> None:
-        self.n_qubits, self.width = circuit.n_qubits, circuit.n_amplitudes
-        self._gates: list[Any] = []  # operations, and (class, column, wires) where the angle is not constant
-        angles = []
-        for cls, angle, wires in _turns(circuit) if basic else _named(circuit):
-            if angle is None:
-                self._gates.append(cls(wires=wires))
-            elif angle.is_constant:
-                self._gates.append(cls(angle.constant, wires=wires))
-            else:
-                self._gates.append((cls, len(angles), wires))
-                angles.append(angle)
-        self.table = AngleTable(angles)
-        self.differs = np.array([angle.uses_inputs for angle in angles], bool)  # from sample to sample
-
-    def operations(self, angles: Sequence[Any]) -> list[Any]:
-        """Operations for one value per column, each a number or an array of a batch."""
-        return [gate[0](angles[gate[1]], wires=gate[2]) if isinstance(gate, tuple) else gate for gate in self._gates]
-
-    def rows(self, values: np.ndarray) -> list[list[Any]]:
-        """Operations of every sample; those that do not differ are the same objects."""
-        first = self.operations(values[0])
-        places = [k for k, gate in enumerate(self._gates) if isinstance(gate, tuple) and self.differs[gate[1]]]
-        made = [first]
-        for row in values[1:]:
-            operations = list(first)
-            for k in places:
-                cls, column, wires = self._gates[k]
-                operations[k] = cls(row[column], wires=wires)
-            made.append(operations)
-        return made
-
-    def load(self, state: Any) -> Any:
-        """The operation that starts from a state, or from one per sample."""
-        return qml.StatePrep(state, wires=range(self.n_qubits), validate_norm=False)
-
-    def variable(self, start: int) -> list[int]:
-        """Positions of the columns among all parameters of a tape, of which `start` come before."""
-        places, position = [], start
-        for gate in self._gates:
-            if isinstance(gate, tuple):
-                places.append(position)
-                position += 1
-            else:
-                position += len(gate.data)
-        return places
-
-    def values(self, theta: np.ndarray, inputs: np.ndarray) -> np.ndarray:
-        """Angles (B, columns) of a batch."""
-        return self.table.values(theta, inputs[:, self.width :])
-
-    def starts(self, inputs: np.ndarray) -> np.ndarray | None:
-        """Start states (B, 2**n); None where all are |0…0⟩."""
-        return inputs[:, : self.width].astype(np.float64) if self.width else None
-
-    def gradient(
-        self, d_values: np.ndarray, d_start: np.ndarray, theta: np.ndarray, inputs: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Derivatives by the columns (B, columns) and the start (B, width) → by theta and inputs."""
-        d_theta, d_x = self.table.pull(d_values, theta, inputs[:, self.width :])
-        return d_theta.astype(theta.dtype), np.concatenate([d_start, d_x], axis=1).astype(inputs.dtype)
-
-
-def _named(circuit: Circuit) -> Iterator[tuple[Any, Angle | None, Sequence[int]]]:
-    """`(class, angle, wires)` of each operation, by PennyLane's own gates."""
-    for op in circuit.operations:
-        if op.gate in _THREE:
-            for cls, number in _THREE[op.gate]:
-                yield cls, op.params[number], op.qubits
-        else:
-            yield _OPERATIONS[op.gate], op.params[0] if op.params else None, op.qubits
-
-
-def _turns(circuit: Circuit) -> Iterator[tuple[Any, Angle | None, Sequence[int]]]:
-    for step in turned(circuit):
-        if step.axis is None:
-            yield qml.CNOT, None, step.qubits
-        elif step.axis in _AXES:
-            yield _AXES[step.axis], step.angle, step.qubits
-        else:
-            yield partial(_unitary, step.axis), step.angle, step.qubits
-
-
-def _unitary(axis: Axis, angle: float, wires: Sequence[int]) -> Any:
-    x, y, z = axis
-    sigma = np.array([[z, x - 1j * y], [x + 1j * y, -z]])
-    return qml.QubitUnitary(np.cos(angle / 2) * np.eye(2) - 1j * np.sin(angle / 2) * sigma, wires=wires)
-
-
 class _Base:
     """What the executables here share."""
 
     def __init__(self, circuit: Circuit, measurement: Measurement, device: Device, dtype: str) -> None:
-        self._gates, self._readout = Gates(circuit), Readout(measurement, circuit.n_qubits)
+        self._gates = Gates(circuit, "whole" if device.is_noisy else "named")
+        self._readout = Readout(measurement, circuit.n_qubits)
         self._device, self._dtype = device, dtype
         self._varies = circuit.n_amplitudes > 0 or bool(self._gates.differs.any())
         self._broadcasts = self._as_they_are = False
@@ -358,7 +307,7 @@ class Adjoint(Exact):
         super().__init__(circuit, measurement, device, dtype)
         self._adjoint, self._pulled = adjoint, Gates(circuit)
         if not self._takes_gradients():  # rewritten tapes would have other parameters than ours
-            self._pulled = Gates(circuit, basic=True)
+            self._pulled = Gates(circuit, "basic")
 
     def vjp(self, theta: np.ndarray, inputs: np.ndarray, cotangents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """`(d_theta (W,), d_inputs (B, I))`."""
@@ -420,7 +369,7 @@ class Sampled(_Base):
         for group in self._readout.groups:
             turns = []
             for qubit, letter in zip(group.qubits, group.letters, strict=True):
-                turns += [_OPERATIONS["sdg"]([qubit])] if letter == "Y" else []
+                turns += [OPERATIONS["sdg"]([qubit])] if letter == "Y" else []
                 turns += [qml.Hadamard(qubit)] if letter in "XY" else []
             self._readings.append((turns, [qml.sample(wires=group.qubits)]))
         if self._readings:
@@ -440,8 +389,9 @@ class Sampled(_Base):
             return nothing, RunReport(std_error=nothing)
         gates, samples = self._gates, []
         tapes = self._tapes(gates.values(theta, inputs), gates.starts(inputs), self._readings, self._shots)
-        results = self._device.run(tapes, self._as_they_are, seed) if tapes else []
         size = 1 if self._broadcasts else batch
+        turns = [len(after) for after, _ in self._readings for _ in range(size)]
+        results = self._device.run(tapes, self._as_they_are, seed, turns) if tapes else []
         for number, group in enumerate(self._readout.groups):
             bits = np.concatenate(
                 [np.reshape(one, (-1, len(group.qubits))) for one in results[number * size : (number + 1) * size]]

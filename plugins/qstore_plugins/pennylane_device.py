@@ -133,6 +133,11 @@ def _gradient_of(device: Any) -> str | None:
     import pennylane as qml
     from pennylane.devices import ExecutionConfig
 
+    from ._pennylane_tapes import unwrapped
+
+    if unwrapped(device)[1]:  # of what its transforms make of a circuit it knows nothing
+        return None
+
     def supports(method: str) -> bool:
         return bool(device.supports_derivatives(ExecutionConfig(gradient_method=method)))
 

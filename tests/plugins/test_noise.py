@@ -9,9 +9,9 @@ from qstore_core import CapabilityError, Circuit, Expectation, Pauli, Probabilit
 from qstore_core.circuit.gates import GATES
 from tests.tolerances import FINITE_DIFFERENCE, NOISY, SIGMAS
 
-from .noisy import expected, noisy_circuit
+from .noisy import channel, expected, noisy_circuit
 
-pytest.importorskip("pennylane")
+qml = pytest.importorskip("pennylane")
 qiskit_aer = pytest.importorskip("qiskit_aer")
 
 from qiskit.providers.fake_provider import GenericBackendV2  # noqa: E402
@@ -50,25 +50,87 @@ def test_aer_gives_what_kraus_operators_by_hand_give(seed):
         np.testing.assert_allclose(values, expected(problem, measurement), rtol=0, atol=NOISY)
 
 
-@pytest.mark.parametrize("name", GATES)
-def test_aer_keeps_every_gate(name):
+def one_noisy_gate(name):
     """One gate with noise of its own, all of its angles variable, on qubits in descending order."""
     gate = GATES[name]
-    problem = noisy_circuit(0, gates=("h", "ry"), amplitudes=False)
+    problem = noisy_circuit(0, gates=("h", "ry"), readout=False, amplitudes=False)
     circuit = Circuit(3)
     w, x = circuit.weights(3), circuit.inputs(2)
     for q in range(3):
         circuit.ry(w[q], q)
     circuit.append(name, [2, 0, 1][: gate.n_qubits], [x[0], w[1], x[1]][: gate.n_params])
     problem.circuit = circuit
-    rng = np.random.default_rng(1)
-    from .noisy import channel
+    problem.channels = {name: channel(np.random.default_rng(1), gate.n_qubits)}
+    problem.measurements = [Expectation(("Z", "X", "Y")), Expectation(observables=(Pauli("XYZ"), Pauli("ZZZ")))]
+    return problem
 
-    problem.channels = {name: channel(rng, gate.n_qubits)}
-    problem.confusion = {}
-    for measurement in (Expectation(("Z", "X", "Y")), Expectation(observables=(Pauli("XYZ"), Pauli("ZZZ")))):
-        values = on_aer(problem).compile(circuit, measurement, dtype="float64").forward(problem.theta, problem.inputs)
+
+@pytest.mark.parametrize("name", GATES)
+def test_aer_keeps_every_gate(name):
+    problem = one_noisy_gate(name)
+    for measurement in problem.measurements:
+        executable = on_aer(problem).compile(problem.circuit, measurement, dtype="float64")
+        values = executable.forward(problem.theta, problem.inputs)
         np.testing.assert_allclose(values, expected(problem, measurement), rtol=0, atol=NOISY)
+
+
+# -- pennylane --------------------------------------------------------------------------------------------------------
+
+
+PENNYLANE = {
+    "id": "Identity", "x": "PauliX", "y": "PauliY", "z": "PauliZ", "h": "Hadamard", "s": "S", "sdg": "Adjoint(S)",
+    "t": "T", "tdg": "Adjoint(T)", "sx": "SX", "rx": "RX", "ry": "RY", "rz": "RZ", "p": "PhaseShift", "rot": "Rot",
+    "u3": "U3", "cnot": "CNOT", "cy": "CY", "cz": "CZ", "ch": "CH", "swap": "SWAP", "iswap": "ISWAP",
+    "cp": "ControlledPhaseShift", "crx": "CRX", "cry": "CRY", "crz": "CRZ", "rxx": "IsingXX", "ryy": "IsingYY",
+    "rzz": "IsingZZ", "ccx": "Toffoli", "ccz": "CCZ", "cswap": "CSWAP",
+}  # fmt: skip
+
+
+def on_pennylane(problem):
+    def named(name):
+        return qml.BooleanFn(lambda op: op.name == PENNYLANE[name])
+
+    def adding(kraus):
+        return lambda op, **_: qml.QubitChannel(kraus, wires=op.wires)
+
+    model = qml.NoiseModel({named(name): adding(kraus) for name, kraus in problem.channels.items()})
+    noisy = qml.add_noise(qml.device("default.mixed", wires=problem.circuit.n_qubits), model)
+    return get_backend("pennylane", device=noisy)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_pennylane_gives_what_kraus_operators_by_hand_give(seed):
+    problem = noisy_circuit(seed, readout=False)
+    backend = on_pennylane(problem)
+    assert backend.capabilities.exact
+    assert not backend.capabilities.vjp
+    for measurement in problem.measurements:
+        values = backend.compile(problem.circuit, measurement, dtype="float64").forward(problem.theta, problem.inputs)
+        np.testing.assert_allclose(values, expected(problem, measurement), rtol=0, atol=NOISY)
+
+
+@pytest.mark.parametrize("name", GATES)
+def test_pennylane_keeps_every_gate(name):
+    problem = one_noisy_gate(name)
+    for measurement in problem.measurements:
+        executable = on_pennylane(problem).compile(problem.circuit, measurement, dtype="float64")
+        values = executable.forward(problem.theta, problem.inputs)
+        np.testing.assert_allclose(values, expected(problem, measurement), rtol=0, atol=NOISY)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_samples_of_a_noisy_pennylane_device_have_the_exact_values_as_their_mean(seed):
+    problem = noisy_circuit(seed, readout=False)
+    backend = on_pennylane(problem)
+    for measurement in problem.measurements:
+        executable = backend.compile(problem.circuit, measurement, dtype="float64", shots=5000)
+        values, report = executable.value_and_report(problem.theta, problem.inputs, seed=seed)
+        bound = SIGMAS * np.sqrt(report.std_error**2 + 1 / 5000**2)
+        assert (np.abs(values - expected(problem, measurement)) <= bound).all()
+        np.testing.assert_array_equal(executable.forward(problem.theta, problem.inputs, seed=seed), values)
+
+
+# -- aer --------------------------------------------------------------------------------------------------------------
 
 
 def cancelling(count):
