@@ -21,13 +21,7 @@ from .sections import add_options as add_section_options
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
-OTHERS = {  # module → whether it needs the environment with the peers
-    "gpu": False,
-    "crossover": False,
-    "compile": False,
-    "accuracy": False,
-    "aer": False,
-}
+OTHERS = ("gpu", "compile", "accuracy", "aer")
 
 
 def parser() -> argparse.ArgumentParser:

@@ -1,8 +1,7 @@
-"""A layer on Aer against qiskit-machine-learning's `EstimatorQNN`.
+"""A layer on Aer against qiskit-machine-learning's `EstimatorQNN`, on two estimators, of which the faster one counts.
 
-8 qubits, depth 2, batch 32, angle encoding, ⟨Z⟩ of every qubit, exact values, forward pass; outputs are checked equal
-first, and the two take turns. EstimatorQNN runs on `StatevectorEstimator` and on Aer's `EstimatorV2`; the faster one
-counts. Needs qiskit-machine-learning (`benchmarks/requirements-peers.txt`) and qiskit-aer in this interpreter.
+Angle encoding, ⟨Z⟩ of every qubit, exact values, forward; outputs are checked equal first, and the libraries alternate.
+Needs qiskit-machine-learning (`benchmarks/requirements-peers.txt`) and qiskit-aer in this interpreter.
 """
 
 from __future__ import annotations
@@ -16,41 +15,16 @@ import numpy as np
 
 from qstore_core import QuantumFeatureExtractor, get_backend
 
+from .problem import Problem
+from .report import duration
 
-def qnn(n_qubits: int, depth: int, estimator: object) -> Any:
-    """The same circuit in Qiskit; its qubit 0 is the last of a Pauli string."""
-    from qiskit import QuantumCircuit
-    from qiskit.circuit import ParameterVector
-    from qiskit.quantum_info import SparsePauliOp
-    from qiskit_machine_learning.neural_networks import EstimatorQNN
-
-    circuit = QuantumCircuit(n_qubits)
-    x, w = ParameterVector("x", n_qubits), ParameterVector("w", depth * n_qubits * 2)
-    for q in range(n_qubits):
-        circuit.ry(x[q], q)
-    for level in range(depth):
-        for q in range(n_qubits):
-            circuit.ry(w[2 * (level * n_qubits + q)], q)
-            circuit.rz(w[2 * (level * n_qubits + q) + 1], q)
-        for a in range(n_qubits):
-            for b in range(a + 1, n_qubits):
-                circuit.cx(a, b)
-    strings = ["I" * (n_qubits - 1 - q) + "Z" + "I" * q for q in range(n_qubits)]
-    return EstimatorQNN(
-        circuit=circuit,
-        estimator=estimator,
-        observables=[SparsePauliOp(string) for string in strings],
-        input_params=list(x),
-        weight_params=list(w),
-        default_precision=0.0,
-    )
+_CLOSE = 1e-6  # outputs of float64 simulations differ by less
 
 
 def add_options(p: argparse.ArgumentParser) -> None:
     """Options."""
     p.add_argument("--qubits", type=int, default=8)
     p.add_argument("--batch", type=int, default=32)
-    p.add_argument("--depth", type=int, default=2)
     p.add_argument("--rounds", type=int, default=7)
 
 
@@ -63,40 +37,28 @@ def main(options: argparse.Namespace) -> None:
     submitted: list[int] = []
 
     class Counting(AerSimulator):
-        """AerSimulator that counts what is submitted to it."""
-
-        def run(self, *arguments, **options):
+        def run(self, *arguments: Any, **more: Any) -> Any:
             submitted.append(1)
-            return super().run(*arguments, **options)
+            return super().run(*arguments, **more)
 
-    simulator = Counting(method="statevector", runtime_parameter_bind_enable=True)
-    layer = QuantumFeatureExtractor(
-        options.qubits,
-        options.depth,
-        encoding="angle",
-        backend=get_backend("aer", backend=simulator),
-        fallback=None,
-        seed=0,
-    )
-    rng = np.random.default_rng(0)
-    layer.theta = rng.uniform(-np.pi, np.pi, layer.spec.n_weights)
-    x = rng.uniform(-np.pi, np.pi, (options.batch, options.qubits))
-    networks = {
-        "EstimatorQNN, StatevectorEstimator": qnn(options.qubits, options.depth, StatevectorEstimator()),
-        "EstimatorQNN, Aer's EstimatorV2": qnn(options.qubits, options.depth, EstimatorV2()),
+    problem = Problem(options.qubits, options.batch, encoding="angle")
+    aer = get_backend("aer", backend=Counting(method="statevector", runtime_parameter_bind_enable=True))
+    layer = QuantumFeatureExtractor(**problem.layer(), backend=aer, fallback=None)
+    layer.theta, x = problem.angles().ravel(), problem.features().astype(np.float64)
+    statevector, by_aer = (estimator_qnn(problem, estimator) for estimator in (StatevectorEstimator(), EstimatorV2()))
+    calls = {
+        "qstore, backend aer": lambda: layer(x),
+        "EstimatorQNN, StatevectorEstimator": lambda: statevector.forward(x, layer.theta),
+        "EstimatorQNN, Aer's EstimatorV2": lambda: by_aer.forward(x, layer.theta),
     }
-    calls = {"qstore, backend aer": lambda: layer(x)}
-    calls |= {name: lambda network=network: network.forward(x, layer.theta) for name, network in networks.items()}
-
     expected = layer(x)
     for name, call in calls.items():
-        difference = np.abs(np.asarray(call()) - expected).max()
-        if difference > 1e-6:
-            raise SystemExit(f"{name} computes something else: off by {difference:.1e}")
+        off = np.abs(np.asarray(call()) - expected).max()
+        if off > _CLOSE:
+            raise SystemExit(f"{name} computes something else: off by {off:.1e}")
     submitted.clear()
     layer(x)
-    submissions = len(submitted)
-
+    print(f"{problem.n_qubits} qubits, depth {problem.depth}, batch {problem.batch}; submissions: {len(submitted)}")
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(options.rounds):
         for name, call in calls.items():
@@ -104,9 +66,34 @@ def main(options: argparse.Namespace) -> None:
             call()
             times[name].append(time.perf_counter() - begin)
     medians = {name: statistics.median(values) for name, values in times.items()}
-    ours, *theirs = medians.values()
-    print(f"{options.qubits} qubits, depth {options.depth}, batch {options.batch}, forward, float64, exact")
     for name, seconds in medians.items():
-        print(f"  {name:36} {seconds * 1e3:9.2f} ms")
-    print(f"one forward pass on aer: {submissions} submission{'s' * (submissions != 1)}")
+        print(f"  {name:36} {duration(seconds):>9}")
+    ours, *theirs = medians.values()
     print(f"the faster EstimatorQNN takes {min(theirs) / ours:.1f} times as long")
+
+
+def estimator_qnn(problem: Problem, estimator: object) -> Any:
+    """The same circuit in Qiskit; its qubit 0 is the last of a Pauli string."""
+    from qiskit import QuantumCircuit
+    from qiskit.circuit import ParameterVector
+    from qiskit.quantum_info import SparsePauliOp
+    from qiskit_machine_learning.neural_networks import EstimatorQNN
+
+    n = problem.n_qubits
+    circuit, x, w = QuantumCircuit(n), ParameterVector("x", n), ParameterVector("w", problem.n_weights)
+    for q in range(n):
+        circuit.ry(x[q], q)
+    for level in range(problem.depth):
+        for q in range(n):
+            circuit.ry(w[2 * (level * n + q)], q)
+            circuit.rz(w[2 * (level * n + q) + 1], q)
+        for pair in problem.pairs():
+            circuit.cx(*pair)
+    return EstimatorQNN(
+        circuit=circuit,
+        estimator=estimator,
+        observables=[SparsePauliOp("I" * (n - 1 - q) + "Z" + "I" * q) for q in range(n)],
+        input_params=list(x),
+        weight_params=list(w),
+        default_precision=0.0,
+    )

@@ -76,7 +76,7 @@ def scheduled_multiply_adds(plan: Plan) -> dict[str, int]:
 
 def counts(problem: Problem, name: str, mode: str) -> dict[str, int]:
     """Multiply-adds of the whole batch: gate by gate, and what the engine of that name does."""
-    spec = QuantumFeatureExtractor(problem.n_qubits, problem.depth, measurement_bases=tuple(problem.bases)).spec
+    spec = QuantumFeatureExtractor(**problem.layer()).spec
     assert spec.measurement is not None
     plan = lower(spec.circuit, spec.measurement)
     gate_by_gate = multiply_adds(plan)[mode] * problem.batch

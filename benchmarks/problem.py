@@ -7,6 +7,7 @@ each qubit and CNOTs on all pairs i < j in lexicographic order (control first), 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -22,11 +23,12 @@ class Problem:
     batch: int
     depth: int = 2
     bases: str = "Z"
+    encoding: str = "amplitude"
 
     @property
     def key(self) -> str:
         """Name of the point in the results."""
-        return f"n{self.n_qubits}-b{self.batch}-d{self.depth}-{self.bases}"
+        return f"n{self.n_qubits}-b{self.batch}-d{self.depth}-{self.bases}-{self.encoding}"
 
     @property
     def n_weights(self) -> int:
@@ -55,8 +57,9 @@ class Problem:
         return rng.uniform(-np.pi, np.pi, (self.depth, self.n_qubits, 2)).astype(np.float32)
 
     def features(self) -> np.ndarray:
-        """Raw features, float32 (batch, 2**n_qubits); row k is the same whatever the batch size."""
-        out = np.empty((self.batch, 1 << self.n_qubits), np.float32)
+        """Raw features, float32 (batch, F); row k is the same whatever the batch size."""
+        width = 1 << self.n_qubits if self.encoding == "amplitude" else self.n_qubits
+        out = np.empty((self.batch, width), np.float32)
         drawn = max(1, _DRAWN >> self.n_qubits)
         for k in range(self.batch):
             if k < drawn:
@@ -80,6 +83,15 @@ class Problem:
             return np.arange(self.batch)
         return np.unique(np.linspace(0, self.batch - 1, 4).astype(int))
 
+    def layer(self) -> dict[str, Any]:
+        """Arguments of qstore's layer."""
+        return {
+            "n_qubits": self.n_qubits,
+            "depth": self.depth,
+            "measurement_bases": tuple(self.bases),
+            "encoding": self.encoding,
+        }
+
     def pairs(self) -> list[tuple[int, int]]:
         """CNOTs of one level, (control, target)."""
         return [(i, j) for i in range(self.n_qubits) for j in range(i + 1, self.n_qubits)]
@@ -92,9 +104,7 @@ def reference(problem: Problem) -> dict[str, np.ndarray]:
     """Outputs and gradients of the checked rows in float64, by qstore's NumPy engine."""
     from qstore_core import QuantumFeatureExtractor
 
-    layer = QuantumFeatureExtractor(
-        problem.n_qubits, problem.depth, measurement_bases=tuple(problem.bases), backend="statevector"
-    )
+    layer = QuantumFeatureExtractor(**problem.layer(), backend="statevector")
     layer.theta = problem.angles().ravel()
     rows = problem.checked_rows()
     x, cotangents = (a[rows].astype(np.float64) for a in (problem.features(), problem.cotangents()))

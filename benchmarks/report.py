@@ -9,7 +9,7 @@ from typing import Any
 from . import plots
 from .lab import PATIENCE, ROOT
 from .peers import LIBRARIES
-from .results import Line, Results
+from .results import POINT, Line, Results
 
 PAGE = ROOT / "docs" / "performance.md"
 MODES = {"forward": "forward", "step": "forward + backward"}
@@ -180,6 +180,17 @@ def _bases(results: Results) -> list[str]:
     return table(("", "Z", "Z, X, Y", "ratio", "PennyLane ÷ this, Z"), rows)
 
 
+def _crossover(results: Results) -> list[str]:
+    rows = []
+    for line in results.find("crossover", library="keras-numba", mode="step"):
+        other = line | {"library": "keras-ops"}
+        theirs = results.get("crossover", **{k: other[k] for k in (*POINT, "encoding", "library", "mode")})
+        both = theirs and theirs["status"] == line["status"] == "ok"
+        where = f"{line['n_qubits']} qubits, batch {line['batch']}, {line['encoding']}"
+        rows.append((where, cell(line), cell(theirs), f"{theirs['seconds'] / line['seconds']:.2f}" if both else "–"))
+    return table(("forward + backward", "two host calls (numba)", "TensorFlow's operations", "ratio"), rows)
+
+
 def _nothing(results: Results) -> list[str]:
     names = results.libraries("nothing")
     cells = {n: [cell(results.get("nothing", library=n, mode=mode)) for mode in MODES] for n in names}
@@ -267,6 +278,8 @@ def cpu_tables(results: Results) -> list[str]:
     ):
         if section in there:
             add(title, Tables(results, section).column(column, key))
+    if "crossover" in there:
+        add("Keras without XLA", _crossover(results))
     if "bases" in there:
         add("Bases Z, X, Y against Z alone, 8 qubits, batch 32", _bases(results))
     return out

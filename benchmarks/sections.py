@@ -21,9 +21,11 @@ SECTIONS = {
     "memory": "peak memory against depth",
     "bases": "Z, X and Y against Z alone, in alternation",
     "nothing": "what a framework takes for a call by itself",
+    "crossover": "Keras without XLA: TensorFlow's operations or two host calls",
     "grid": "every library, qubits × batch",
     "arithmetic": "engines by themselves on one thread: share of the machine's peak",
 }
+WHOLE = tuple(name for name in SECTIONS if name != "crossover")  # what the page shows
 QUBITS, BATCHES = tuple(range(2, 21, 2)), (32, 1, 256)  # batch 32 first: in processes that did nothing before
 DEPTHS, MEMORY_DEPTHS = (1, 2, 5, 10, 20, 50, 100), (2, 10, 30, 100)
 GROWTH_BATCHES = (1, 4, 16, 64, 256, 1024, 4096)
@@ -91,6 +93,9 @@ def points(section: str, options: argparse.Namespace) -> list[tuple[Problem, Seq
         return [(Problem(8, 32, 2, bases), some) for bases in ("Z", "ZXY")]
     if section == "nothing":
         return [(Problem(4, 32), names("nothing"))]
+    if section == "crossover":
+        sizes = [(n, b) for n in options.qubits or (1, 2, 3, 4, 6, 8, 10) for b in options.batches or (1, 32, 256)]
+        return [(Problem(n, b, encoding=e), names("variant")) for e in ("amplitude", "angle") for n, b in sizes]
     if section == "arithmetic":
         return [(Problem(n, 256), names("engine")) for n in ((4, 8) if quick else (4, 6, 8, 10, 12))]
     qubits = options.qubits or ((2, 4, 8) if quick else QUBITS)
@@ -117,7 +122,9 @@ def measure(section: str, options: argparse.Namespace, results: Results) -> None
             lab.close()
         kept_for = problem.n_qubits
         results.add("load", average=round(os.getloadavg()[0], 2))
-        measured = lab.measure(problem, some, keep=section == "grid" and problem.n_qubits <= _KEPT_QUBITS)
+        measured = lab.measure(
+            problem, some, keep=section in ("grid", "crossover") and problem.n_qubits <= _KEPT_QUBITS
+        )
         for (name, mode), result in measured.items():
             if section == "arithmetic":
                 result |= counts(problem, name, mode)
@@ -136,7 +143,7 @@ def main(options: argparse.Namespace) -> None:
         kept = {k: getattr(options, k) for k in ("limit", "rounds", "seconds", "threads", "quick")}
         about = machine((*names("ours"), *names("peer")))
         results.add("run", command=command(), started=now(), options=kept, machine=about)
-    for section in SECTIONS if whole_run else (options.command,):
+    for section in WHOLE if whole_run else (options.command,):
         measure(section, options, results)
     results.add("finished", at=now())
     print("\n".join(report.tables(results)))

@@ -160,7 +160,7 @@ def main() -> None:
         except Exception as error:  # noqa: BLE001 (a library's failure is a result)
             traceback.print_exc()
             kind, status = type(error).__name__, "failed"
-            if kind in ("UnknownBackendError", "BackendUnavailableError"):
+            if kind in ("UnknownBackendError", "BackendUnavailableError", "CapabilityError"):
                 status = "unavailable"
             elif kind in ("MemoryError", "OutOfMemoryError") or "RESOURCE_EXHAUSTED" in str(error):
                 status = "memory"

@@ -44,7 +44,8 @@ class Library:
     """A library and one way of calling it.
 
     Args:
-        kind: "ours", "peer", "engine" (no layer around it) or "nothing" (what a framework's call takes by itself).
+        kind: "ours", "peer", "variant" (ours, for a section of its own), "engine" (no layer around it) or "nothing"
+            (what a framework's call takes by itself).
         device: "cpu" or "cuda".
         qubits: No other sizes are tried.
     """

@@ -11,23 +11,13 @@ from ..problem import Problem
 from . import Library, Running, _torch
 
 
-def definition(problem: Problem, backend: str) -> dict[str, Any]:
-    """Arguments of the layer."""
-    return {
-        "n_qubits": problem.n_qubits,
-        "depth": problem.depth,
-        "measurement_bases": tuple(problem.bases),
-        "backend": backend,
-    }
-
-
 def numpy_layer(backend: str) -> Callable[[Problem], Running]:
     """The layer on NumPy arrays."""
 
     def build(problem: Problem) -> Running:
         from qstore_core import QuantumFeatureExtractor
 
-        layer = QuantumFeatureExtractor(**definition(problem, backend))
+        layer = QuantumFeatureExtractor(**problem.layer(), backend=backend)
         layer.theta = problem.angles().ravel()
         x, program = problem.features(), layer._program
 
@@ -46,7 +36,7 @@ def engine(backend: str) -> Callable[[Problem], Running]:
     def build(problem: Problem) -> Running:
         from qstore_core import QuantumFeatureExtractor, get_backend
 
-        spec = QuantumFeatureExtractor(**definition(problem, backend)).spec
+        spec = QuantumFeatureExtractor(**problem.layer(), backend=backend).spec
         executable = get_backend(backend).compile(spec.circuit, spec.measurement, dtype="float32")
         theta, x = problem.angles().ravel(), problem.features()
         x /= np.linalg.norm(x, axis=1, keepdims=True)
@@ -68,7 +58,7 @@ def torch_layer(backend: str, device: str = "cpu", graph: bool = False) -> Calla
 
         from qstore_torch import QuantumFeatureExtractor
 
-        layer = QuantumFeatureExtractor(**definition(problem, backend)).to(device)
+        layer = QuantumFeatureExtractor(**problem.layer(), backend=backend).to(device)
         with torch.no_grad():
             layer.theta.copy_(torch.from_numpy(problem.angles().ravel()))
         out = _torch.running(layer, [layer.theta], problem, device, graph)
@@ -86,7 +76,7 @@ def keras_layer(backend: str, jit_compile: bool) -> Callable[[Problem], Running]
 
         from qstore_tf import QuantumFeatureExtractor
 
-        layer = QuantumFeatureExtractor(**definition(problem, backend))
+        layer = QuantumFeatureExtractor(**problem.layer(), backend=backend)
         x = tf.constant(problem.features())
         layer.build(x.shape)
         layer.theta.assign(problem.angles().ravel())
@@ -158,6 +148,8 @@ LIBRARIES = (
         ("qstore_core",),
         '`qstore_core` layer on NumPy arrays, backend="statevector"',
     ),
+    _ours("keras-numba", "two host calls", keras_layer("numba", False), _TF, kind="variant"),
+    _ours("keras-ops", "TensorFlow's operations", keras_layer("tensorflow", False), _TF, kind="variant"),
     _ours("engine-numba", "numba engine", engine("numba"), ("numba", "qstore_core"), kind="engine"),
     _ours("engine-numpy", "NumPy engine", engine("statevector"), ("qstore_core",), kind="engine"),
     _on_gpu("gpu-triton", "qstore triton", "triton", '`qstore_torch` layer, backend="triton"'),
