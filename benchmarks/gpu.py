@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,11 +17,12 @@ from typing import Any
 
 from . import report
 from .arithmetic import counts
-from .lab import MODES, ROOT, NoAnswerError, Remote
+from .lab import MODES, ROOT, Remote
 from .peers import LIBRARIES, names
 from .problem import Problem
 from .results import Results, command, machine, now
 from .sections import add_lab_options, make_lab
+from .worker import NoAnswerError
 
 QUBITS, BATCHES = (8, 10, 4, 12, 16, 18, 20, 14, 6, 2), (32, 4096, 256, 1)  # in the order of interest
 _WARM = 1 << 28  # bytes of the batch of states up to which a point is compiled ahead
@@ -50,7 +50,6 @@ def main(options: argparse.Namespace) -> None:
         print("There is no GPU here that PyTorch can use; nothing was measured.")
         return
     end = time.monotonic() + 60 * options.minutes
-    options.python = options.python or sys.executable
     some = [n for kind in ("ours", "peer") for n in names(kind, "cuda") if options.only is None or n in options.only]
     results = Results(options.output, resume=False)
     kept = {k: getattr(options, k) for k in ("limit", "rounds", "seconds", "minutes")}
@@ -58,7 +57,7 @@ def main(options: argparse.Namespace) -> None:
     results.add("run", command=command(), started=now(), options=kept, machine=about, ceilings=ceilings())
     problems = [Problem(n, b) for b in options.batches or BATCHES for n in options.qubits or QUBITS]
     problems = [p for p in problems if p.batch << p.n_qubits <= 1 << options.amplitudes]
-    compile_ahead(problems, some, options, end)
+    compile_ahead(problems, some, end)
     lab = make_lab(options, side_by_side=_SIDE_BY_SIDE, at_once=True)
     for problem in problems:
         if time.monotonic() > end:
@@ -76,7 +75,7 @@ def main(options: argparse.Namespace) -> None:
         report.write_page(results)
 
 
-def compile_ahead(problems: list[Problem], some: list[str], options: argparse.Namespace, end: float) -> None:
+def compile_ahead(problems: list[Problem], some: list[str], end: float) -> None:
     """Call everything once, many processes side by side, so that what compiles is in the caches on disk."""
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", "/tmp/qstore-benchmarks-jax")
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
@@ -91,12 +90,10 @@ def compile_ahead(problems: list[Problem], some: list[str], options: argparse.Na
         for problem in (p for p in small if p.n_qubits == n_qubits and n_qubits in LIBRARIES[name].qubits):
             try:
                 if time.monotonic() < until:
-                    remote = remote or Remote(name, options.python, None, 1 << 36)
-                    for line in (
-                        {"do": "build", "problem": problem.to_dict()},
-                        *({"do": "first", "mode": mode} for mode in MODES),
-                    ):
-                        remote.ask(max(until - time.monotonic(), 0.1), **line)
+                    remote = remote or Remote(name, None, 1 << 36)
+                    remote.ask(max(until - time.monotonic(), 0.1), "build", problem=problem)
+                    for mode in MODES:
+                        remote.ask(max(until - time.monotonic(), 0.1), "first", mode=mode)
             except NoAnswerError as failure:
                 print(f"  compiling ahead: {name}, {problem.key}: {failure.status}", flush=True)
                 if failure.status != "failed":

@@ -3,108 +3,85 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import multiprocessing
 import os
-import select
 import signal
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
 from .peers import LIBRARIES
 from .problem import Problem, reference
+from .worker import NoAnswerError, serve
 
 ROOT = Path(__file__).resolve().parent.parent
 MODES = ("forward", "step")
 PATIENCE = 5  # a call that should take more than this part of the limit, by a smaller point, is not tried
 _START = 300  # seconds that importing a library may take
 _SLOW = 0.5  # seconds from which on a call's time is taken to grow in proportion to the batch of states
-_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+_THREADS = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
+    "TF_NUM_INTRAOP_THREADS",
+    "TF_NUM_INTEROP_THREADS",
+)
+_SPAWN = multiprocessing.get_context("spawn")
 
 Result = dict[str, Any]  # what was found about one library in one mode at one point
 
 
-class NoAnswerError(Exception):
-    """A worker gave no answer; `status` names why."""
-
-    def __init__(self, status: str, message: str = "") -> None:
-        super().__init__(message)
-        self.status = status
-
-
 class Remote:
-    """A worker process."""
+    """A worker process, and the limits within which it answers."""
 
-    def __init__(self, name: str, python: str, threads: int | None, memory: int) -> None:
-        environment = {
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
-            "TF_CPP_MIN_LOG_LEVEL": "3",
-            "PYTHONWARNINGS": "ignore",
-            "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
-        }
-        if threads is not None:
-            environment |= dict.fromkeys((*_THREADS, "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"), str(threads))
-        self.name, self.memory, self.started = name, memory, False
-        self._process = subprocess.Popen(
-            [python, "-m", "benchmarks.worker", name],
-            cwd=ROOT,
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            process_group=0,
-        )
-        self._buffer = b""
-        self._until = 0.0
+    def __init__(self, name: str, threads: int | None, memory: int) -> None:
+        self.memory, self.started, self._until = memory, False, time.monotonic() + _START
+        self._pipe, theirs = _SPAWN.Pipe()
+        self._process = _SPAWN.Process(target=serve, args=(name, theirs), daemon=True)
+        environment = {"TF_CPP_MIN_LOG_LEVEL": "3", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+        os.environ.update(environment)
+        with patch.dict(os.environ, dict.fromkeys(_THREADS, str(threads))) if threads else contextlib.nullcontext():
+            self._process.start()
+        theirs.close()
 
-    def send(self, timeout: float, **command: Any) -> None:
-        """Give a command, to be answered within `timeout` seconds."""
-        assert self._process.stdin is not None
+    def send(self, limit: float, command: str, **arguments: Any) -> None:
+        """Give a command, to be answered within `limit` seconds."""
         if not self.started:
-            self._until = time.monotonic() + _START
             self.answer()
             self.started = True
-        self._until = time.monotonic() + timeout
+        self._until = time.monotonic() + limit
         try:
-            self._process.stdin.write(json.dumps(command).encode() + b"\n")
-            self._process.stdin.flush()
-        except BrokenPipeError:
+            self._pipe.send((command, arguments))
+        except OSError:
             raise NoAnswerError("died") from None
 
-    def ask(self, timeout: float, **command: Any) -> dict[str, Any]:
+    def ask(self, limit: float, command: str, **arguments: Any) -> dict[str, Any]:
         """Give a command and wait for its answer."""
-        self.send(timeout, **command)
+        self.send(limit, command, **arguments)
         return self.answer()
 
     def answer(self) -> dict[str, Any]:
         """The next answer, within the limits of time and memory."""
-        assert self._process.stdout is not None
-        while b"\n" not in self._buffer:
-            left = self._until - time.monotonic()
-            ready = select.select([self._process.stdout], [], [], min(max(left, 0), 0.1))[0]
-            if not ready and left <= 0:
+        while not self._pipe.poll(0.1):
+            if time.monotonic() > self._until:
                 raise NoAnswerError("over", "took longer than the limit")
             if self._resident() > self.memory:
                 raise NoAnswerError("memory", f"more than {self.memory / 2**30:.0f} GiB")
-            if ready:
-                chunk = os.read(self._process.stdout.fileno(), 1 << 16)
-                if not chunk:
-                    code = self._process.wait()
-                    raise NoAnswerError("memory" if code == -signal.SIGKILL else "died", f"exit status {code}")
-                self._buffer += chunk
-        line, _, self._buffer = self._buffer.partition(b"\n")
-        answer = json.loads(line)
-        if "error" in answer:
-            raise NoAnswerError(answer["error"], answer["message"])
+        try:
+            answer = self._pipe.recv()
+        except (EOFError, OSError):
+            self._process.join()
+            code = self._process.exitcode
+            raise NoAnswerError("memory" if code == -signal.SIGKILL else "died", f"exit status {code}") from None
+        if isinstance(answer, NoAnswerError):
+            raise answer
         return answer
 
     def _resident(self) -> int:
@@ -114,13 +91,9 @@ class Remote:
 
     def close(self) -> None:
         """End the process."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            with contextlib.suppress(OSError):
-                assert pipe is not None
-                pipe.close()
+        self._process.kill()
+        self._process.join()
+        self._pipe.close()
 
 
 @dataclass
@@ -128,7 +101,6 @@ class Lab:
     """Measures points.
 
     Args:
-        python: Interpreter of the workers.
         limit: Seconds that the first call, or any later one, may take.
         memory: Bytes that a worker may hold.
         rounds: Times that every library is measured at a point, the libraries alternating.
@@ -139,7 +111,6 @@ class Lab:
         say: Receives what is being done.
     """
 
-    python: str = sys.executable
     limit: float = 60.0
     memory: int = field(default_factory=lambda: int(0.7 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")))
     rounds: int = 5
@@ -177,11 +148,9 @@ class Lab:
             return results
         self.say(f"{problem.key}: reference values")
         together = problem.state_bytes <= self.side_by_side
-        with tempfile.TemporaryDirectory() as scratch:
-            path = os.path.join(scratch, "reference.npz")
-            np.savez(path, **reference(problem))
-            for group in [tried] if together else [[name] for name in tried]:
-                self._measure_group(problem, group, modes, path, results, keep, launches)
+        expected = reference(problem)
+        for group in [tried] if together else [[name] for name in tried]:
+            self._measure_group(problem, group, modes, expected, results, keep, launches)
         return results
 
     def _not_worth_trying(self, name: str, mode: str, problem: Problem) -> str:
@@ -202,18 +171,16 @@ class Lab:
         problem: Problem,
         names: Sequence[str],
         modes: Sequence[str],
-        path: str,
+        expected: dict[str, np.ndarray],
         results: dict[tuple[str, str], Result],
         keep: bool,
         launches: bool,
     ) -> None:
-        remotes = {
-            name: self._idle.pop(name, None) or Remote(name, self.python, self.threads, self.memory) for name in names
-        }
+        remotes = {name: self._idle.pop(name, None) or Remote(name, self.threads, self.memory) for name in names}
 
         def fail(name: str, mode: str, failure: NoAnswerError) -> None:
             for m in modes[modes.index(mode) :]:
-                results.setdefault((name, m), {}).update({"status": failure.status, "message": str(failure)})
+                results.setdefault((name, m), {}).update({"status": failure.status, "message": failure.message})
                 results[name, m].pop("samples", None)
                 if failure.status in ("over", "memory", "died"):
                     self._beyond.setdefault((name, m), []).append((problem, failure.status))
@@ -223,8 +190,10 @@ class Lab:
             else:
                 remote.close()
 
-        def ask_all(names: Iterable[str], since: str, limit: float, **command: Any) -> dict[str, dict[str, Any]]:
-            answers: dict[str, dict[str, Any]] = {}
+        def ask_all(
+            names: Iterable[str], since: str, limit: float, command: str, **arguments: Any
+        ) -> dict[str, dict[str, Any]]:
+            answers: dict[str, Any] = {}
             names = [name for name in names if name in remotes]
             for group in [names] if self.at_once else [[name] for name in names]:
                 sent = []
@@ -232,7 +201,7 @@ class Lab:
                     for name in group if call == "send" else sent:
                         try:
                             if call == "send":
-                                remotes[name].send(limit, **command)
+                                remotes[name].send(limit, command, **arguments)
                                 sent.append(name)
                             else:
                                 answers[name] = remotes[name].answer()
@@ -242,12 +211,12 @@ class Lab:
 
         try:
             self.say(f"{problem.key}: {', '.join(names)}")
-            built = ask_all(names, modes[0], self.limit, do="build", problem=problem.to_dict())
+            built = ask_all(names, modes[0], self.limit, "build", problem=problem)
             for mode in modes:
                 wanted = [name for name in remotes if (name, mode) not in results]
-                first = ask_all(wanted, mode, self.limit, do="first", mode=mode)
+                first = ask_all(wanted, mode, self.limit, "first", mode=mode)
                 computing = [name for name in first if LIBRARIES[name].kind != "nothing"]
-                checks = ask_all(computing, mode, 2 * self.limit, do="check", mode=mode, reference=path)
+                checks = ask_all(computing, mode, 2 * self.limit, "check", mode=mode, expected=expected)
                 for name in (n for n in first if n in remotes):
                     results[name, mode] = {
                         "status": "ok",
@@ -264,7 +233,7 @@ class Lab:
                 self._time(remotes, mode, results, fail)
                 if launches:
                     timed = [name for name in wanted if "torch" in LIBRARIES[name].imports]
-                    for name, answer in ask_all(timed, mode, self.limit, do="launches", mode=mode).items():
+                    for name, answer in ask_all(timed, mode, self.limit, "launches", mode=mode).items():
                         results[name, mode] |= answer
                 for name in remotes:
                     if results[name, mode].get("seconds", 0.0) > _SLOW:
@@ -275,7 +244,7 @@ class Lab:
                     self._idle[name] = remote
                     if len(names) == 1:
                         with contextlib.suppress(NoAnswerError):
-                            remote.ask(self.limit, do="drop")
+                            remote.ask(self.limit, "drop")
                 else:
                     remote.close()
 
@@ -288,7 +257,7 @@ class Lab:
                     continue
                 begin = time.monotonic()
                 try:
-                    answer = remotes[name].ask(self.limit + 10, do="time", mode=mode, seconds=self.seconds)
+                    answer = remotes[name].ask(self.limit + 10, "time", mode=mode, seconds=self.seconds)
                 except NoAnswerError as failure:
                     fail(name, mode, failure)
                     continue

@@ -52,12 +52,12 @@ def add_lab_options(p: argparse.ArgumentParser, limit: float, rounds: int, secon
     p.add_argument("--rounds", type=int, default=rounds, help="times that every library is measured at a point")
     p.add_argument("--seconds", type=float, default=seconds, help="length of one such measurement")
     p.add_argument("--memory", type=float, help="GiB that a library may hold; default: 70 %% of the machine's")
-    p.add_argument("--python", help="interpreter that has the libraries; default: that of .venv-peers")
 
 
 def add_options(p: argparse.ArgumentParser) -> None:
     """Options of the sections."""
     add_lab_options(p, limit=60.0, rounds=5, seconds=0.1)
+    p.add_argument("--python", help="interpreter that has the libraries; default: that of .venv-peers")
     p.add_argument("--threads", type=int, help="per library; default: what the library takes")
     p.add_argument("--quick", action="store_true", help="few points; leaves docs/ alone")
     p.add_argument("--resume", action="store_true", help="go on with a run that ended early; keeps what it measured")
@@ -66,7 +66,7 @@ def add_options(p: argparse.ArgumentParser) -> None:
 
 def make_lab(options: argparse.Namespace, **more: Any) -> Lab:
     """A lab as the options say."""
-    lab = Lab(options.python, options.limit, rounds=options.rounds, seconds=options.seconds, **more)
+    lab = Lab(options.limit, rounds=options.rounds, seconds=options.seconds, **more)
     lab.say = lambda text: print(f"  {text}", flush=True)
     if options.memory is not None:
         lab.memory = int(options.memory * 2**30)

@@ -1,27 +1,20 @@
-"""One library in its own process: reads commands (one JSON object per line), measures, answers in kind.
-
-{"do": "build", "problem": {…}}                    → {"seconds": …, "info": {…}}
-{"do": "first", "mode": "forward" | "step"}        → {"seconds": …, "memory": bytes}
-{"do": "check", "mode": …, "reference": path}      → {"difference": …, "inputs": true | false}
-{"do": "time", "mode": …, "seconds": s}            → {"samples": [seconds, …], "memory": bytes}
-{"do": "launches", "mode": …}                      → {"launches": kernels and copies of a call on the GPU}
-{"do": "drop"}                                     → {}
-"""
+"""One library in its own process: `serve` answers commands that come through a pipe, which are methods of `Worker`."""
 
 from __future__ import annotations
 
 import contextlib
 import gc
 import importlib
-import json
 import os
 import sys
 import time
-import traceback
 import warnings
-from typing import Any, TextIO
+from multiprocessing.connection import Connection
+from typing import Any
 
 import numpy as np
+
+from qstore_core import BackendUnavailableError, CapabilityError, UnknownBackendError
 
 from .peers import LIBRARIES, Running, to_numpy
 from .problem import Problem, difference
@@ -49,8 +42,16 @@ def reset_peak() -> None:
         file.write("5")
 
 
+class NoAnswerError(Exception):
+    """There is no answer; `status` names why."""
+
+    def __init__(self, status: str, message: str = "") -> None:
+        super().__init__(status, message)
+        self.status, self.message = status, message
+
+
 class Worker:
-    """Answers commands."""
+    """Sets a library up for a problem, and calls it."""
 
     def __init__(self, name: str) -> None:
         self.library = LIBRARIES[name]
@@ -60,9 +61,9 @@ class Worker:
         self.running: Running | None = None
         self.cotangents: Any = None
 
-    def build(self, problem: dict[str, Any]) -> dict[str, Any]:
+    def build(self, problem: Problem) -> dict[str, Any]:
         self.drop()
-        self.problem = Problem(**problem)
+        self.problem = problem
         begin = time.perf_counter()
         self.running = self.library.build(self.problem)
         self.cotangents = self.running.native(self.problem.cotangents())
@@ -98,9 +99,9 @@ class Worker:
         self._run(mode)
         return {"seconds": time.perf_counter() - begin, "memory": self._memory()}
 
-    def check(self, mode: str, reference: str) -> dict[str, Any]:
+    def check(self, mode: str, expected: dict[str, np.ndarray]) -> dict[str, Any]:
         assert self.running is not None
-        expected, rows = np.load(reference), self.problem.checked_rows()
+        rows = self.problem.checked_rows()
         if mode == "forward":
             return {"difference": difference(to_numpy(self._run(mode), rows), expected["outputs"]), "inputs": None}
         outputs, d_theta, d_inputs = self._run(mode, self.running.native(self.problem.cotangents(rows)))
@@ -142,31 +143,30 @@ class Worker:
         return {"launches": sum(str(event.device_type).endswith("CUDA") for event in record.events())}
 
 
-def main() -> None:
-    """Serve until standard input ends."""
+def serve(name: str, pipe: Connection) -> None:
+    """Answer (command, arguments) until the pipe ends; what goes wrong is answered as a `NoAnswerError`."""
     warnings.filterwarnings("ignore")
-    answers: TextIO = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # what a library prints must not get between the answers
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):  # what libraries print
+        os.dup2(nowhere, stream)
     try:
-        worker = Worker(sys.argv[1])
+        worker = Worker(name)
     except (ImportError, OSError) as error:
-        answers.write(json.dumps({"error": "unavailable", "message": str(error)}) + "\n")
+        pipe.send(NoAnswerError("unavailable", str(error)))
         return
-    answers.write(json.dumps({"ready": True}) + "\n")
-    for line in sys.stdin:
-        command = json.loads(line)
-        try:
-            answer = getattr(worker, command.pop("do"))(**command)
-        except Exception as error:  # noqa: BLE001 (a library's failure is a result)
-            traceback.print_exc()
-            kind, status = type(error).__name__, "failed"
-            if kind in ("UnknownBackendError", "BackendUnavailableError", "CapabilityError"):
-                status = "unavailable"
-            elif kind in ("MemoryError", "OutOfMemoryError") or "RESOURCE_EXHAUSTED" in str(error):
-                status = "memory"
-            answer = {"error": status, "message": f"{kind}: {error}"[:500]}
-        answers.write(json.dumps(answer) + "\n")
+    pipe.send({})
+    with contextlib.suppress(EOFError):
+        while True:
+            command, arguments = pipe.recv()
+            try:
+                answer = getattr(worker, command)(**arguments)
+            except Exception as error:  # noqa: BLE001 (a library's failure is a result)
+                answer = NoAnswerError(_status(error), f"{type(error).__name__}: {error}"[:500])
+            pipe.send(answer)
 
 
-if __name__ == "__main__":
-    main()
+def _status(error: Exception) -> str:
+    if isinstance(error, BackendUnavailableError | CapabilityError | UnknownBackendError):
+        return "unavailable"
+    out_of_memory = type(error).__name__ in ("MemoryError", "OutOfMemoryError") or "RESOURCE_EXHAUSTED" in str(error)
+    return "memory" if out_of_memory else "failed"
