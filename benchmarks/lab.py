@@ -69,7 +69,7 @@ class Remote:
 
     def answer(self) -> dict[str, Any]:
         """The next answer, within the limits of time and memory."""
-        while not self._pipe.poll(0.1):
+        while not self._pipe.poll(min(0.1, max(0.0, self._until - time.monotonic()))):
             if time.monotonic() > self._until:
                 raise NoAnswerError("over", "took longer than the limit")
             if self._resident() > self.memory:
