@@ -1,5 +1,6 @@
 # make demo     set up, then train a network with three quantum layers on real digits, and draw what it learned
 # make test     set up, then run every test
+# make test-triton  the GPU kernels under Triton's interpreter, in an environment of PyTorch and no TensorFlow
 # make check    ruff (rules and format) and mypy
 # make bench    quantum layers timed side by side with others, in one run
 # make docs     build the documentation site in build/site, warnings being errors
@@ -17,14 +18,17 @@ INPUTS  = pyproject.toml constraints-dev.txt
 # TensorFlow prints its start-up notes only where something is wrong.
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: demo test check bench docs clean
+.PHONY: demo test test-triton check bench docs clean
 .DEFAULT_GOAL := test
 
 demo: $(VENV)/.ready-demo
 	$(PY) examples/image_classification.py --framework keras --quick-test --visualize --output-dir runs/demo $(ARGS)
 
-test: $(VENV)/.ready-dev
+test: $(VENV)/.ready-dev test-triton
 	$(PY) -m pytest -q $(ARGS)
+
+test-triton: $(VENV)-triton/.ready
+	TRITON_INTERPRET=1 $(VENV)-triton/bin/python -m pytest -q tests/torch/triton $(ARGS)
 
 check: $(VENV)/.ready-dev
 	$(PY) -m ruff check --quiet .
@@ -39,7 +43,7 @@ docs: $(VENV)/.ready-dev
 	@echo "build/site/index.html"
 
 clean:
-	rm -rf $(VENV) build runs *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-triton build runs *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # One environment: first what the demo needs, then the rest. Torch comes first and alone where it is needed, so that
 # nothing else decides which build of it comes.
@@ -60,4 +64,16 @@ $(VENV)/.ready-dev: $(VENV)/.ready-demo
 	@$(INSTALL) torch==2.13.0
 	@echo "Installing the tools for tests: pytest, hypothesis, mypy, and PennyLane and Aer to compare with ..."
 	@$(INSTALL) -e '.[tf,torch,fast,cli,docs,examples,dev]'
+	@touch $@
+
+# Triton has an environment of its own: imported after TensorFlow, it ends the process. PyTorch's CUDA builds bring the
+# version that they need; beside others any will do.
+TRITON_PIP = $(VENV)-triton/bin/python -m pip
+
+$(VENV)-triton/.ready: $(INPUTS)
+	@echo "Making an environment for Triton in $(VENV)-triton ..."
+	@$(PYTHON) -m venv $(VENV)-triton
+	@$(subst $(PIP),$(TRITON_PIP),$(INSTALL)) torch==2.13.0
+	@$(VENV)-triton/bin/python -c "import triton" 2>/dev/null || $(TRITON_PIP) install --quiet --disable-pip-version-check --no-input triton==3.9.0
+	@$(subst $(PIP),$(TRITON_PIP),$(INSTALL)) -e . pytest hypothesis
 	@touch $@

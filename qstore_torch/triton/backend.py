@@ -1,0 +1,133 @@
+"""`TritonBackend`: circuits on CUDA tensors, in fused kernels where only values and first derivatives are wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from qstore_core import Capabilities, CapabilityError, Circuit, InputError, lower
+from qstore_core.circuit.encoding import unit_rows
+from qstore_core.circuit.measurement import Measurement
+from qstore_core.circuit.plan import Plan
+from qstore_core.engines.array import ArrayProgram
+
+from .. import engine as plain
+from . import launch
+
+__all__ = ["MOST_QUBITS", "TritonBackend", "TritonExecutable"]
+
+MOST_QUBITS = {"float32": 12, "float64": 12}
+"""A state of more does not fit the registers of one program."""
+
+Vjp = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+
+
+class TritonBackend:
+    """Exact simulation in fused GPU kernels.
+
+    Function transforms, forward mode and second derivatives are computed in PyTorch operations, as by backend "torch".
+    """
+
+    name = "triton"
+    capabilities = Capabilities(
+        vjp=True, features=True, framework="torch", embedded=True, max_qubits=MOST_QUBITS["float32"]
+    )
+
+    def compile(
+        self, circuit: Circuit, measurement: Measurement, *, dtype: str = "float32", shots: int | None = None
+    ) -> TritonExecutable:
+        """Lower the circuit to tables. Kernels are compiled once per size and precision, at the first call."""
+        if shots is not None:
+            raise CapabilityError(
+                f"backend 'triton' computes exact expectation values, but shots={shots} was asked for. "
+                "Use shots=None, or a backend that samples.",
+                backend=self.name,
+            )
+        if circuit.n_qubits > MOST_QUBITS[dtype]:
+            raise CapabilityError(
+                f"backend 'triton' takes at most {MOST_QUBITS[dtype]} qubits in {dtype}, the circuit has "
+                f'{circuit.n_qubits}. Use backend="torch".',
+                backend=self.name,
+            )
+        return TritonExecutable(lower(circuit, measurement), dtype)
+
+
+class TritonExecutable:
+    """A compiled circuit: features → outputs on CUDA tensors (`apply`) and on NumPy arrays (`forward`, `vjp`).
+
+    Features are rows (B, F): first amplitude features, which are normalised in the pass that loads them, then angles.
+    What is not finite in theta makes all outputs NaN, in a row those of that row.
+    """
+
+    def __init__(self, plan: Plan, dtype: str) -> None:
+        """Write the tables."""
+        self.plan, self.dtype = plan, getattr(torch, dtype)
+        self._circuit = launch.Circuit(plan, self.dtype)
+        self._plain: ArrayProgram | None = None
+        self._ops = plain.TorchOps()
+
+    def apply(self, theta: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+        """`theta` (W,), `features` (B, F) → outputs (B, O), which PyTorch can differentiate any number of times."""
+        wanted = torch.is_grad_enabled() and (theta.requires_grad or features.requires_grad)
+        if wanted or not plain.is_plain():
+            return self._in_operations(theta, features)
+        return self._circuit.forward(*self._checked(theta, features), keep=False)[0]
+
+    def apply_and_vjp(self, theta: torch.Tensor, features: torch.Tensor) -> tuple[torch.Tensor, Vjp]:
+        """The same outside autograd, and the function that pulls cotangents (B, O) back to theta and features."""
+        theta, features = self._checked(theta, features)
+        outputs, kept = self._circuit.forward(theta, features, keep=True)
+
+        def vjp_fn(cotangents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            assert kept is not None
+            return self._circuit.backward(theta, features, kept, cotangents.to(self.dtype).contiguous())
+
+        return outputs, vjp_fn
+
+    def _in_operations(self, theta: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+        """In PyTorch operations, which every transform of PyTorch knows."""
+        if self._plain is None:
+            self._plain = ArrayProgram(self.plan)
+        width = self.plan.n_amplitudes
+        if width:
+            split = features.shape[-1] - self.plan.n_inputs
+            unit = unit_rows(self._ops, features[:, :split], width)
+            features = torch.cat([unit, features[:, split:]], -1) if self.plan.n_inputs else unit
+        return self._plain.forward(self._ops, theta, features)
+
+    def _checked(self, theta: torch.Tensor, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if not (theta.device == features.device and (features.is_cuda or launch.INTERPRETED)):
+            raise InputError(
+                f"backend 'triton' computes on CUDA tensors, received theta on {theta.device} and features on "
+                f'{features.device}. Move the layer and its inputs to one GPU, or use backend="auto".'
+            )
+        return theta.detach().to(self.dtype).contiguous(), features.detach().to(self.dtype).contiguous()
+
+    # -- on arrays ------------------------------------------------------------------------------------------------
+
+    def forward(self, theta: np.ndarray, inputs: np.ndarray) -> np.ndarray:
+        """`apply` on NumPy arrays, by way of the device."""
+        with torch.no_grad():
+            return self.apply(_tensor(theta), _tensor(inputs)).numpy(force=True)
+
+    def value_and_vjp(
+        self, theta: np.ndarray, inputs: np.ndarray
+    ) -> tuple[np.ndarray, Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]]:
+        """Outputs, and the function that pulls cotangents back."""
+        outputs, vjp_fn = self.apply_and_vjp(_tensor(theta), _tensor(inputs))
+
+        def vjp_of_arrays(cotangents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            d_theta, d_inputs = vjp_fn(_tensor(cotangents))
+            return d_theta.numpy(force=True), d_inputs.numpy(force=True)
+
+        return outputs.numpy(force=True), vjp_of_arrays
+
+    def vjp(self, theta: np.ndarray, inputs: np.ndarray, cotangents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Pull `cotangents` (B, O) back to `(d_theta (W,), d_inputs (B, I))`."""
+        return self.value_and_vjp(theta, inputs)[1](cotangents)
+
+
+def _tensor(array: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.array(array)).to("cpu" if launch.INTERPRETED else "cuda")

@@ -1,0 +1,150 @@
+"""Launches the kernels of one circuit on tensors: no host synchronisation, no autograd."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from qstore_core.circuit.plan import Plan
+
+from . import kernels
+from .tables import Program
+
+__all__ = ["INTERPRETED", "Circuit", "Kept"]
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") == "1"
+"""True where Triton's interpreter runs the kernels, on CPU tensors; fixed when Triton is imported."""
+
+_REGISTERS = 3
+_BANKS = {torch.float32: 4, torch.float64: 4}
+_LEAST_LANES = 64
+_REDUCE_ROWS, _REDUCE_COLUMNS = 128, 8
+_TINY = {torch.float32: 1.1754943508222875e-38, torch.float64: 2.2250738585072014e-308}
+
+
+class _Launch:
+    """A kernel with its constants. Compiled once per device; later launches go past Triton's look-up of arguments."""
+
+    def __init__(self, kernel: Any, constants: dict[str, Any], warps: int) -> None:
+        names = [name for name in kernel.arg_names if name in constants]
+        assert names == kernel.arg_names[-len(names) :], kernel.arg_names
+        self._kernel, self._constants, self._warps = kernel, [constants[name] for name in names], warps
+        self._compiled: dict[int, Any] = {}
+
+    def __call__(self, device: torch.device, programs: int, *arguments: Any) -> None:
+        if device.type != "cuda":  # the interpreter
+            self._kernel[(programs,)](*arguments, *self._constants)
+            return
+        with torch.cuda.device(device):
+            compiled = self._compiled.get(device.index)
+            if compiled is None:
+                launch = self._kernel[(programs,)]
+                self._compiled[device.index] = launch(*arguments, *self._constants, num_warps=self._warps)
+            else:
+                compiled[(programs, 1, 1)](*arguments, *self._constants)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a forward pass leaves for the backward pass."""
+
+    state: torch.Tensor
+    scratch: torch.Tensor
+
+
+class Circuit:
+    """A plan's tables on each device, and the launches.
+
+    Args:
+        plan: The circuit.
+        dtype: torch.float32 or torch.float64.
+    """
+
+    def __init__(self, plan: Plan, dtype: torch.dtype) -> None:
+        """Write the tables."""
+        self.plan, self.dtype = plan, dtype
+        self.program = p = Program(plan, _REGISTERS, _BANKS[dtype])
+        n, r = plan.n_qubits, p.registers
+        self.samples = max(1, _LEAST_LANES >> (n - r))
+        self.warps = max(2, (self.samples << (n - r)) // 32)
+        self._tables: dict[torch.device, tuple[torch.Tensor, torch.Tensor]] = {}
+        shared = {
+            "TINY": _TINY[dtype], "S": self.samples, "K": n, "R": r, "FACTORS": p.factors, "ROUND": p.round_size,
+            "SAMPLED": p.sampled, "TERMS": p.has_terms, "STRINGS_READ": bool(plan.measurement.strings),
+            "SHIFTED": p.has_shifts, "PLAIN": p.identity_outputs, "DEGREE": p.degree,
+            "START": int(plan.n_amplitudes > 0),
+        }  # fmt: skip
+        strings = bool(plan.measurement.strings)
+        self._forward = {**shared, "MONOMIALS": p.monomials, "ENTRIES": p.out_entries if strings else 1}
+        self._backward = {
+            **shared, "ENTRIES": p.string_entries if strings else 1, "INPUT_ENTRIES": p.input_entries,
+        }  # fmt: skip
+        self._reduce = {
+            "ENTRIES": p.weight_entries, "DEGREE": p.degree, "ROWS": _REDUCE_ROWS, "COLUMNS": _REDUCE_COLUMNS,
+        }  # fmt: skip
+        self._launches: dict[Any, _Launch] = {}
+
+    def _launch(self, kernel: Any, constants: dict[str, Any], warps: int = 4, **more: Any) -> _Launch:
+        key = kernel, *more.items()
+        launch = self._launches.get(key)
+        if launch is None:
+            launch = self._launches[key] = _Launch(kernel, constants | more, warps)
+        return launch
+
+    def tables(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        """Integers and coefficients on a device."""
+        kept = self._tables.get(device)
+        if kept is None:
+            ints = torch.as_tensor(self.program.ints, device=device)
+            floats = torch.as_tensor(self.program.floats, device=device).to(self.dtype)
+            kept = self._tables[device] = ints, floats
+        return kept
+
+    def forward(self, theta: torch.Tensor, x: torch.Tensor, *, keep: bool) -> tuple[torch.Tensor, Kept | None]:
+        """Outputs (B, O) of `theta` (W,) and rows `x` (B, amplitudes or features + angles), both contiguous."""
+        plan, p, batch = self.plan, self.program, x.shape[0]
+        outputs = x.new_empty((batch, plan.n_outputs))
+        programs = -(-batch // self.samples)
+        rows = programs * self.samples if p.sampled else programs
+        scratch = x.new_empty((rows, max(p.scratch, 1)))
+        state = x.new_empty((batch, 2 << plan.n_qubits)) if keep else outputs
+        plain = p.identity_outputs or not plan.measurement.strings
+        values = outputs if plain else x.new_empty((batch, len(plan.measurement.strings)))
+        if batch:
+            ints, floats = self.tables(x.device)
+            launch = self._launch(kernels.forward, self._forward, self.warps, KEEP=keep)
+            launch(
+                x.device, programs, ints, floats, theta, x, scratch, state, values, outputs, batch, x.shape[1],
+                x.shape[1] - plan.n_inputs, plan.n_weights, plan.n_outputs,
+            )  # fmt: skip
+        return outputs, Kept(state, scratch) if keep else None
+
+    def backward(
+        self, theta: torch.Tensor, x: torch.Tensor, kept: Kept, cotangents: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """`(d_theta (W,), d_x like x)` from cotangents (B, O)."""
+        plan, p, batch = self.plan, self.program, x.shape[0]
+        d_theta = torch.empty_like(theta)
+        d_x = torch.empty_like(x)
+        if not batch:
+            return d_theta.zero_(), d_x
+        ints, floats = self.tables(x.device)
+        d_angles = x.new_empty((batch, max(p.n_angles, 1)))
+        strings = cotangents
+        if plan.measurement.strings and not p.identity_outputs:
+            strings = x.new_empty((batch, len(plan.measurement.strings)))
+        launch = self._launch(kernels.backward, self._backward, self.warps)
+        launch(
+            x.device, -(-batch // self.samples), ints, floats, theta, x, kept.scratch, kept.state, strings, cotangents,
+            d_angles, d_x, batch, x.shape[1], x.shape[1] - plan.n_inputs, plan.n_weights, plan.n_inputs,
+            plan.n_outputs,
+        )  # fmt: skip
+        if plan.n_weights:
+            self._launch(kernels.reduce_weights, self._reduce)(
+                x.device, -(-plan.n_weights // _REDUCE_COLUMNS), ints, floats, theta, x, d_angles, d_theta, batch,
+                x.shape[1], x.shape[1] - plan.n_inputs, plan.n_weights,
+            )  # fmt: skip
+        return d_theta, d_x

@@ -1,0 +1,299 @@
+"""Tables for the kernels: a Plan in rounds, as one integer array and one float array.
+
+The kernels in `kernels` read a record's fields in the order in which they are written here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from qstore_core.circuit.angle import Angle
+from qstore_core.circuit.plan import Diagonal, Plan, Rotation
+
+from .layout import Layout, Round, arrange, natural, rounds_of, span_rank
+
+__all__ = ["CHUNK", "HEADER", "MOST_FACTORS", "ROUND_FIELDS", "TERM_FIELDS", "Program"]
+
+HEADER = (
+    "angles", "rotations", "polynomials", "factors", "rounds", "n_rounds", "diagonal", "n_diagonal", "shifts",
+    "n_shifts", "back", "classes", "label", "n_strings", "outputs", "strings", "inputs", "weights", "coefficients",
+    "constants", "scratch", "unused", "n_unused",
+)  # fmt: skip
+CHUNK = 8
+"""Sums over amplitudes are taken this many at a time."""
+MOST_FACTORS = 3
+"""Angles of one rotation; longer products are split."""
+ROUND_FIELDS = 3  # kind (0 rotations, 1 diagonal), first term, number of terms; then words and numbers
+TERM_FIELDS = 4  # mask of threads, mask of registers, number of the angle or string, factor
+
+
+@dataclass
+class _Entries:
+    """What a slot's gradient is the sum of: angle, coefficient and the other slots of each monomial it is in."""
+
+    angles: list[int] = field(default_factory=list)
+    coefficients: list[float] = field(default_factory=list)
+    others: list[list[int]] = field(default_factory=list)
+
+
+class Program:
+    """A plan as tables for kernels that hold the whole state.
+
+    Attributes:
+        ints: int32; starts with the fields named in `HEADER`.
+        floats: float64 coefficients.
+        registers: Bits of a thread's registers.
+        factors: Most angles of one rotation.
+        sampled: True where angles differ from sample to sample.
+        degree: Most slots in a monomial.
+        monomials: Most monomials in an angle.
+    """
+
+    def __init__(self, plan: Plan, registers: int, banks: int) -> None:
+        """Lay out the tables."""
+        self.plan, self.registers = plan, min(registers, plan.n_qubits)
+        self._ints: list[int] = [0] * len(HEADER)
+        self._floats: list[float] = []
+        self._head = dict.fromkeys(HEADER, 0)
+        self._angles: list[Angle] = []
+        self._rotations: list[tuple[np.ndarray, list[tuple[np.ndarray, int]]]] = []
+        space = [1 << bit for bit in range(plan.n_qubits)]
+        start = natural(space, self.registers) if plan.n_amplitudes else None
+        steps = [part for step in plan.steps for part in _split(step)]
+        rounds = rounds_of(steps, space, self.registers, start, banks)
+        self.factors = max([1, *(_n_variable(s) for s in steps if isinstance(s, Rotation))])
+        self.has_terms = any(r.terms for r in rounds)
+        # |0…0⟩ looks the same in every layout: no exchange before the first round.
+        begin = start or (rounds[0].layout if rounds else natural(space, self.registers))
+        end = self._write_rounds(rounds, begin)
+        self._write_measurement(end, space, banks)
+        self._write_angles()
+        self._write_gradients()
+        self._head["n_strings"] = len(plan.measurement.strings)
+        self._ints[: len(HEADER)] = [self._head[name] for name in HEADER]
+        self.ints = np.array(self._ints, np.int32)
+        self.floats = np.array([*self._floats, 0.0])
+        self.n_angles, self.scratch = len(self._angles), self._head["scratch"]
+        self.sampled = any(angle.uses_inputs for angle in self._angles)
+
+    # -- writing ------------------------------------------------------------------------------------------------
+
+    def _put(self, values: Sequence[int] | np.ndarray) -> int:
+        start = len(self._ints)
+        self._ints.extend(int(v) for v in np.asarray(values, np.int64).reshape(-1))
+        return start
+
+    def _put_floats(self, values: Any) -> int:
+        start = len(self._floats)
+        self._floats.extend(float(v) for v in np.asarray(values, float).reshape(-1))
+        return start
+
+    # -- rounds -------------------------------------------------------------------------------------------------
+
+    def _write_rounds(self, rounds: Sequence[Round], layout: Layout) -> Layout:
+        """Records of rounds; returns the layout after the last one."""
+        records: list[list[int]] = []
+        slots = self.registers * self.factors
+        identity: int | None = None
+        for round_ in rounds:
+            new = round_.layout
+            words = [*new.exchange(layout), *layout.exchange(new)]
+            if round_.terms:
+                numbers = [(mask, self._number(angle), 1) for mask, angle in round_.terms]  # type: ignore[arg-type]
+                terms = self._put_terms(new, numbers, gradients=True)
+                fixed = [1, terms, len(round_.terms)]
+                ids, columns = [0] * self.registers, [-1] * slots
+            else:
+                fixed, ids, columns = [0, 0, 0], [], []
+                for rotation in round_.rotations:
+                    ids.append(self._add_rotation(rotation))
+                    angles = [number for _, number in self._rotations[-1][1]]
+                    columns += [-1 if self._angles[a].is_constant else a for a in angles]
+                    columns += [-1] * (self.factors - len(angles))
+                if len(ids) < self.registers and identity is None:
+                    identity = len(self._rotations)
+                    self._rotations.append((np.array([1.0, 0.0, 0.0, 0.0]), []))
+                ids += [identity] * (self.registers - len(ids))  # type: ignore[list-item]
+                columns += [-1] * (slots - len(columns))
+            moved = [int(new != layout)]
+            columns += [-1] * (-len(columns) % CHUNK)
+            records.append([*fixed, *moved, *words, *ids, *columns])
+            layout = new
+        self.round_size = 4 + 2 * self.plan.n_qubits + self.registers + (-(-slots // CHUNK)) * CHUNK
+        assert all(len(record) == self.round_size for record in records)
+        self._head["rounds"], self._head["n_rounds"] = self._put([f for r in records for f in r]), len(records)
+        return layout
+
+    def _number(self, angle: Angle) -> int:
+        self._angles.append(angle)
+        return len(self._angles) - 1
+
+    def _add_rotation(self, rotation: Rotation) -> int:
+        """Its factors as rotations by variable angles after one constant rotation."""
+        constant, variable = np.array([1.0, 0.0, 0.0, 0.0]), []
+        for axis, angle in rotation.factors:
+            if not angle.is_constant:
+                variable.append((np.array(axis, float), self._number(angle)))
+                continue
+            half = angle.constant / 2
+            turn = np.array([np.cos(half), *(np.sin(half) * np.array(axis))])
+            constant = _times(turn, constant)
+            variable = [(_turned(turn, n), number) for n, number in variable]
+        self._rotations.append((constant, variable))
+        return len(self._rotations) - 1
+
+    def _put_terms(self, layout: Layout, terms: Sequence[tuple[int, int, int]], gradients: bool = False) -> int:
+        """Records of `(mask, number, factor)`, filled up to whole chunks by records without a number."""
+        records, low = [], (1 << self.registers) - 1
+        for mask, number, factor in terms:
+            local = layout.local(mask)
+            keep = not gradients or not self._angles[number].is_constant
+            records.append([local >> self.registers, local & low, number, factor if keep else 0])
+        records += [[0, 0, 0, 0]] * (-len(records) % CHUNK)
+        return self._put([f for r in records for f in r])
+
+    # -- measurement --------------------------------------------------------------------------------------------
+
+    def _write_measurement(self, end: Layout, space: Sequence[int], banks: int) -> None:
+        m, head = self.plan.measurement, self._head
+        self.identity_outputs = bool(m.strings) and m.outputs == tuple(((k, 1.0),) for k in range(len(m.strings)))
+        self.has_shifts = not m.is_diagonal
+        if not m.strings:
+            words = []
+            for column in end.columns:
+                label = 0
+                for mask in m.masks:
+                    label = label << 1 | ((column & mask).bit_count() & 1)
+                words.append(label)
+            head["label"], head["classes"] = self._put(words), m.n_outputs
+            return
+        diagonal = [(z, k, 1) for k, (x, z, _) in enumerate(m.strings) if not x]
+        head["diagonal"], head["n_diagonal"] = self._put_terms(end, diagonal), len(diagonal)
+        by_shift: dict[int, list[int]] = {}
+        for k, (x, _, _) in enumerate(m.strings):
+            if x:
+                by_shift.setdefault(x, []).append(k)
+        records, layout = [], end
+        for x, numbers in by_shift.items():
+            rest = span_rank([x, *space])[1:]
+            new = arrange([x], rest, self.registers, layout, banks)
+            record = list(new.exchange(layout))
+            for odd in (0, 1):
+                terms = [(m.strings[k][1], k, 1 - (m.strings[k][2] & 2)) for k in numbers if m.strings[k][2] & 1 == odd]
+                record += [self._put_terms(new, terms), len(terms)]
+            records.append(record)
+            layout = new
+        head["shifts"], head["n_shifts"] = self._put([f for r in records for f in r]), len(records)
+        head["back"] = self._put(end.exchange(layout))
+        pairs = [(o, s, c) for o, output in enumerate(m.outputs) for s, c in output]
+        self.out_entries = self._put_sparse(
+            "outputs", [[(s, c) for p, s, c in pairs if p == o] for o in range(len(m.outputs))]
+        )
+        self.string_entries = self._put_sparse(
+            "strings", [[(o, c) for o, p, c in pairs if p == s] for s in range(len(m.strings))]
+        )
+
+    def _put_sparse(self, name: str, rows: Sequence[Sequence[tuple[int, float]]]) -> int:
+        """Rows of as many `(column, coefficient)` as the longest has: columns, and where coefficients begin."""
+        longest = max([1, *(len(row) for row in rows)])
+        filled = [[*row, *([(0, 0.0)] * (longest - len(row)))] for row in rows]
+        floats = self._put_floats([c for row in filled for _, c in row])
+        self._head[name] = self._put([floats, *(k for row in filled for k, _ in row)])
+        return longest
+
+    # -- angles -------------------------------------------------------------------------------------------------
+
+    def _slot(self, slot: tuple[str, int]) -> int:
+        return slot[1] + (self.plan.n_weights if slot[0] == "x" else 0)
+
+    def _write_angles(self) -> None:
+        """Polynomials in slots (weight j, then input i; -1 is the number 1), and what each rotation is made of."""
+        head = self._head
+        terms = [angle.terms for angle in self._angles]
+        self.monomials = max([1, *(len(t) for t in terms)])
+        self.degree = max([1, *(len(monomial) for t in terms for monomial, _ in t)])
+        slots = np.full((len(terms), self.monomials, self.degree), -1)
+        coefficients = np.zeros((len(terms), self.monomials))
+        for a, polynomial in enumerate(terms):
+            for m, (monomial, coefficient) in enumerate(polynomial):
+                slots[a, m, : len(monomial)] = [self._slot(s) for s in monomial]
+                coefficients[a, m] = coefficient
+        head["angles"], head["polynomials"] = len(terms), self._put(slots)
+        head["coefficients"] = self._put_floats(coefficients)
+        head["rotations"] = len(self._rotations)
+        ids, constants = [], []
+        for constant, variable in self._rotations:
+            missing = self.factors - len(variable)
+            ids += [*(number for _, number in variable), *([-1] * missing)]
+            constants += [*constant, *(c for axis, _ in variable for c in axis), *([0.0] * (3 * missing))]
+        head["factors"], head["constants"] = self._put(ids), self._put_floats(constants)
+        # One row of scratch: cos and sin of half of every angle, then each rotation's matrix and axes.
+        head["scratch"] = 2 * len(terms) + len(self._rotations) * (4 + 3 * self.factors)
+
+    def _write_gradients(self) -> None:
+        """The product rule, slot by slot, so that every sum has one place and one order."""
+        plan = self.plan
+        entries = [_Entries() for _ in range(plan.n_weights + plan.n_inputs)]
+        for a, angle in enumerate(self._angles):
+            for monomial, coefficient in angle.terms:
+                slots = [self._slot(s) for s in monomial]
+                for k, slot in enumerate(slots):
+                    entries[slot].angles.append(a)
+                    entries[slot].coefficients.append(coefficient)
+                    entries[slot].others.append([*slots[:k], *slots[k + 1 :]])
+        unused = [slot for slot, e in enumerate(entries) if not e.angles]
+        self._head["unused"], self._head["n_unused"] = self._put(unused), len(unused)
+        self.weight_entries = self._put_entries("weights", entries[: plan.n_weights])
+        self.input_entries = self._put_entries("inputs", entries[plan.n_weights :])
+        mixed = [slot for e in entries[: plan.n_weights] for others in e.others for slot in others]
+        self.mixed = any(slot >= plan.n_weights for slot in mixed)
+
+    def _put_entries(self, name: str, entries: Sequence[_Entries]) -> int:
+        """Per slot and entry: angle, then degree - 1 other slots; coefficients begin where the first integer says."""
+        longest = max([1, *(len(e.angles) for e in entries)])
+        width = self.degree
+        table = np.full((len(entries), longest, width), -1)
+        table[:, :, 0] = 0
+        coefficients = np.zeros((len(entries), longest))
+        for i, e in enumerate(entries):
+            for k, (angle, others) in enumerate(zip(e.angles, e.others, strict=True)):
+                table[i, k, 0] = angle
+                table[i, k, 1 : 1 + len(others)] = others
+            coefficients[i, : len(e.angles)] = e.coefficients
+        self._head[name] = self._put([self._put_floats(coefficients), *table.reshape(-1)])
+        return longest
+
+
+def _n_variable(rotation: Rotation) -> int:
+    return sum(not angle.is_constant for _, angle in rotation.factors)
+
+
+def _split(step: Rotation | Diagonal) -> list[Rotation | Diagonal]:
+    """Rotations of more angles than a kernel takes, one after the other."""
+    if isinstance(step, Diagonal) or _n_variable(step) <= MOST_FACTORS:
+        return [step]
+    parts: list[list[Any]] = [[]]
+    count = 0
+    for factor in step.factors:
+        count += not factor[1].is_constant
+        if count > MOST_FACTORS:
+            parts.append([])
+            count = 1
+        parts[-1].append(factor)
+    return [Rotation(step.v, step.u, tuple(part), step.qubit, step.frame) for part in parts]
+
+
+def _times(q: np.ndarray, p: np.ndarray) -> np.ndarray:
+    """Product of quaternions: the rotation p, then q."""
+    w, x = q[0], q[1:]
+    return np.array([w * p[0] - x @ p[1:], *(w * p[1:] + p[0] * x + np.cross(x, p[1:]))])
+
+
+def _turned(q: np.ndarray, axis: np.ndarray) -> np.ndarray:
+    """An axis after the rotation q."""
+    inverse = q * np.array([1.0, -1.0, -1.0, -1.0])
+    return _times(_times(q, np.array([0.0, *axis])), inverse)[1:]
