@@ -4,14 +4,42 @@
 runner. `qstore_torch` and `qstore_tf` export the same layers for PyTorch and Keras.
 """
 
+from .backends.allowed import allow_backends
 from .backends.contract import CONTRACT_VERSION, Backend, Capabilities, Executable, RunReport, hookimpl
 from .backends.jobs.policy import JobPolicy, with_jobs
 from .backends.registry import get_backend, list_backends, register_backend, unregister_backend
 from .backends.runner import close
-from .circuit.ansatz import Ansatz, HardwareEfficient, RealAmplitudes, StronglyEntangling
-from .circuit.circuit import Circuit
-from .circuit.encoding import IQP, ZZ, Amplitude, AngleEncoding, Basis, Encoding
-from .circuit.measurement import Expectation, Observable, Pauli, Probabilities
+from .circuit.ansatz import (
+    Ansatz,
+    HardwareEfficient,
+    RealAmplitudes,
+    StronglyEntangling,
+    register_ansatz,
+    unregister_ansatz,
+)
+from .circuit.circuit import Circuit, register_gate, unregister_gate
+from .circuit.encoding import (
+    IQP,
+    ZZ,
+    Amplitude,
+    AngleEncoding,
+    Basis,
+    Encoding,
+    register_encoding,
+    unregister_encoding,
+)
+from .circuit.gates import AxisRotation, Cnot, Gate
+from .circuit.initial import register_init, unregister_init
+from .circuit.measurement import (
+    Expectation,
+    LogProbabilities,
+    Measurement,
+    Observable,
+    Pauli,
+    Probabilities,
+    register_measurement,
+    unregister_measurement,
+)
 from .circuit.plan import Plan, lower
 from .circuit.spec import LayerSpec
 from .errors import (
@@ -25,6 +53,7 @@ from .errors import (
     JobLostError,
     MemoryLimitError,
     OptionError,
+    PaddingWarning,
     PluginError,
     QstoreError,
     ResourceLimitError,
@@ -49,6 +78,7 @@ __all__ = [
     "Amplitude",
     "AngleEncoding",
     "Ansatz",
+    "AxisRotation",
     "Backend",
     "BackendError",
     "BackendUnavailableError",
@@ -57,11 +87,13 @@ __all__ = [
     "Capabilities",
     "CapabilityError",
     "Circuit",
+    "Cnot",
     "DeadlineError",
     "Encoding",
     "Executable",
     "Expectation",
     "FallbackWarning",
+    "Gate",
     "GradientError",
     "HardwareEfficient",
     "InputError",
@@ -69,9 +101,12 @@ __all__ = [
     "JobPolicy",
     "LastRun",
     "LayerSpec",
+    "LogProbabilities",
+    "Measurement",
     "MemoryLimitError",
     "Observable",
     "OptionError",
+    "PaddingWarning",
     "Pauli",
     "Plan",
     "PluginError",
@@ -91,6 +126,7 @@ __all__ = [
     "StronglyEntangling",
     "TransientError",
     "UnknownBackendError",
+    "allow_backends",
     "cache_clear",
     "cache_info",
     "close",
@@ -100,8 +136,18 @@ __all__ = [
     "list_backends",
     "lower",
     "profile",
+    "register_ansatz",
     "register_backend",
+    "register_encoding",
+    "register_gate",
+    "register_init",
+    "register_measurement",
     "reset_fallback_counts",
+    "unregister_ansatz",
     "unregister_backend",
+    "unregister_encoding",
+    "unregister_gate",
+    "unregister_init",
+    "unregister_measurement",
     "with_jobs",
 ]

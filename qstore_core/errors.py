@@ -19,6 +19,7 @@
     └── DeadlineError (TimeoutError)            no answer within the time allowed
 
     FallbackWarning (UserWarning)               a backend failed, and another one computed the answer
+    PaddingWarning (UserWarning)                features fill less than half of the amplitudes of a layer
 
 A message says what was wrong, what was received, what was expected and what to do about it. What a program may
 want to act on stands in attributes as well (`error.row`, `error.backend`, `error.needed_bytes`), so that nobody has
@@ -42,6 +43,7 @@ __all__ = [
     "JobLostError",
     "MemoryLimitError",
     "OptionError",
+    "PaddingWarning",
     "PluginError",
     "QstoreError",
     "ResourceLimitError",
@@ -298,6 +300,10 @@ class FallbackWarning(UserWarning):
         self.backend = backend
         self.used = used
         self.cause = cause
+
+
+class PaddingWarning(UserWarning):
+    """Features fill less than half of a layer's amplitudes, and the layer was not told so with n_features."""
 
 
 def nearest(name: object, choices: Iterable[str]) -> str:

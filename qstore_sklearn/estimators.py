@@ -29,7 +29,7 @@ class _Trained(BaseEstimator):
         depth: int = 2,
         *,
         ansatz: Any = "hardware_efficient",
-        entanglement: Any = "full",
+        entanglement: Any = None,
         measurement_bases: Any = ("Z", "X", "Y"),
         reuploading: bool = True,
         backend: Any = "auto",
@@ -108,7 +108,7 @@ class QuantumClassifier(ClassifierMixin, _Trained):
         n_qubits: Number of qubits.
         depth: Levels of the ansatz.
         ansatz: "hardware_efficient", "strongly_entangling", "real_amplitudes", or an object.
-        entanglement: "linear", "circular", "full", "none", or (control, target) pairs.
+        entanglement: "linear", "circular", "full" (where None), "none", or (control, target) pairs.
         measurement_bases: "Z", or a sequence such as ("Z", "X", "Y").
         reuploading: Encode again before every level.
         backend: "auto", a name, or a `Backend`.
@@ -164,7 +164,7 @@ class QuantumRegressor(RegressorMixin, _Trained):
         n_qubits: As in `QuantumClassifier`, with all further arguments.
         depth: Levels of the ansatz.
         ansatz: "hardware_efficient", "strongly_entangling", "real_amplitudes", or an object.
-        entanglement: "linear", "circular", "full", "none", or (control, target) pairs.
+        entanglement: "linear", "circular", "full" (where None), "none", or (control, target) pairs.
         measurement_bases: "Z", or a sequence such as ("Z", "X", "Y").
         reuploading: Encode again before every level.
         backend: "auto", a name, or a `Backend`.

@@ -71,6 +71,15 @@ class TensorflowOps:
     real = staticmethod(tf.math.real)
     imag = staticmethod(tf.math.imag)
     sqrt = staticmethod(tf.sqrt)
+    log = staticmethod(tf.math.log)
+
+    def maximum(self, x: tf.Tensor, least: float) -> tf.Tensor:
+        """The larger of x and a number."""
+        return tf.maximum(x, tf.cast(least, x.dtype))
+
+    def minimum(self, x: tf.Tensor, most: float) -> tf.Tensor:
+        """The smaller of x and a number."""
+        return tf.minimum(x, tf.cast(most, x.dtype))
 
     def sum(self, x: tf.Tensor, axis: int | tuple[int, ...], keepdims: bool = False) -> tf.Tensor:
         """Sum along one axis."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import keras
 import numpy as np
@@ -16,6 +16,7 @@ from qstore_core.layers import definition
 from qstore_core.layers.definition import LayerDefinition
 from qstore_core.runtime.program import Execution, LayerProgram
 
+from .engine import OPS
 from .host import in_xla, may_call_host, on_host, refuse_gradient
 from .tensor import on_tensors
 
@@ -43,6 +44,14 @@ class KerasLayer(LayerDefinition, keras.Layer):
 
     _theta: Any
 
+    _framework_arguments: ClassVar[dict[str, tuple[Any, str]]] = {
+        "name": (None, "Name in messages, profiles and files."),
+        "dtype": (None, "Keras's dtype policy of the layer; theta has its variable dtype."),
+        "trainable": (True, "Whether theta is trained."),
+        "activity_regularizer": (None, "As for every Keras layer."),
+        "autocast": (True, "As for every Keras layer."),
+    }
+
     def _define(
         self, spec: LayerSpec, execution: Execution, init: Init, config: dict[str, Any], **framework: Any
     ) -> None:
@@ -52,9 +61,11 @@ class KerasLayer(LayerDefinition, keras.Layer):
                 "Set KERAS_BACKEND=tensorflow before importing keras."
             )
         keras.Layer.__init__(self, **framework)
-        self._program = LayerProgram(spec, execution, name=self.name, framework="tensorflow", draw_seed=_draw_seed)
+        primitive = spec.primitive
+        self._program = LayerProgram(primitive, execution, name=self.name, framework="tensorflow", draw_seed=_draw_seed)
         self._config, self._init, self._theta = config, init, None
         self.supports_jit = self._program.route(mode="xla").where == "tensor"
+        self._spec, self._postprocesses = spec, primitive is not spec
 
     @property
     def theta(self) -> Any:
@@ -66,9 +77,6 @@ class KerasLayer(LayerDefinition, keras.Layer):
     def build(self, input_shape: Any) -> None:
         """Create theta; the batch size may be unknown, since shapes are known from the spec."""
         self._check_shape(tuple(input_shape))
-        if not self.spec.n_weights:  # a variable that no gradient ever reaches would make fit() warn
-            self._theta = np.zeros(0, self.variable_dtype)
-            return
         seed = self._program.execution.seed
         if seed is None:
             seed = _draw_seed()
@@ -76,9 +84,11 @@ class KerasLayer(LayerDefinition, keras.Layer):
         def values(shape: Any, dtype: Any = None) -> tf.Tensor:
             return tf.constant(initial_theta(self._init, int(shape[0]), seed), dtype)
 
-        # Not cast to half precision with the activations: angles keep the variable's dtype.
+        # Not cast to half precision with the activations: angles keep the variable's dtype. Where there are none, it is
+        # not trained: a variable that no gradient ever reaches would make fit() warn.
+        size = self.spec.n_weights
         self._theta = self.add_weight(
-            shape=(self.spec.n_weights,), initializer=values, name="theta", trainable=True, autocast=False
+            shape=(size,), initializer=values, name="theta", trainable=size > 0, autocast=False
         )
 
     def _check_shape(self, shape: tuple[int | None, ...]) -> None:
@@ -95,7 +105,7 @@ class KerasLayer(LayerDefinition, keras.Layer):
 
     def call(self, x: Any, training: bool | None = None) -> Any:
         """Features (…, F) → outputs (…, O), in the layer's compute dtype."""
-        program, spec = self._program, self.spec
+        program, spec = self._program, self._program.spec
         x = tf.convert_to_tensor(x)
         if not (x.dtype.is_floating or x.dtype.is_integer or x.dtype.is_bool):
             raise InputError(f"{self.name} takes real numbers, received dtype {x.dtype.name}.")
@@ -113,7 +123,7 @@ class KerasLayer(LayerDefinition, keras.Layer):
             out = on_host(program, theta, rows)
         else:
             if tf.executing_eagerly() and (
-                not spec.encoding.differentiable or not bool(tf.reduce_all(tf.math.is_finite(rows)))
+                spec.encoding.checks_values or not bool(tf.reduce_all(tf.math.is_finite(rows)))
             ):
                 # what NumPy layers refuse is refused here
                 program.on_tensors(rows).check_values(theta.numpy(), rows.numpy())
@@ -123,6 +133,8 @@ class KerasLayer(LayerDefinition, keras.Layer):
         if x.shape.rank != 2:
             out = tf.reshape(out, tf.concat([tf.shape(x)[:-1], [spec.output_dim]], 0))
             out.set_shape((*x.shape[:-1], spec.output_dim))
+        if self._postprocesses:
+            out = self._postprocessed(OPS, out, np.finfo(out.dtype.as_numpy_dtype).eps)
         return tf.cast(out, self.compute_dtype)
 
     async def call_async(self, x: Any) -> Any:
@@ -135,6 +147,19 @@ class KerasLayer(LayerDefinition, keras.Layer):
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments, for `keras.saving`."""
         return {**super().get_config(), **self.config()}
+
+    @classmethod
+    def _restored(cls, entries: dict[str, Any]) -> dict[str, Any]:
+        dtype = entries.get("dtype")
+        return entries | {"dtype": keras.dtype_policies.deserialize(dtype)} if isinstance(dtype, dict) else entries
+
+    def _framework_config(self) -> dict[str, Any]:
+        return {"dtype": self.dtype_policy, "trainable": self.trainable}
+
+    def _take_theta(self, other: Self) -> None:
+        if other.built:
+            self.build(other.get_build_config()["input_shape"])
+            self.theta.assign(other.theta)
 
 
 def _draw_seed() -> int:

@@ -97,6 +97,15 @@ class TorchOps:
     real = staticmethod(torch.real)
     imag = staticmethod(torch.imag)
     sqrt = staticmethod(torch.sqrt)
+    log = staticmethod(torch.log)
+
+    def maximum(self, x: torch.Tensor, least: float) -> torch.Tensor:
+        """The larger of x and a number."""
+        return x.clamp(min=least)
+
+    def minimum(self, x: torch.Tensor, most: float) -> torch.Tensor:
+        """The smaller of x and a number."""
+        return x.clamp(max=most)
 
     def sum(self, x: torch.Tensor, axis: int | tuple[int, ...], keepdims: bool = False) -> torch.Tensor:
         """Sum along one axis."""

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from qstore_core import GradientError, LayerSpec, SpecError
+from qstore_core.backends.allowed import check_allowed
 from qstore_core.runtime.program import Execution, LayerProgram
 
 from .engine import full_precision
@@ -46,7 +47,7 @@ def content_of(spec: LayerSpec, execution: Execution) -> str:
         "fallback": named(execution.fallback),
         "seed": execution.seed if execution.shots is not None or execution.gradient == "spsa" else None,
     }
-    return json.dumps([spec.to_dict(), how])
+    return json.dumps([spec.portable.to_dict(), how])
 
 
 @lru_cache(maxsize=1024)
@@ -69,6 +70,8 @@ def _program(content: str) -> LayerProgram:
             )
         return known
 
+    fallback = how["fallback"] if isinstance(how["fallback"], list) else [how["fallback"]]
+    check_allowed([how["backend"], *fallback], name)
     how |= {key: found(how[key]) for key in ("backend", "fallback")}
     return LayerProgram(LayerSpec.from_dict(spec), Execution(**how), name=name, framework="torch", draw_seed=draw_seed)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import nn
@@ -16,7 +16,7 @@ from qstore_core.layers.definition import LayerDefinition
 from qstore_core.layers.numpy import numbered
 from qstore_core.runtime.program import Execution, LayerProgram
 
-from .engine import is_plain
+from .engine import OPS, is_plain
 from .graph import content_of, draw_seed, layer
 from .host import on_host, to_array
 from .tensor import on_tensors
@@ -44,6 +44,12 @@ class TorchLayer(LayerDefinition, nn.Module):
 
     theta: torch.Tensor
 
+    _framework_arguments: ClassVar[dict[str, tuple[Any, str]]] = {
+        "name": (None, "Name in messages and profiles."),
+        "device": (None, "Where theta is created."),
+        "dtype": (None, "Of theta; PyTorch's default dtype where None."),
+    }
+
     def _define(  # type: ignore[override]
         self,
         spec: LayerSpec,
@@ -56,16 +62,14 @@ class TorchLayer(LayerDefinition, nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         nn.Module.__init__(self)
-        program = LayerProgram(
-            spec, execution, name=name or numbered(type(self).__name__), framework="torch", draw_seed=draw_seed
-        )
-        self._program, self._config, self._init = program, config, init
-        self._content, self._width, self._eager = content_of(spec, execution), spec.output_dim, program.route()
+        primitive, name = spec.primitive, name or numbered(type(self).__name__)
+        program = LayerProgram(primitive, execution, name=name, framework="torch", draw_seed=draw_seed)
+        self._program, self._spec, self._config, self._init = program, spec, config, init
+        self._postprocesses = primitive is not spec
+        self._content, self._width = content_of(primitive, execution), primitive.output_dim
+        self._eager = program.route()
         theta = torch.empty(spec.n_weights, device=device, dtype=dtype)
-        if spec.n_weights:
-            self.theta = nn.Parameter(theta)
-        else:  # a parameter that no gradient ever reaches would stop DistributedDataParallel
-            self.register_buffer("theta", theta, persistent=False)
+        self.theta = nn.Parameter(theta)
         self.reset_parameters()
 
     @property
@@ -84,6 +88,15 @@ class TorchLayer(LayerDefinition, nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Features (…, F) → outputs (…, O), in the dtype of `x`."""
+        if not self._postprocesses:
+            return self._values(x)
+        half = isinstance(x, torch.Tensor) and x.is_floating_point() and x.dtype not in _WORK
+        values = self._values(x.float() if half else x)
+        out: torch.Tensor = self._postprocessed(OPS, values, torch.finfo(values.dtype).eps)
+        return out.to(x.dtype) if half else out
+
+    def _values(self, x: torch.Tensor) -> torch.Tensor:
+        """What the circuits give, (…, P)."""
         if not isinstance(x, torch.Tensor):
             raise InputError(f"{self.name} takes a torch.Tensor, received {type(x).__name__}. Use torch.as_tensor(x).")
         if x.is_complex():
@@ -126,7 +139,7 @@ class TorchLayer(LayerDefinition, nn.Module):
         if x.requires_grad and torch.is_grad_enabled():
             program.on_tensors(x).check_input_gradient()
         if is_plain() and not _is_tracing() and x.is_cpu:
-            bits = not program.spec.encoding.differentiable
+            bits = program.spec.encoding.checks_values
             if bits or not torch.isfinite(x).all() or not torch.isfinite(theta).all():  # refused as in NumPy layers
                 program.on_tensors(x).check_values(to_array(theta), to_array(x))
         return on_tensors(program, theta, x)
@@ -144,6 +157,14 @@ class TorchLayer(LayerDefinition, nn.Module):
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments."""
         return self.config()
+
+    def _framework_config(self) -> dict[str, Any]:
+        return {"name": self.name, "device": self.theta.device, "dtype": self.theta.dtype}
+
+    def _take_theta(self, other: Self) -> None:
+        with torch.no_grad():
+            self.theta.copy_(other.theta)
+        self.theta.requires_grad_(other.theta.requires_grad)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """A layer with weights of its own. A backend that was given as an object is shared, with its connections."""

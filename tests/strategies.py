@@ -194,15 +194,19 @@ def layer_arguments(draw, kinds=KINDS, max_qubits=4, max_depth=3, encodings=None
         "depth": draw(st.integers(0, max_depth)),
         "encoding": encoding,
         "ansatz": draw(st.sampled_from(ansatze)),
-        "entanglement": draw(entanglements),
         "measurement_bases": draw(bases()),
         "reuploading": draw(st.booleans()) if gates else False,
     }
+    if arguments["ansatz"] in ("hardware_efficient", "real_amplitudes"):
+        arguments["entanglement"] = draw(entanglements)
     if kind == "QuantumPooling":
         arguments["pool_size"] = draw(st.sampled_from([d for d in range(1, n + 1) if n % d == 0]))
         arguments["mode"] = draw(st.sampled_from(("measurement", "partial_trace")))
     if kind == "QuantumReadout":
         arguments["n_classes"] = draw(st.one_of(st.none(), st.integers(1, 1 << n)))
+        if arguments["n_classes"] is not None:
+            del arguments["measurement_bases"]
+            arguments["log"] = draw(st.booleans())
     return kind, arguments
 
 

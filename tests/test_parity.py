@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 
 import keras
@@ -189,7 +190,11 @@ def test_layers_have_the_same_arguments_and_attributes(kind):
     core, *others = (make(module, kind, arguments, "auto") for module in (qstore_core, qstore_torch, qstore_tf))
     for other in others:
         other(np.zeros((1, other.spec.n_features))) if isinstance(other, keras.Layer) else None
-        assert type(other).__doc__ == type(core).__doc__
+        own = set(type(other)._framework_arguments) | set(type(core)._framework_arguments)
+        names = [list(inspect.signature(type(layer)).parameters) for layer in (core, other)]
+        assert [n for n in names[0] if n not in own] == [n for n in names[1] if n not in own]
+        assert set(names[1]) - set(names[0]) <= own
+        assert all(f"        {name}: " in type(other).__doc__ for name in names[1])
         public = {name for name in dir(core) if not name.startswith("_")}
         assert not public - set(dir(other)) - {"vjp"}  # frameworks have gradients of their own
 

@@ -16,7 +16,7 @@ from distributed import get_worker
 
 from qstore_core import BackendError, Capabilities, Circuit, QstoreError, get_backend
 from qstore_core.backends.contract import Backend, RunReport
-from qstore_core.circuit.spec import measurement_from_dict
+from qstore_core.circuit.measurement import as_measurement
 from qstore_core.runtime.cache import Recipe, compiled
 from qstore_core.runtime.fallback import is_callers_mistake
 
@@ -109,8 +109,7 @@ def _made(inner: Inner) -> Backend:
 @lru_cache(maxsize=256)
 def _recipe(problem: Problem) -> Recipe:
     data = json.loads(problem.text)
-    measurement = measurement_from_dict(data["measurement"])
-    assert measurement is not None
+    measurement = as_measurement(data["measurement"])
     return Recipe(Circuit.from_dict(data["circuit"]), measurement, _made(problem.inner), problem.dtype, problem.shots)
 
 

@@ -39,7 +39,6 @@ from qstore_core.backends.contract import RunReport
 from qstore_core.backends.seeds import child_seed
 from qstore_core.circuit.circuit import whole_number
 from qstore_core.circuit.measurement import Measurement
-from qstore_core.circuit.spec import measurement_to_dict
 
 if TYPE_CHECKING:
     from ._dask_link import Link
@@ -139,7 +138,7 @@ class DaskBackend:
         if shots is not None and not self.capabilities.shots:
             raise CapabilityError(f"backend {self._inner.name!r} on the workers computes exact values, not shots.",
                                   backend="dask")  # fmt: skip
-        text = {"circuit": circuit.to_dict(), "measurement": measurement_to_dict(measurement)}
+        text = {"circuit": circuit.to_dict(), "measurement": measurement.to_dict()}
         problem = Problem(json.dumps(text), self._inner, dtype, shots)
         return DaskExecutable(problem, self._link, measurement.n_outputs(circuit.n_qubits), self._shards)
 

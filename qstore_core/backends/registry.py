@@ -34,6 +34,7 @@ __all__ = [
     "BackendInfo",
     "BackendList",
     "get_backend",
+    "is_loaded",
     "list_backends",
     "register_backend",
     "unregister_backend",
@@ -59,6 +60,7 @@ _registered: dict[str, object] = {}  # by register_backend: name → plugin
 _shared: dict[tuple[object, ...], Backend] = {}  # (plugin's identity, options) → backend
 _failures: dict[tuple[str, str], tuple[str, str]] = {}  # (name, distribution) → (status, reason), of the last attempt
 _ready: set[tuple[str, str]] = set()
+_asked: set[str] = set()  # names, with devices, under which a backend was loaded
 
 
 def list_backends() -> BackendList:
@@ -100,6 +102,7 @@ def get_backend(name: str | Backend, /, **options: Any) -> Backend:
     """
     if not isinstance(name, str):
         return _given(name, options)
+    asked = name
     info, entry = _find(name)
     if info.name != name:
         device = name[len(info.name) + 1 :]
@@ -120,7 +123,13 @@ def get_backend(name: str | Backend, /, **options: Any) -> Backend:
                 backend = _shared.setdefault(key, backend)
             _ready.add((info.name, info.distribution))
             _failures.pop((info.name, info.distribution), None)
+    _asked.add(asked)
     return backend
+
+
+def is_loaded(name: str) -> bool:
+    """Whether this process has loaded the backend of this name, and of this device where it names one."""
+    return name in _asked or any(info.name == name and info.status == "ready" for info in list_backends())
 
 
 def register_backend(name: str, backend: object) -> None:
@@ -175,6 +184,7 @@ def unregister_backend(name: str) -> None:
                 backend=name,
             )
         _ready.discard((name, ""))
+        _asked.discard(name)
         _failures.pop((name, ""), None)
         if plugin not in _registered.values():
             _manager.unregister(plugin)

@@ -21,6 +21,7 @@ from numbers import Real
 from typing import Any, TypeAlias
 
 from ..errors import SpecError
+from .checks import MAX_DEGREE, MAX_OPERATIONS, MAX_SLOTS, check_finite_number, check_items, check_whole, shown
 
 __all__ = ["Angle", "AngleLike", "as_angle", "input_", "weight"]
 
@@ -48,6 +49,23 @@ class Angle:
             key = tuple(sorted(monomial))
             total[key] = total.get(key, 0.0) + float(coefficient)
         return Angle(tuple(sorted((m, c) for m, c in total.items() if c != 0.0)))
+
+    def check(self) -> Angle:
+        """This angle, where every slot and number in it is one.
+
+        Raises:
+            SpecError: a slot is not ("w", j) or ("x", i) with an index from 0, or a coefficient is not a finite number.
+        """
+        for monomial, coefficient in self.terms:
+            check_finite_number(coefficient, "a coefficient of an angle")
+            if len(monomial) > MAX_DEGREE:
+                raise SpecError(f"an angle has products of at most {MAX_DEGREE} slots, received {len(monomial)}.")
+            for kind, index in monomial:
+                if kind not in ("w", "x") or type(index) is not int or index < 0:
+                    raise SpecError(
+                        f'a slot is ("w", j) or ("x", i) with an index of at least 0, received {shown((kind, index))}.'
+                    )
+        return self
 
     @property
     def constant(self) -> float:
@@ -85,7 +103,10 @@ class Angle:
         return Angle.from_terms((m + k, c * d) for m, c in self.terms for k, d in as_angle(other).terms)
 
     def __truediv__(self, other: float) -> Angle:
-        return self * (1.0 / other)
+        divisor = check_finite_number(other, "a divisor of an angle")
+        if divisor == 0.0:
+            raise SpecError(f"an angle cannot be divided by zero: ({self}) / {other!r}.")
+        return Angle.from_terms((m, c / divisor) for m, c in self.terms)
 
     __radd__ = __add__
     __rmul__ = __mul__
@@ -100,8 +121,22 @@ class Angle:
 
     @staticmethod
     def from_list(data: list[Any]) -> Angle:
-        """Inverse of `to_list`."""
-        return Angle.from_terms((tuple((str(k), int(i)) for k, i in m), c) for m, c in data)
+        """Inverse of `to_list`.
+
+        Raises:
+            SpecError: `data` is not the form that `to_list` gives.
+        """
+        terms = []
+        for entry in check_items(data, "an angle", MAX_OPERATIONS):
+            monomial, coefficient = _pair(entry, "a term of an angle", "[slots, coefficient]")
+            slots = []
+            for slot in check_items(monomial, "the slots of an angle", MAX_DEGREE):
+                kind, index = _pair(slot, "a slot", '["w", j] or ["x", i]')
+                if kind not in ("w", "x"):
+                    raise SpecError(f'a slot is ["w", j] or ["x", i], received {shown(slot)}.')
+                slots.append((str(kind), check_whole(index, "the index of a slot", 0, MAX_SLOTS - 1)))
+            terms.append((tuple(slots), check_finite_number(coefficient, "a coefficient of an angle")))
+        return Angle.from_terms(terms).check()
 
     def __str__(self) -> str:
         if not self.terms:
@@ -130,21 +165,27 @@ def as_angle(value: AngleLike) -> Angle:
     """A number or an `Angle` as an `Angle`."""
     if isinstance(value, Angle):
         return value
-    if isinstance(value, Real):
-        if not math.isfinite(value):
-            raise SpecError(f"a gate angle must be finite, received {value!r}.")
-        return Angle((((), float(value)),)) if value else Angle()
+    if isinstance(value, Real) and not isinstance(value, bool):
+        number = check_finite_number(value, "a gate angle")
+        return Angle((((), number),)) if number else Angle()
     raise SpecError(
         f"a gate angle is a number (radians) or an expression of slots from circuit.weights(k) and circuit.inputs(k), "
-        f"received {type(value).__name__}: {value!r}."
+        f"received {type(value).__name__}: {shown(value)}."
     )
 
 
 def weight(index: int) -> Angle:
     """The weight slot `index`."""
-    return Angle((((("w", index),), 1.0),))
+    return Angle((((("w", check_whole(index, "the index of a weight slot", 0, MAX_SLOTS - 1)),), 1.0),))
 
 
 def input_(index: int) -> Angle:
     """The input slot `index`."""
-    return Angle((((("x", index),), 1.0),))
+    return Angle((((("x", check_whole(index, "the index of an input slot", 0, MAX_SLOTS - 1)),), 1.0),))
+
+
+def _pair(value: Any, what: str, form: str) -> tuple[Any, Any]:
+    items = check_items(value, what, 2)
+    if len(items) != 2:
+        raise SpecError(f"{what} is {form}, received {shown(value)}.")
+    return items[0], items[1]

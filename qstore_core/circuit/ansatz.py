@@ -1,17 +1,20 @@
-"""Ansätze: the trainable part of a layer's circuit, level by level."""
+"""Ansätze: the trainable part of a layer's circuit, level by level. `register_ansatz` adds one."""
 
 from __future__ import annotations
 
-import operator
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from ..errors import SpecError, nearest
+from ..errors import SpecError
 from .angle import Angle
+from .checks import MAX_OPERATIONS, check_choice, check_items, check_operations, shown, whole_number
 from .circuit import Circuit
+from .component import Component, Registry
 
 __all__ = [
+    "ANSATZE",
     "Ansatz",
     "HardwareEfficient",
     "RealAmplitudes",
@@ -19,6 +22,8 @@ __all__ = [
     "as_ansatz",
     "as_entanglement",
     "entangling_pairs",
+    "register_ansatz",
+    "unregister_ansatz",
 ]
 
 Entanglement = str | tuple[tuple[int, int], ...]
@@ -41,12 +46,13 @@ def entangling_pairs(entanglement: Entanglement, n_qubits: int) -> tuple[tuple[i
         for control, target in entanglement:
             if not (0 <= control < n_qubits and 0 <= target < n_qubits) or control == target:
                 raise SpecError(
-                    f"entanglement pair {(control, target)} does not fit {n_qubits} qubits: two different qubits from "
-                    f"0 to {n_qubits - 1} are expected.",
+                    f"entanglement pair {shown((control, target))} does not fit {n_qubits} qubits: two different "
+                    f"qubits from 0 to {n_qubits - 1} are expected.",
                     argument="entanglement",
                 )
         return tuple(entanglement)
     if entanglement == "full":
+        check_operations(n_qubits * (n_qubits - 1) // 2, f"full entanglement of {n_qubits} qubits")
         return tuple((i, j) for i in range(n_qubits) for j in range(i + 1, n_qubits))
     if entanglement == "none":
         return ()
@@ -57,27 +63,46 @@ def entangling_pairs(entanglement: Entanglement, n_qubits: int) -> tuple[tuple[i
 def as_entanglement(value: Any) -> Entanglement:
     """A pattern name, or pairs as a tuple of tuples."""
     if isinstance(value, str):
-        if value in _PATTERNS:
-            return value
-        raise SpecError(
-            f"no entanglement {value!r}. Known: {', '.join(_PATTERNS)}, or a list of (control, target) pairs."
-            f"{nearest(value, _PATTERNS)}",
-            argument="entanglement",
-        )
+        return check_choice(value, "entanglement", [*_PATTERNS, "a list of (control, target) pairs"], "entanglement")
+    pairs = []
     try:
-        return tuple((operator.index(c), operator.index(t)) for c, t in value)
-    except (TypeError, ValueError) as error:
+        for pair in check_items(value, "entanglement", MAX_OPERATIONS):
+            control, target = (whole_number(q) for q in check_items(pair, "a pair", 2))
+            if control is None or target is None:
+                raise ValueError
+            pairs.append((control, target))
+    except ValueError as error:
         raise SpecError(
-            f"entanglement is one of {', '.join(_PATTERNS)}, or a list of (control, target) pairs; received {value!r}.",
+            f"entanglement is one of {', '.join(_PATTERNS)}, or a list of (control, target) pairs; "
+            f"received {shown(value)}.",
             argument="entanglement",
         ) from error
+    return tuple(pairs)
 
 
 @dataclass(frozen=True)
-class Ansatz:
-    """Base of the ansätze: `depth` levels, each with its own weights, and perhaps a final one."""
+class Ansatz(Component):
+    """Base of the ansätze: `depth` levels, each with its own weights, and perhaps a final one.
 
-    name: ClassVar[str] = ""
+    One of a user derives from it and has `weights_per_level` and `append_level`.
+
+    Example:
+        >>> import qstore_core
+        >>> @qstore_core.register_ansatz
+        ... @dataclass(frozen=True)
+        ... class Brickwork(Ansatz):
+        ...     name = "example_brickwork"
+        ...     def weights_per_level(self, n_qubits):
+        ...         return n_qubits
+        ...     def append_level(self, circuit, w, level):
+        ...         for qubit in range(circuit.n_qubits):
+        ...             circuit.ry(w[qubit], qubit)
+        ...         for qubit in range(level % 2, circuit.n_qubits - 1, 2):
+        ...             circuit.cz(qubit, qubit + 1)
+        >>> qstore_core.QuantumFeatureExtractor(3, 2, ansatz="example_brickwork").spec.n_weights
+        6
+        >>> qstore_core.unregister_ansatz("example_brickwork")
+    """
 
     def weights_per_level(self, n_qubits: int) -> int:
         """Weights of one level."""
@@ -94,9 +119,30 @@ class Ansatz:
     def append_final(self, circuit: Circuit, w: Sequence[Angle]) -> None:
         """Append what comes after the last level."""
 
+    def operations_per_level(self, n_qubits: int) -> int:
+        """How many gates a level has, or a number below: sizes are looked at before anything is built."""
+        return 1
+
     def n_weights(self, n_qubits: int, depth: int) -> int:
         """Length of theta."""
         return depth * self.weights_per_level(n_qubits) + self.final_weights(n_qubits)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form; `as_ansatz` takes it back."""
+        return ANSATZE.to_dict(self)
+
+
+ANSATZE: Registry[Ansatz] = Registry("ansatz", Ansatz, ("weights_per_level", "append_level"))
+
+
+def register_ansatz(cls: type[Ansatz]) -> type[Ansatz]:
+    """Decorator: an ansatz of yours, by its name from now on, also in saved layers. See `Ansatz`."""
+    return ANSATZE.register(cls)
+
+
+def unregister_ansatz(name: str) -> None:
+    """Remove what `register_ansatz` added."""
+    ANSATZE.unregister(name)
 
 
 @dataclass(frozen=True)
@@ -104,7 +150,8 @@ class HardwareEfficient(Ansatz):
     """Per level RY, then RZ on each qubit, then CNOTs. theta is (depth, n_qubits, 2) flattened, last axis RY, RZ.
 
     Source:
-        Kandala et al., arXiv:1704.05018.
+        Kandala et al., arXiv:1704.05018, with CNOTs; the same as Qiskit's `n_local(n, ["ry", "rz"], "cx", pairs, depth,
+        skip_final_rotation_layer=True)`, whose theta is (depth, 2, n_qubits).
     """
 
     entanglement: Entanglement = "full"
@@ -117,6 +164,10 @@ class HardwareEfficient(Ansatz):
     def weights_per_level(self, n_qubits: int) -> int:
         """RY and RZ on each qubit."""
         return 2 * n_qubits
+
+    def operations_per_level(self, n_qubits: int) -> int:
+        """RY, RZ, CNOTs."""
+        return 2 * n_qubits + _n_pairs(self.entanglement, n_qubits)
 
     def append_level(self, circuit: Circuit, w: Sequence[Angle], level: int) -> None:
         """RY, RZ, CNOTs."""
@@ -141,6 +192,10 @@ class StronglyEntangling(Ansatz):
         """Rot has three angles."""
         return 3 * n_qubits
 
+    def operations_per_level(self, n_qubits: int) -> int:
+        """Rot and CNOTs."""
+        return 2 * n_qubits
+
     def append_level(self, circuit: Circuit, w: Sequence[Angle], level: int) -> None:
         """Rot, then CNOT(i, i + range)."""
         n = circuit.n_qubits
@@ -155,8 +210,10 @@ class StronglyEntangling(Ansatz):
 class RealAmplitudes(Ansatz):
     """Per level RY on each qubit, then CNOTs; a final RY on each. theta is (depth + 1, n_qubits) flattened.
 
+    "circular" begins with the CNOT that closes the ring, (n-1, 0).
+
     Source:
-        Qiskit's `RealAmplitudes`.
+        Qiskit's `RealAmplitudes`, to which it is equal for every entanglement.
     """
 
     entanglement: Entanglement = "full"
@@ -177,7 +234,13 @@ class RealAmplitudes(Ansatz):
     def append_level(self, circuit: Circuit, w: Sequence[Angle], level: int) -> None:
         """RY, CNOTs."""
         self.append_final(circuit, w)
-        _entangle(circuit, entangling_pairs(self.entanglement, circuit.n_qubits))
+        pairs = entangling_pairs(self.entanglement, circuit.n_qubits)
+        closes = self.entanglement == "circular" and circuit.n_qubits > 2
+        _entangle(circuit, (pairs[-1], *pairs[:-1]) if closes else pairs)
+
+    def operations_per_level(self, n_qubits: int) -> int:
+        """RY, CNOTs."""
+        return n_qubits + _n_pairs(self.entanglement, n_qubits)
 
     def append_final(self, circuit: Circuit, w: Sequence[Angle]) -> None:
         """RY on each qubit."""
@@ -190,26 +253,41 @@ def _entangle(circuit: Circuit, pairs: Iterable[tuple[int, int]]) -> None:
         circuit.append("cnot", (control, target))
 
 
-_BY_NAME: dict[str, type[Ansatz]] = {c.name: c for c in (HardwareEfficient, StronglyEntangling, RealAmplitudes)}
+def _n_pairs(entanglement: Entanglement, n_qubits: int) -> int:
+    if not isinstance(entanglement, str):
+        return len(entanglement)
+    return {"full": n_qubits * (n_qubits - 1) // 2, "none": 0}.get(entanglement, n_qubits - 1)
+
+
+ANSATZE.add(HardwareEfficient, StronglyEntangling, RealAmplitudes)
 
 
 def as_ansatz(value: Any, entanglement: Any = None) -> Ansatz:
-    """An ansatz by name (with the entanglement it is to have) or as an object.
+    """An ansatz by name (with the entanglement it is to have), as an object or in its saved form.
+
+    Raises:
+        SpecError: no such ansatz, or an entanglement for one that has none, or has it already.
 
     Example:
         >>> as_ansatz("hardware_efficient", "linear")
         HardwareEfficient(entanglement='linear')
     """
-    if isinstance(value, Ansatz):
-        return value
-    if isinstance(value, str) and value in _BY_NAME:
-        kind = _BY_NAME[value]
-        if entanglement is None or kind is StronglyEntangling:
-            return kind()
-        return kind(entanglement)  # type: ignore[call-arg]
-    if isinstance(value, Mapping) and value.get("name") in _BY_NAME:  # the form in a saved configuration
-        return _BY_NAME[value["name"]](**{k: v for k, v in value.items() if k != "name"})
-    raise SpecError(
-        f"no ansatz {value!r}. Known: {', '.join(_BY_NAME)}.{nearest(str(value), _BY_NAME)}",
-        argument="ansatz",
-    )
+    if isinstance(value, Ansatz | Mapping):
+        found = value if isinstance(value, Ansatz) else ANSATZE.from_dict(value)
+        if entanglement is None or getattr(found, "entanglement", None) == as_entanglement(entanglement):
+            return found
+        raise SpecError(
+            f"entanglement={shown(entanglement)} means nothing beside an ansatz that is given as an object, "
+            f"{shown(found)}. Give it to the object, or the ansatz by name.",
+            argument="entanglement",
+        )
+    cls = ANSATZE.named(value)
+    if entanglement is None:
+        return ANSATZE.from_dict({"name": cls.name})
+    if "entanglement" not in {f.name for f in dataclasses.fields(cls)}:
+        raise SpecError(
+            f"ansatz {cls.name!r} has an entanglement of its own: entanglement={shown(entanglement)} would mean "
+            "nothing. Leave it out.",
+            argument="entanglement",
+        )
+    return ANSATZE.from_dict({"name": cls.name, "entanglement": as_entanglement(entanglement)})

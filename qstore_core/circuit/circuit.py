@@ -15,17 +15,27 @@ Example:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from ..errors import SpecError, nearest
 from .angle import Angle, AngleLike, as_angle, input_, weight
-from .gates import GATES, gate
+from .checks import (
+    MAX_OPERATIONS,
+    MAX_SLOTS,
+    check_flag,
+    check_items,
+    check_n_qubits,
+    check_whole,
+    read_fields,
+    shown,
+    whole_number,
+)
+from .gates import GATES, Gate, gate
+from .user_gates import add_gate, module_of, remove_gate
 
-__all__ = ["Circuit", "Operation", "check_n_qubits", "whole_number"]
+__all__ = ["Circuit", "Operation", "check_n_qubits", "register_gate", "unregister_gate", "whole_number"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +66,7 @@ class Circuit:
     def __init__(self, n_qubits: int, *, amplitudes: bool = False) -> None:
         """Start without gates."""
         self._n_qubits = check_n_qubits(n_qubits)
-        self._amplitudes = bool(amplitudes)
+        self._amplitudes = check_flag(amplitudes, "amplitudes")
         self._n_inputs = 0
         self._n_weights = 0
         self._operations: list[Operation] = []
@@ -96,14 +106,14 @@ class Circuit:
         """`count` new input slots."""
         self._check_open()
         start = self._n_inputs
-        self._n_inputs += _check_count(count)
+        self._n_inputs += _check_count(count, start)
         return tuple(input_(i) for i in range(start, self._n_inputs))
 
     def weights(self, count: int) -> tuple[Angle, ...]:
         """`count` new weight slots."""
         self._check_open()
         start = self._n_weights
-        self._n_weights += _check_count(count)
+        self._n_weights += _check_count(count, start)
         return tuple(weight(j) for j in range(start, self._n_weights))
 
     def append(self, name: str, qubits: Iterable[int], params: Iterable[AngleLike] = ()) -> None:
@@ -115,7 +125,8 @@ class Circuit:
         """
         self._check_open()
         entry = gate(name)
-        where, angles = tuple(qubits), tuple(as_angle(p) for p in params)
+        where = check_items(qubits, f"{entry.name}: qubits", entry.n_qubits + 1)
+        angles = tuple(as_angle(p) for p in check_items(params, f"{entry.name}: angles", entry.n_params + 1))
         if len(where) != entry.n_qubits or len(angles) != entry.n_params:
             raise SpecError(
                 f"{entry.name} takes {entry.n_params} angle(s), then {entry.n_qubits} qubit(s); "
@@ -123,14 +134,20 @@ class Circuit:
             )
         for qubit in where:
             if whole_number(qubit) is None or not 0 <= qubit < self._n_qubits:
-                raise SpecError(f"{entry.name}: qubit {qubit!r} does not exist; qubits are 0 to {self._n_qubits - 1}.")
+                raise SpecError(
+                    f"{entry.name}: qubit {shown(qubit)} does not exist; qubits are 0 to {self._n_qubits - 1}."
+                )
         if len(set(where)) != len(where):
             raise SpecError(f"{entry.name}: qubits must differ, received {where}.")
-        for kind, index in {slot for angle in angles for slot in angle.slots}:
-            have = self._n_inputs if kind == "x" else self._n_weights
-            if index >= have:
-                what = "inputs" if kind == "x" else "weights"
-                raise SpecError(f"{entry.name}: slot {kind}{index} does not exist; reserve it with circuit.{what}(k).")
+        for angle in angles:
+            for kind, index in angle.check().slots:
+                if index >= (self._n_inputs if kind == "x" else self._n_weights):
+                    what = "inputs" if kind == "x" else "weights"
+                    raise SpecError(
+                        f"{entry.name}: slot {kind}{index} does not exist; reserve it with circuit.{what}(k)."
+                    )
+        if len(self._operations) >= MAX_OPERATIONS:
+            raise SpecError(f"a circuit has at most {MAX_OPERATIONS} gates, which this one has already.")
         self._operations.append(Operation(entry.name, tuple(int(q) for q in where), angles))
 
     def extend(self, operations: Iterable[Operation]) -> None:
@@ -173,22 +190,43 @@ class Circuit:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form; `from_dict` is its inverse."""
+        modules = {op.gate: module_of(op.gate) for op in self._operations if module_of(op.gate)}
         return {
             "n_qubits": self._n_qubits,
             "amplitudes": self._amplitudes,
             "n_inputs": self._n_inputs,
             "n_weights": self._n_weights,
             "operations": [[op.gate, list(op.qubits), [a.to_list() for a in op.params]] for op in self._operations],
-        }
+        } | ({"gates_from": modules} if modules else {})
 
     @staticmethod
-    def from_dict(data: dict[str, Any]) -> Circuit:
-        """Inverse of `to_dict`."""
-        circuit = Circuit(data["n_qubits"], amplitudes=data["amplitudes"])
-        circuit.inputs(data["n_inputs"])
-        circuit.weights(data["n_weights"])
-        for name, qubits, params in data["operations"]:
-            circuit.append(name, qubits, [Angle.from_list(p) for p in params])
+    def from_dict(data: Mapping[str, Any]) -> Circuit:
+        """Inverse of `to_dict`.
+
+        Raises:
+            SpecError: `data` is not the form that `to_dict` gives: an entry is missing, unknown, of a wrong type or
+                out of range, or a gate is not known here.
+        """
+        required = ("n_qubits", "amplitudes", "n_inputs", "n_weights", "operations")
+        fields = read_fields(data, "a circuit", required, {"gates_from": {}})
+        circuit = Circuit(fields["n_qubits"], amplitudes=check_flag(fields["amplitudes"], "amplitudes"))
+        circuit._n_inputs = _check_count(fields["n_inputs"], 0)
+        circuit._n_weights = _check_count(fields["n_weights"], 0)
+        modules = fields["gates_from"]
+        for entry in check_items(fields["operations"], "the operations of a circuit", MAX_OPERATIONS):
+            items = check_items(entry, "an operation", 3)
+            if len(items) != 3:
+                raise SpecError(f"an operation is saved as [gate, qubits, angles], received {shown(entry)}.")
+            name, qubits, params = items
+            if isinstance(name, str) and name not in GATES and isinstance(modules, dict) and name in modules:
+                raise SpecError(
+                    f"no gate named {shown(name)}. It was registered by module {shown(modules[name])}: import that "
+                    "first."
+                )
+            most = gate(name).n_params + 1
+            circuit.append(
+                name, qubits, [Angle.from_list(p) for p in check_items(params, "the angles of a gate", most)]
+            )
         return circuit
 
     def __str__(self) -> str:
@@ -236,23 +274,46 @@ for _name in GATES:
 Circuit.cx = Circuit.cnot  # type: ignore[attr-defined]
 
 
-def whole_number(value: Any) -> int | None:
-    """A Python or NumPy integer as an int; None for anything else, bools and floats among them."""
-    return int(value) if isinstance(value, int | np.integer) and not isinstance(value, bool) else None
+def register_gate(entry: Gate) -> Gate:
+    """Add a gate of yours to the gate table: a method of circuits from now on, on every engine and backend.
+
+    Args:
+        entry: Its name, matrix, decomposition into rotations and CNOTs, and shift rule; see `Gate`.
+
+    Raises:
+        SpecError: the name is taken, or matrix, decomposition and shift rule do not agree.
+
+    Example:
+        >>> import numpy as np
+        >>> from qstore_core.circuit.gates import AxisRotation, Cnot, Gate
+        >>> XX = np.kron([[0, 1], [1, 0]], [[0, 1], [1, 0]])
+        >>> entry = register_gate(Gate(
+        ...     name="example_xx", n_qubits=2, n_params=1,
+        ...     matrix=lambda a: np.cos(a / 2) * np.eye(4) - 1j * np.sin(a / 2) * XX,
+        ...     steps=(Cnot(0, 1), AxisRotation(0, (1.0, 0.0, 0.0), (1.0,)), Cnot(0, 1)),
+        ...     shift="two-term", help="exp(-i angle XX/2).",
+        ... ))
+        >>> c = Circuit(2)
+        >>> c.example_xx(0.5, 0, 1)
+        >>> print(c.operations[0])
+        example_xx(0.5) 0 1
+        >>> unregister_gate("example_xx")
+    """
+    if isinstance(entry, Gate) and isinstance(entry.name, str) and hasattr(Circuit, entry.name):
+        raise SpecError(f"a gate cannot be called {shown(entry.name)}: circuits have a method of that name already.")
+    add_gate(entry)
+    setattr(Circuit, entry.name, _gate_method(entry.name))
+    return entry
 
 
-def check_n_qubits(n_qubits: Any) -> int:
-    """`n_qubits` as an int of at least 1."""
-    n = whole_number(n_qubits)
-    if n is None:
-        raise SpecError(f"n_qubits is a whole number, received {type(n_qubits).__name__}: {n_qubits!r}.")
-    if n < 1:
-        raise SpecError(f"n_qubits must be at least 1, received {n}.")
-    return n
+def unregister_gate(name: str) -> None:
+    """Remove a gate that `register_gate` added."""
+    remove_gate(name)
+    delattr(Circuit, name)
 
 
-def _check_count(count: Any) -> int:
-    number = whole_number(count)
-    if number is None or number < 0:
-        raise SpecError(f"a number of slots is a whole number of at least 0, received {count!r}.")
+def _check_count(count: Any, have: int) -> int:
+    number = check_whole(count, "a number of slots", 0, MAX_SLOTS)
+    if have + number > MAX_SLOTS:
+        raise SpecError(f"a circuit has at most {MAX_SLOTS} inputs and as many weights; this would be {have + number}.")
     return number

@@ -3,23 +3,9 @@
 from __future__ import annotations
 
 from .circuit import Circuit, Operation
+from .gates import GATES
 
 __all__ = ["columns", "draw", "labels"]
-
-_CONTROLS = {
-    "cnot": 1,
-    "cy": 1,
-    "cz": 1,
-    "ch": 1,
-    "cp": 1,
-    "crx": 1,
-    "cry": 1,
-    "crz": 1,
-    "ccx": 2,
-    "ccz": 2,
-    "cswap": 1,
-}
-_TARGET = {"cnot": "X", "ccx": "X", "cswap": "swap"}
 
 
 def columns(circuit: Circuit) -> list[list[Operation]]:
@@ -39,8 +25,9 @@ def columns(circuit: Circuit) -> list[list[Operation]]:
 
 def labels(op: Operation) -> dict[int, str]:
     """What stands on each of a gate's lines; "●" on controls."""
-    controls = _CONTROLS.get(op.gate, 0)
-    name = _TARGET.get(op.gate, op.gate.removeprefix("c" * controls) if controls else op.gate).upper()
+    entry = GATES[op.gate]
+    controls = entry.controls
+    name = (entry.symbol or op.gate.removeprefix("c" * controls)).upper()
     arguments = f"({', '.join(map(str, op.params))})" if op.params else ""
     return {q: "●" if k < controls else name + arguments for k, q in enumerate(op.qubits)}
 
@@ -58,7 +45,7 @@ def draw(circuit: Circuit) -> str:
     """
     width = len(str(circuit.n_qubits - 1))
     start = "ψ(x)" if circuit.n_amplitudes else ""
-    lines = [f"{q:>{width}}: {start}" for q in range(circuit.n_qubits)]
+    lines = [[f"{q:>{width}}: {start}"] for q in range(circuit.n_qubits)]
     for column in columns(circuit):
         cells = ["─"] * circuit.n_qubits
         for op in column:
@@ -67,5 +54,6 @@ def draw(circuit: Circuit) -> str:
             for q, label in labels(op).items():
                 cells[q] = label
         size = max(map(len, cells))
-        lines = [f"{line}─{cell.center(size, '─')}─" for line, cell in zip(lines, cells, strict=True)]
-    return "\n".join(lines)
+        for line, cell in zip(lines, cells, strict=True):
+            line.append(f"─{cell.center(size, '─')}─")
+    return "\n".join(map("".join, lines))

@@ -1,7 +1,7 @@
 """Encodings: how the features of a sample enter the circuit.
 
 `Amplitude` makes the features the start state; the others make them gate angles. Each is a frozen value with a name
-("amplitude", "angle", "basis", "iqp", "zz") and is accepted by name or as an object.
+("amplitude", "angle", "basis", "iqp", "zz") and is accepted by name or as an object. `register_encoding` adds one.
 """
 
 from __future__ import annotations
@@ -14,11 +14,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..errors import InputError, SpecError, nearest
+from ..errors import InputError
 from .angle import Angle
-from .circuit import Circuit, whole_number
+from .checks import MAX_OPERATIONS, check_choice, check_whole
+from .circuit import Circuit
+from .component import Component, Registry
 
 __all__ = [
+    "ENCODINGS",
     "IQP",
     "ZZ",
     "Amplitude",
@@ -27,19 +30,41 @@ __all__ = [
     "Encoding",
     "as_encoding",
     "check_finite",
+    "register_encoding",
     "unit_rows",
     "unit_rows_and_vjp",
     "unit_rows_of_array",
+    "unregister_encoding",
 ]
 
 
 @dataclass(frozen=True)
-class Encoding:
-    """Base of the encodings."""
+class Encoding(Component):
+    """Base of the encodings. One of a user derives from it and has `append`.
 
-    name: ClassVar[str] = ""
+    Attributes:
+        is_amplitude: The features are the start state.
+        differentiable: Features have a gradient.
+
+    Example:
+        >>> import qstore_core
+        >>> @qstore_core.register_encoding
+        ... @dataclass(frozen=True)
+        ... class Pairs(Encoding):  # two features per qubit
+        ...     name = "example_pairs"
+        ...     def n_features(self, n_qubits):
+        ...         return 2 * n_qubits
+        ...     def append(self, circuit, x):
+        ...         for qubit in range(circuit.n_qubits):
+        ...             circuit.ry(x[2 * qubit], qubit)
+        ...             circuit.rz(x[2 * qubit + 1], qubit)
+        >>> qstore_core.QuantumFeatureExtractor(2, encoding="example_pairs").spec.n_features
+        4
+        >>> qstore_core.unregister_encoding("example_pairs")
+    """
+
     is_amplitude: ClassVar[bool] = False
-    differentiable: ClassVar[bool] = True  # with respect to the features
+    differentiable: ClassVar[bool] = True
 
     def n_features(self, n_qubits: int) -> int:
         """Features per sample; for amplitude encoding the most it takes."""
@@ -48,6 +73,36 @@ class Encoding:
     def append(self, circuit: Circuit, x: Sequence[Angle]) -> None:
         """Append the encoding gates, with one slot per feature in `x`."""
         raise NotImplementedError
+
+    def n_operations(self, n_qubits: int) -> int:
+        """How many gates `append` makes, or a number below: sizes are looked at before anything is built."""
+        return 0
+
+    def validate(self, rows: np.ndarray, name: str) -> None:
+        """Raise `InputError` for features (B, F) of layer `name` that cannot be encoded."""
+        check_finite(rows, name)
+
+    @property
+    def checks_values(self) -> bool:
+        """True where it refuses more than what is not finite, so that values must be looked at."""
+        return type(self).validate is not Encoding.validate
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form; `as_encoding` takes it back."""
+        return ENCODINGS.to_dict(self)
+
+
+ENCODINGS: Registry[Encoding] = Registry("encoding", Encoding, ("append",))
+
+
+def register_encoding(cls: type[Encoding]) -> type[Encoding]:
+    """Decorator: an encoding of yours, by its name from now on, also in saved layers. See `Encoding`."""
+    return ENCODINGS.register(cls)
+
+
+def unregister_encoding(name: str) -> None:
+    """Remove what `register_encoding` added."""
+    ENCODINGS.unregister(name)
 
 
 @dataclass(frozen=True)
@@ -77,6 +132,9 @@ class AngleEncoding(Encoding):
 
     Args:
         axis: "x", "y" (default) or "z".
+
+    Source:
+        Schuld & Petruccione, Supervised Learning with Quantum Computers; the same as PennyLane's `AngleEmbedding`.
     """
 
     axis: str = "y"
@@ -84,8 +142,7 @@ class AngleEncoding(Encoding):
 
     def __post_init__(self) -> None:
         """Check the axis."""
-        if self.axis not in ("x", "y", "z"):
-            raise SpecError(f'axis of angle encoding is "x", "y" or "z", received {self.axis!r}.', argument="axis")
+        check_choice(self.axis, "axis of angle encoding", ("x", "y", "z"), "axis")
 
     def append(self, circuit: Circuit, x: Sequence[Angle]) -> None:
         """One rotation per qubit."""
@@ -95,7 +152,7 @@ class AngleEncoding(Encoding):
 
 @dataclass(frozen=True)
 class Basis(Encoding):
-    """Bits select the start state: RY(π x_i) on qubit i, with features exactly 0 or 1.
+    """A bit of 1 applies X: RX(π x_i) on qubit i, with features exactly 0 or 1. RX(π) is X but for a global phase.
 
     Bits have no derivative: gradients for the inputs are refused.
     """
@@ -104,9 +161,23 @@ class Basis(Encoding):
     differentiable: ClassVar[bool] = False
 
     def append(self, circuit: Circuit, x: Sequence[Angle]) -> None:
-        """RY(π) takes |0⟩ to |1⟩ without a phase."""
+        """One X, or none, per qubit."""
         for qubit, slot in enumerate(x):
-            circuit.append("ry", (qubit,), (math.pi * slot,))
+            circuit.append("rx", (qubit,), (math.pi * slot,))
+
+    def validate(self, rows: np.ndarray, name: str) -> None:
+        """Refuse what is not a bit."""
+        bad = (rows != 0) & (rows != 1)
+        if not bad.any():
+            return
+        check_finite(rows, name)
+        row, column = (int(k) for k in np.argwhere(bad)[0])
+        raise InputError(
+            f"{name}: basis encoding takes bits 0 and 1, row {row} has {rows[row, column]} in feature {column}.",
+            row=row,
+            column=column,
+            value=float(rows[row, column]),
+        )
 
 
 @dataclass(frozen=True)
@@ -117,7 +188,7 @@ class IQP(Encoding):
         repeats: How often the block is applied.
 
     Source:
-        Shepherd & Bremner, arXiv:0809.0847; Havlíček et al., arXiv:1804.11326.
+        Shepherd & Bremner, arXiv:0809.0847; Havlíček et al., arXiv:1804.11326; the same as PennyLane's `IQPEmbedding`.
     """
 
     repeats: int = 1
@@ -125,7 +196,11 @@ class IQP(Encoding):
 
     def __post_init__(self) -> None:
         """Check the number of repeats."""
-        _check_repeats(self.repeats)
+        _check_repeats(self)
+
+    def n_operations(self, n_qubits: int) -> int:
+        """H and RZ per qubit, one gate per pair."""
+        return self.repeats * (2 * n_qubits + n_qubits * (n_qubits - 1) // 2)
 
     def append(self, circuit: Circuit, x: Sequence[Angle]) -> None:
         """`repeats` blocks."""
@@ -154,7 +229,11 @@ class ZZ(Encoding):
 
     def __post_init__(self) -> None:
         """Check the number of repeats."""
-        _check_repeats(self.repeats)
+        _check_repeats(self)
+
+    def n_operations(self, n_qubits: int) -> int:
+        """H and P per qubit, three gates per pair."""
+        return self.repeats * (2 * n_qubits + 3 * (n_qubits * (n_qubits - 1) // 2))
 
     def append(self, circuit: Circuit, x: Sequence[Angle]) -> None:
         """`repeats` blocks."""
@@ -169,16 +248,16 @@ class ZZ(Encoding):
                     circuit.append("cnot", (i, j))
 
 
-def _check_repeats(repeats: Any) -> None:
-    if (whole_number(repeats) or 0) < 1:
-        raise SpecError(f"repeats is a whole number of at least 1, received {repeats!r}.", argument="repeats")
+def _check_repeats(encoding: IQP | ZZ) -> None:
+    repeats = check_whole(encoding.repeats, "repeats", 1, MAX_OPERATIONS, "repeats")
+    object.__setattr__(encoding, "repeats", repeats)
 
 
-_BY_NAME: dict[str, type[Encoding]] = {c.name: c for c in (Amplitude, AngleEncoding, Basis, IQP, ZZ)}
+ENCODINGS.add(Amplitude, AngleEncoding, Basis, IQP, ZZ)
 
 
 def as_encoding(value: Any) -> Encoding:
-    """An encoding by name or as an object.
+    """An encoding by name, as an object or in its saved form.
 
     Example:
         >>> as_encoding("angle")
@@ -186,14 +265,10 @@ def as_encoding(value: Any) -> Encoding:
     """
     if isinstance(value, Encoding):
         return value
-    if isinstance(value, str) and value in _BY_NAME:
-        return _BY_NAME[value]()
-    if isinstance(value, Mapping) and value.get("name") in _BY_NAME:  # the form in a saved configuration
-        return _BY_NAME[value["name"]](**{k: v for k, v in value.items() if k != "name"})
-    raise SpecError(
-        f"no encoding {value!r}. Known: {', '.join(_BY_NAME)}.{nearest(str(value), _BY_NAME)}",
-        argument="encoding",
-    )
+    if isinstance(value, Mapping):
+        return ENCODINGS.from_dict(value)
+    cls = ENCODINGS.named(value)
+    return ENCODINGS.from_dict({"name": cls.name})
 
 
 def unit_rows(ops: Any, x: Any, width: int) -> Any:

@@ -1,5 +1,7 @@
 """The gate table: one entry per gate with its matrix, its decomposition and its parameter-shift rule.
 
+`register_gate` (see `qstore_core.circuit.circuit`) adds an entry.
+
 Every gate decomposes into rotations `exp(-i angle/2 axis·σ)` of one qubit and CNOTs, up to a global phase, which no
 measurement can see. The Plan (see `qstore_core.circuit.plan`) is built from these two alone: rotations cost
 arithmetic, CNOTs cost nothing.
@@ -18,8 +20,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import SpecError, nearest
+from .checks import shown
 
-__all__ = ["GATES", "Axis", "Cnot", "Gate", "Turn", "gate"]
+__all__ = [
+    "ALIASES",
+    "GATES",
+    "PAULIS",
+    "SHIFT_RULES",
+    "Axis",
+    "AxisRotation",
+    "Cnot",
+    "Gate",
+    "gate",
+    "rotation_matrix",
+]
 
 Axis = tuple[float, float, float]
 X: Axis = (1.0, 0.0, 0.0)
@@ -28,9 +42,22 @@ Z: Axis = (0.0, 0.0, 1.0)
 _H: Axis = (math.sqrt(0.5), 0.0, math.sqrt(0.5))
 PI = math.pi
 
+# (shift, coefficient): d⟨O⟩/da = Σ coefficient · ⟨O⟩(a + shift). Mitarai et al., arXiv:1803.00745; Anselmetti et al.,
+# arXiv:2104.05695.
+_R2 = math.sqrt(2.0)
+SHIFT_RULES: dict[str, tuple[tuple[float, float], ...]] = {
+    "two-term": ((math.pi / 2, 0.5), (-math.pi / 2, -0.5)),
+    "four-term": (
+        (math.pi / 2, (_R2 + 1) / (4 * _R2)),
+        (-math.pi / 2, -(_R2 + 1) / (4 * _R2)),
+        (3 * math.pi / 2, -(_R2 - 1) / (4 * _R2)),
+        (-3 * math.pi / 2, (_R2 - 1) / (4 * _R2)),
+    ),
+}
+
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class AxisRotation:
     """`exp(-i angle/2 axis·σ)` on one qubit; angle = constant + coefficients · gate parameters."""
 
     qubit: int
@@ -57,21 +84,26 @@ class Gate:
         n_params: Number of angles.
         matrix: `(params) → complex128 (2**n_qubits, 2**n_qubits)`; first qubit most significant.
         steps: Decomposition, first to last in time, equal to `matrix` up to a global phase.
-        shift: Per parameter, "two-term", "four-term" or "" (see `differentiate`).
+        shift: Rule of `SHIFT_RULES` for every parameter: "two-term" (frequency 1, as rotations have), "four-term"
+            (frequencies 1/2 and 1, as controlled rotations have), or "" without parameters.
         help: One line.
+        controls: How many qubits, the first ones, only control.
+        symbol: What drawings show on the others; by default the name without its leading "c" of each control.
     """
 
     name: str
     n_qubits: int
     n_params: int
     matrix: Callable[..., np.ndarray]
-    steps: tuple[Turn | Cnot, ...]
+    steps: tuple[AxisRotation | Cnot, ...]
     shift: str
     help: str
+    controls: int = 0
+    symbol: str = ""
 
 
 _I2 = np.eye(2, dtype=complex)
-_PAULI = {
+PAULIS = {
     "x": np.array([[0, 1], [1, 0]], dtype=complex),
     "y": np.array([[0, -1j], [1j, 0]], dtype=complex),
     "z": np.array([[1, 0], [0, -1]], dtype=complex),
@@ -79,7 +111,7 @@ _PAULI = {
 _HADAMARD = np.array([[1, 1], [1, -1]], dtype=complex) * math.sqrt(0.5)
 
 
-def _rotation(pauli: np.ndarray, angle: float) -> np.ndarray:
+def rotation_matrix(pauli: np.ndarray, angle: float) -> np.ndarray:
     """exp(-i angle/2 P) for P² = 1."""
     return math.cos(angle / 2) * np.eye(len(pauli)) - 1j * math.sin(angle / 2) * pauli
 
@@ -89,7 +121,7 @@ def _phase(angle: float) -> np.ndarray:
 
 
 def _rot(phi: float, theta: float, omega: float) -> np.ndarray:
-    return _rotation(_PAULI["z"], omega) @ _rotation(_PAULI["y"], theta) @ _rotation(_PAULI["z"], phi)
+    return rotation_matrix(PAULIS["z"], omega) @ rotation_matrix(PAULIS["y"], theta) @ rotation_matrix(PAULIS["z"], phi)
 
 
 def _u3(theta: float, phi: float, lam: float) -> np.ndarray:
@@ -106,22 +138,22 @@ def _controlled(matrix: np.ndarray, controls: int = 1) -> np.ndarray:
 _SWAP = np.eye(4, dtype=complex)[[0, 2, 1, 3]]
 
 
-def _t(qubit: int, axis: Axis, *coefficients: float, constant: float = 0.0) -> Turn:
-    return Turn(qubit, axis, coefficients, constant)
+def _t(qubit: int, axis: Axis, *coefficients: float, constant: float = 0.0) -> AxisRotation:
+    return AxisRotation(qubit, axis, coefficients, constant)
 
 
-def _parity_phase(*terms: tuple[tuple[int, ...], float, float]) -> tuple[Turn | Cnot, ...]:
+def _parity_phase(*terms: tuple[tuple[int, ...], float, float]) -> tuple[AxisRotation | Cnot, ...]:
     """exp(-i a/2 Z⊗Z…) for each (qubits, coefficient, constant): the parity is copied to the last qubit and back."""
-    steps: list[Turn | Cnot] = []
+    steps: list[AxisRotation | Cnot] = []
     for qubits, coefficient, constant in terms:
-        ladder = [Cnot(q, qubits[-1]) for q in qubits[:-1]]
-        turn = Turn(qubits[-1], Z, (coefficient,) if coefficient else (), constant)
-        steps += [*ladder, turn, *reversed(ladder)]
+        cnots = [Cnot(q, qubits[-1]) for q in qubits[:-1]]
+        rotation = AxisRotation(qubits[-1], Z, (coefficient,) if coefficient else (), constant)
+        steps += [*cnots, rotation, *reversed(cnots)]
     return tuple(steps)
 
 
 _CNOT01 = Cnot(0, 1)
-_H0, _H1, _H2 = (Turn(q, _H, (), PI) for q in range(3))
+_H0, _H1, _H2 = (AxisRotation(q, _H, (), PI) for q in range(3))
 _CZ = _parity_phase(((0,), 0, PI / 2), ((1,), 0, PI / 2), ((0, 1), 0, -PI / 2))
 # CCZ = exp(iπ |111⟩⟨111|), and |111⟩⟨111| = (1 - Z0)(1 - Z1)(1 - Z2)/8.
 _CCZ = _parity_phase(
@@ -132,37 +164,39 @@ _CCZ = _parity_phase(
 _CCX = (_H2, *_CCZ, _H2)
 
 
-def _conjugate(axis_turns: tuple[Turn, ...], inner: tuple[Turn | Cnot, ...]) -> tuple[Turn | Cnot, ...]:
-    """`inner` between the inverse of `axis_turns` and `axis_turns`."""
-    inverse = tuple(Turn(t.qubit, t.axis, (), -t.constant) for t in reversed(axis_turns))
-    return (*inverse, *inner, *axis_turns)
+def _conjugate(
+    rotations: tuple[AxisRotation, ...], inner: tuple[AxisRotation | Cnot, ...]
+) -> tuple[AxisRotation | Cnot, ...]:
+    """`inner` between the inverse of `rotations` and `rotations`."""
+    inverse = tuple(AxisRotation(t.qubit, t.axis, (), -t.constant) for t in reversed(rotations))
+    return (*inverse, *inner, *rotations)
 
 
 _RXX = (_CNOT01, _t(0, X, 1.0), _CNOT01)
-_QUARTER_Z = (Turn(0, Z, (), PI / 2), Turn(1, Z, (), PI / 2))  # takes X to Y on both qubits
+_QUARTER_Z = (AxisRotation(0, Z, (), PI / 2), AxisRotation(1, Z, (), PI / 2))  # takes X to Y on both qubits
 
 _TABLE = [
     Gate("id", 1, 0, lambda: _I2, (), "", "Identity."),
-    Gate("x", 1, 0, lambda: _PAULI["x"], (Turn(0, X, (), PI),), "", "Pauli X (NOT)."),
-    Gate("y", 1, 0, lambda: _PAULI["y"], (Turn(0, Y, (), PI),), "", "Pauli Y."),
-    Gate("z", 1, 0, lambda: _PAULI["z"], (Turn(0, Z, (), PI),), "", "Pauli Z."),
+    Gate("x", 1, 0, lambda: PAULIS["x"], (AxisRotation(0, X, (), PI),), "", "Pauli X (NOT)."),
+    Gate("y", 1, 0, lambda: PAULIS["y"], (AxisRotation(0, Y, (), PI),), "", "Pauli Y."),
+    Gate("z", 1, 0, lambda: PAULIS["z"], (AxisRotation(0, Z, (), PI),), "", "Pauli Z."),
     Gate("h", 1, 0, lambda: _HADAMARD, (_H0,), "", "Hadamard."),
-    Gate("s", 1, 0, lambda: _phase(PI / 2), (Turn(0, Z, (), PI / 2),), "", "Phase of π/2."),
-    Gate("sdg", 1, 0, lambda: _phase(-PI / 2), (Turn(0, Z, (), -PI / 2),), "", "Inverse of S."),
-    Gate("t", 1, 0, lambda: _phase(PI / 4), (Turn(0, Z, (), PI / 4),), "", "Phase of π/4."),
-    Gate("tdg", 1, 0, lambda: _phase(-PI / 4), (Turn(0, Z, (), -PI / 4),), "", "Inverse of T."),
+    Gate("s", 1, 0, lambda: _phase(PI / 2), (AxisRotation(0, Z, (), PI / 2),), "", "Phase of π/2."),
+    Gate("sdg", 1, 0, lambda: _phase(-PI / 2), (AxisRotation(0, Z, (), -PI / 2),), "", "Inverse of S."),
+    Gate("t", 1, 0, lambda: _phase(PI / 4), (AxisRotation(0, Z, (), PI / 4),), "", "Phase of π/4."),
+    Gate("tdg", 1, 0, lambda: _phase(-PI / 4), (AxisRotation(0, Z, (), -PI / 4),), "", "Inverse of T."),
     Gate(
         "sx",
         1,
         0,
-        lambda: cmath.exp(0.25j * PI) * _rotation(_PAULI["x"], PI / 2),
-        (Turn(0, X, (), PI / 2),),
+        lambda: cmath.exp(0.25j * PI) * rotation_matrix(PAULIS["x"], PI / 2),
+        (AxisRotation(0, X, (), PI / 2),),
         "",
         "Square root of X.",
     ),
-    Gate("rx", 1, 1, lambda a: _rotation(_PAULI["x"], a), (_t(0, X, 1.0),), "two-term", "exp(-i angle X/2)."),
-    Gate("ry", 1, 1, lambda a: _rotation(_PAULI["y"], a), (_t(0, Y, 1.0),), "two-term", "exp(-i angle Y/2)."),
-    Gate("rz", 1, 1, lambda a: _rotation(_PAULI["z"], a), (_t(0, Z, 1.0),), "two-term", "exp(-i angle Z/2)."),
+    Gate("rx", 1, 1, lambda a: rotation_matrix(PAULIS["x"], a), (_t(0, X, 1.0),), "two-term", "exp(-i angle X/2)."),
+    Gate("ry", 1, 1, lambda a: rotation_matrix(PAULIS["y"], a), (_t(0, Y, 1.0),), "two-term", "exp(-i angle Y/2)."),
+    Gate("rz", 1, 1, lambda a: rotation_matrix(PAULIS["z"], a), (_t(0, Z, 1.0),), "two-term", "exp(-i angle Z/2)."),
     Gate("p", 1, 1, _phase, (_t(0, Z, 1.0),), "two-term", "diag(1, exp(i angle))."),
     Gate(
         "rot",
@@ -182,25 +216,27 @@ _TABLE = [
         "two-term",
         "Parameters theta, phi, lambda.",
     ),
-    Gate("cnot", 2, 0, lambda: _controlled(_PAULI["x"]), (_CNOT01,), "", "Controlled X."),
+    Gate("cnot", 2, 0, lambda: _controlled(PAULIS["x"]), (_CNOT01,), "", "Controlled X.", controls=1, symbol="X"),
     Gate(
         "cy",
         2,
         0,
-        lambda: _controlled(_PAULI["y"]),
-        (Turn(1, Z, (), -PI / 2), _CNOT01, Turn(1, Z, (), PI / 2)),
+        lambda: _controlled(PAULIS["y"]),
+        (AxisRotation(1, Z, (), -PI / 2), _CNOT01, AxisRotation(1, Z, (), PI / 2)),
         "",
         "Controlled Y.",
+        controls=1,
     ),
-    Gate("cz", 2, 0, lambda: _controlled(_PAULI["z"]), _CZ, "", "Controlled Z."),
+    Gate("cz", 2, 0, lambda: _controlled(PAULIS["z"]), _CZ, "", "Controlled Z.", controls=1),
     Gate(
         "ch",
         2,
         0,
         lambda: _controlled(_HADAMARD),
-        (Turn(1, Y, (), -PI / 4), *_CZ, Turn(1, Y, (), PI / 4)),
+        (AxisRotation(1, Y, (), -PI / 4), *_CZ, AxisRotation(1, Y, (), PI / 4)),
         "",
         "Controlled Hadamard.",
+        controls=1,
     ),
     Gate("swap", 2, 0, lambda: _SWAP, (Cnot(0, 1), Cnot(1, 0), Cnot(0, 1)), "", "Exchange of two qubits."),
     Gate(
@@ -220,39 +256,43 @@ _TABLE = [
         _parity_phase(((0,), 0.5, 0), ((1,), 0.5, 0), ((0, 1), -0.5, 0)),
         "two-term",
         "Controlled phase.",
+        controls=1,
     ),
     Gate(
         "crx",
         2,
         1,
-        lambda a: _controlled(_rotation(_PAULI["x"], a)),
+        lambda a: _controlled(rotation_matrix(PAULIS["x"], a)),
         (_H1, _t(1, Z, 0.5), _CNOT01, _t(1, Z, -0.5), _CNOT01, _H1),
         "four-term",
         "Controlled RX.",
+        controls=1,
     ),
     Gate(
         "cry",
         2,
         1,
-        lambda a: _controlled(_rotation(_PAULI["y"], a)),
+        lambda a: _controlled(rotation_matrix(PAULIS["y"], a)),
         (_t(1, Y, 0.5), _CNOT01, _t(1, Y, -0.5), _CNOT01),
         "four-term",
         "Controlled RY.",
+        controls=1,
     ),
     Gate(
         "crz",
         2,
         1,
-        lambda a: _controlled(_rotation(_PAULI["z"], a)),
+        lambda a: _controlled(rotation_matrix(PAULIS["z"], a)),
         (_t(1, Z, 0.5), _CNOT01, _t(1, Z, -0.5), _CNOT01),
         "four-term",
         "Controlled RZ.",
+        controls=1,
     ),
     Gate(
         "rxx",
         2,
         1,
-        lambda a: _rotation(np.kron(_PAULI["x"], _PAULI["x"]), a),
+        lambda a: rotation_matrix(np.kron(PAULIS["x"], PAULIS["x"]), a),
         _RXX,
         "two-term",
         "exp(-i angle XX/2).",
@@ -261,7 +301,7 @@ _TABLE = [
         "ryy",
         2,
         1,
-        lambda a: _rotation(np.kron(_PAULI["y"], _PAULI["y"]), a),
+        lambda a: rotation_matrix(np.kron(PAULIS["y"], PAULIS["y"]), a),
         _conjugate(_QUARTER_Z, _RXX),
         "two-term",
         "exp(-i angle YY/2).",
@@ -270,18 +310,28 @@ _TABLE = [
         "rzz",
         2,
         1,
-        lambda a: _rotation(np.kron(_PAULI["z"], _PAULI["z"]), a),
+        lambda a: rotation_matrix(np.kron(PAULIS["z"], PAULIS["z"]), a),
         _parity_phase(((0, 1), 1.0, 0)),
         "two-term",
         "exp(-i angle ZZ/2).",
     ),
-    Gate("ccx", 3, 0, lambda: _controlled(_PAULI["x"], 2), _CCX, "", "Toffoli."),
-    Gate("ccz", 3, 0, lambda: _controlled(_PAULI["z"], 2), _CCZ, "", "Z controlled by two qubits."),
-    Gate("cswap", 3, 0, lambda: _controlled(_SWAP), (Cnot(2, 1), *_CCX, Cnot(2, 1)), "", "Controlled exchange."),
+    Gate("ccx", 3, 0, lambda: _controlled(PAULIS["x"], 2), _CCX, "", "Toffoli.", controls=2, symbol="X"),
+    Gate("ccz", 3, 0, lambda: _controlled(PAULIS["z"], 2), _CCZ, "", "Z controlled by two qubits.", controls=2),
+    Gate(
+        "cswap",
+        3,
+        0,
+        lambda: _controlled(_SWAP),
+        (Cnot(2, 1), *_CCX, Cnot(2, 1)),
+        "",
+        "Controlled exchange.",
+        controls=1,
+        symbol="swap",
+    ),
 ]
 
 GATES: dict[str, Gate] = {entry.name: entry for entry in _TABLE}
-_ALIASES = {"cx": "cnot", "toffoli": "ccx", "phase": "p", "i": "id", "hadamard": "h"}
+ALIASES = {"cx": "cnot", "toffoli": "ccx", "phase": "p", "i": "id", "hadamard": "h"}
 
 
 def gate(name: str) -> Gate:
@@ -294,7 +344,8 @@ def gate(name: str) -> Gate:
         >>> gate("cx").name
         'cnot'
     """
-    key = _ALIASES.get(name.lower(), name.lower()) if isinstance(name, str) else name
-    if key not in GATES:
-        raise SpecError(f"no gate named {name!r}. Known: {', '.join(sorted(GATES))}.{nearest(str(name), GATES)}")
-    return GATES[key]
+    found = GATES.get(ALIASES.get(name.lower(), name.lower())) if isinstance(name, str) else None
+    if found is None:
+        near = nearest(name, GATES) if isinstance(name, str) and len(name) <= 80 else ""
+        raise SpecError(f"no gate named {shown(name)}. Known: {', '.join(sorted(GATES))}.{near}")
+    return found

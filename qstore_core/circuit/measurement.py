@@ -1,93 +1,166 @@
 """Measurements: what is read from the final state.
 
-Expectation values are weighted sums of Pauli strings; probabilities are sums over basis states. Each measurement is
-a frozen value that knows its number of outputs before anything runs.
+`Expectation` values are weighted sums of Pauli strings, `Probabilities` are sums over basis states: these two are what
+engines and backends compute. Every other measurement says from which of them it is computed (`primitive`), and how
+(`postprocess`). Each is a frozen value that knows its number of outputs before anything runs.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from numbers import Real
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, Self
 
-from ..errors import SpecError
-from .circuit import whole_number
+import numpy as np
 
-__all__ = ["Expectation", "Measurement", "Observable", "Pauli", "Probabilities", "as_measurement"]
+from ..errors import GradientError, SpecError
+from .checks import MAX_OPERATIONS, MAX_QUBITS, check_items, check_whole, shown, whole_number
+from .component import Component, Registry
+from .frame import Frame
+from .observable import Observable, Pauli
+
+__all__ = [
+    "MEASUREMENTS",
+    "Expectation",
+    "LogProbabilities",
+    "Measurement",
+    "Observable",
+    "Pauli",
+    "PlanMeasurement",
+    "Probabilities",
+    "as_measurement",
+    "register_measurement",
+    "unregister_measurement",
+]
 
 
-@dataclass(frozen=True)
-class Observable:
-    """A real weighted sum of Pauli strings: `Pauli("ZZI") + 0.5 * Pauli("IXX")`.
+@dataclass(frozen=True, slots=True)
+class PlanMeasurement:
+    """What is read, on the index as it stands at the end.
 
     Attributes:
-        terms: `(string, coefficient)` pairs; letter q of a string acts on qubit q.
+        strings: Pauli strings `i**n_y X^x Z^z` as `(x, z, n_y)`, each once. Empty for probabilities.
+        outputs: Per output the `(string number, coefficient)` pairs of its sum.
+        masks: For probabilities: parity masks of the measured qubits, most significant first.
+        n_classes: For probabilities: see `Probabilities`.
+        frame: Number of the final frame in `Plan.frames`.
     """
 
-    terms: tuple[tuple[str, float], ...]
-
-    def __post_init__(self) -> None:
-        """Check strings and coefficients."""
-        sizes = set()
-        for string, coefficient in self.terms:
-            if not isinstance(string, str) or not string or set(string) - set("IXYZ"):
-                raise SpecError(
-                    f'a Pauli string has letters I, X, Y, Z, one per qubit, as in "ZZI"; received {string!r}.'
-                )
-            if not math.isfinite(coefficient):
-                raise SpecError(f"the coefficient of a Pauli string must be finite, received {coefficient!r}.")
-            sizes.add(len(string))
-        if len(sizes) != 1:
-            raise SpecError(f"an observable has Pauli strings of one length, at least one; received {self.terms!r}.")
+    strings: tuple[tuple[int, int, int], ...]
+    outputs: tuple[tuple[tuple[int, float], ...], ...]
+    masks: tuple[int, ...]
+    n_classes: int | None
+    frame: int
 
     @property
-    def n_qubits(self) -> int:
-        """Length of the strings."""
-        return len(self.terms[0][0])
+    def n_outputs(self) -> int:
+        """Outputs per sample."""
+        return len(self.outputs) if self.strings else (self.n_classes or 1 << len(self.masks))
 
-    def __add__(self, other: Observable) -> Observable:
-        if not isinstance(other, Observable):
-            return NotImplemented
-        if other.n_qubits != self.n_qubits:
-            raise SpecError(
-                f"observables on {self.n_qubits} and {other.n_qubits} qubits do not add. Pad the shorter string with I."
-            )
-        total: dict[str, float] = dict(self.terms)
-        for string, coefficient in other.terms:
-            total[string] = total.get(string, 0.0) + coefficient
-        return Observable(tuple(total.items()))
-
-    def __mul__(self, factor: float) -> Observable:
-        if not isinstance(factor, Real):
-            return NotImplemented
-        return Observable(tuple((s, c * float(factor)) for s, c in self.terms))
-
-    def __neg__(self) -> Observable:
-        return self * -1.0
-
-    def __sub__(self, other: Observable) -> Observable:
-        return self + (-other)
-
-    __rmul__ = __mul__
-
-    def __str__(self) -> str:
-        return " + ".join(s if c == 1 else f"{c:.6g}*{s}" for s, c in self.terms).replace("+ -", "- ")
-
-
-def Pauli(string: str, coefficient: float = 1.0) -> Observable:  # noqa: N802 - reads as the value it makes
-    """One Pauli string, letter q on qubit q.
-
-    Example:
-        >>> print(0.5 * Pauli("ZZI") - Pauli("IXX"))
-        0.5*ZZI - 1*IXX
-    """
-    return Observable(((string.upper() if isinstance(string, str) else string, float(coefficient)),))
+    @property
+    def is_diagonal(self) -> bool:
+        """True where the probabilities of basis states are enough."""
+        return all(x == 0 for x, _, _ in self.strings)
 
 
 @dataclass(frozen=True)
-class Expectation:
+class Measurement(Component):
+    """Base of the measurements.
+
+    One of a user derives from it: `primitive` says which expectation values or probabilities the circuit is run for,
+    `postprocess` what becomes of them, in array functions that every framework has, and `postprocess_vjp` pulls
+    cotangents back through that for the layers on NumPy arrays.
+
+    Example:
+        The correlation ⟨ZZ⟩ - ⟨ZI⟩⟨IZ⟩ of two qubits:
+
+        >>> import numpy as np
+        >>> import qstore_core
+        >>> @qstore_core.register_measurement
+        ... @dataclass(frozen=True)
+        ... class Correlation(Measurement):
+        ...     name = "example_correlation"
+        ...     def n_outputs(self, n_qubits):
+        ...         return 1
+        ...     def primitive(self, n_qubits):
+        ...         return Expectation(observables=(Pauli("ZZ"), Pauli("ZI"), Pauli("IZ")))
+        ...     def postprocess(self, ops, values, resolution):
+        ...         return values[..., :1] - values[..., 1:2] * values[..., 2:3]
+        ...     def postprocess_vjp(self, values, cotangents, resolution):
+        ...         c = cotangents
+        ...         return np.concatenate([c, -c * values[..., 2:3], -c * values[..., 1:2]], axis=-1)
+        >>> bell = qstore_core.Circuit(2)
+        >>> w, = bell.weights(1)
+        >>> bell.ry(w, 0); bell.cnot(0, 1)
+        >>> layer = qstore_core.QuantumLayer(bell, Correlation(), init=lambda rng, size: [np.pi / 2])
+        >>> layer(np.zeros((1, 0))).round(6)
+        array([[1.]])
+        >>> qstore_core.unregister_measurement("example_correlation")
+    """
+
+    def n_outputs(self, n_qubits: int) -> int:
+        """Outputs per sample."""
+        raise NotImplementedError
+
+    def as_observables(self, n_qubits: int) -> tuple[Observable, ...]:
+        """One observable per output, in order; of expectation values alone."""
+        raise SpecError(f"{shown(self)} is no expectation of observables.")
+
+    def primitive(self, n_qubits: int) -> Expectation | Probabilities:
+        """What circuits are run for."""
+        raise NotImplementedError
+
+    def check(self, n_qubits: int) -> None:
+        """Raise where it does not fit `n_qubits`."""
+        self.primitive(n_qubits).check(n_qubits)
+
+    def postprocess(self, ops: Any, values: Any, resolution: float) -> Any:
+        """Outputs (…, O) from the values (…, P) of `primitive`.
+
+        Args:
+            ops: Array functions of the framework, see `qstore_core.engines.ops`.
+            values: An array of the framework.
+            resolution: What lies below is rounding, or, where values are sampled, less than one sample: the dtype's
+                epsilon, or 1 / shots.
+        """
+        return values
+
+    def postprocess_vjp(self, values: np.ndarray, cotangents: np.ndarray, resolution: float) -> np.ndarray:
+        """Cotangents (…, O) of the outputs as cotangents (…, P) of the values, on NumPy arrays."""
+        if type(self).postprocess is Measurement.postprocess:
+            return cotangents
+        raise GradientError(
+            f"measurement {self.name or type(self).__name__!r} has no postprocess_vjp, which gradients on NumPy arrays "
+            "need. Define it, or use the layer of a framework, which differentiates postprocess itself."
+        )
+
+    def lower(self, n_qubits: int, frame: Frame, number: int) -> PlanMeasurement:
+        """What is read of a state whose index stands in `frame`, which is number `number` of its Plan."""
+        raise SpecError(
+            f"backends compute Expectation and Probabilities; {shown(self)} is computed from "
+            f"{shown(self.primitive(n_qubits))}: compile that (`measurement.primitive(n_qubits)`)."
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form; `as_measurement` takes it back."""
+        return MEASUREMENTS.to_dict(self)
+
+
+MEASUREMENTS: Registry[Measurement] = Registry("measurement", Measurement, ("n_outputs", "primitive"))
+
+
+def register_measurement(cls: type[Measurement]) -> type[Measurement]:
+    """Decorator: a measurement of yours, so that saved layers can name it. See `Measurement`."""
+    return MEASUREMENTS.register(cls)
+
+
+def unregister_measurement(name: str) -> None:
+    """Remove what `register_measurement` added."""
+    MEASUREMENTS.unregister(name)
+
+
+@dataclass(frozen=True)
+class Expectation(Measurement):
     """Expectation values of Pauli operators.
 
     Attributes:
@@ -100,30 +173,37 @@ class Expectation:
     bases: tuple[str, ...] = ("Z",)
     qubits: tuple[int, ...] | None = None
     observables: tuple[Observable, ...] = ()
+    name: ClassVar[str] = "expectation"
 
     def __post_init__(self) -> None:
-        """Normalise and check the bases."""
-        if self.observables:
-            given = (self.observables,) if isinstance(self.observables, Observable) else tuple(self.observables)
-            if not all(isinstance(o, Observable) for o in given):
-                raise SpecError(f"observables are Pauli(...) and sums of them, received {self.observables!r}.")
+        """Normalise and check."""
+        given = (self.observables,) if isinstance(self.observables, Observable) else self.observables
+        observables = check_items(given, "observables", MAX_OPERATIONS)
+        if observables:
+            if not all(isinstance(o, Observable) for o in observables):
+                raise SpecError(f"observables are Pauli(...) and sums of them, received {shown(self.observables)}.")
+            if self.qubits is not None:
+                raise SpecError(
+                    "observables say by their letters which qubits are measured: give qubits= or observables=, not "
+                    "both.",
+                    argument="qubits",
+                )
             object.__setattr__(self, "bases", ())
-            object.__setattr__(self, "observables", given)
+            object.__setattr__(self, "observables", observables)
             return
+        object.__setattr__(self, "observables", ())
         bases = (self.bases,) if isinstance(self.bases, str) else self.bases
-        try:
-            bases = tuple(str(b).upper() for b in bases)
-        except TypeError:
-            bases = ()
-        if not bases or set(bases) - set("XYZ") or len(set(bases)) != len(bases):
+        letters: tuple[str, ...] = ()
+        if isinstance(bases, Iterable):
+            letters = tuple(str(b).upper() for b in check_items(bases, "measurement_bases", 3, "measurement_bases"))
+        if not letters or set(letters) - set("XYZ") or len(set(letters)) != len(letters):
             raise SpecError(
                 f'measurement_bases is "Z" or a sequence of different bases such as ("Z", "X", "Y"), '
-                f"received {self.bases!r}.",
+                f"received {shown(self.bases)}.",
                 argument="measurement_bases",
             )
-        object.__setattr__(self, "bases", bases)
-        if self.qubits is not None:
-            object.__setattr__(self, "qubits", tuple(int(q) for q in self.qubits))
+        object.__setattr__(self, "bases", letters)
+        object.__setattr__(self, "qubits", _as_qubits(self.qubits))
 
     def n_outputs(self, n_qubits: int) -> int:
         """Outputs per sample."""
@@ -138,20 +218,95 @@ class Expectation:
         qubits = range(n_qubits) if self.qubits is None else self.qubits
         return tuple(Pauli("I" * q + basis + "I" * (n_qubits - q - 1)) for basis in self.bases for q in qubits)
 
+    def primitive(self, n_qubits: int) -> Expectation:
+        """This one."""
+        return self
+
     def check(self, n_qubits: int) -> None:
         """Raise where it does not fit `n_qubits`."""
         for observable in self.observables:
-            for string, _ in observable.terms:
-                if len(string) != n_qubits:
-                    raise SpecError(
-                        f"Pauli string {string!r} has {len(string)} letters, the circuit has {n_qubits} qubits. "
-                        "Write one letter per qubit, I where nothing is measured."
-                    )
+            if observable.n_qubits != n_qubits:
+                string = observable.terms[0][0]
+                raise SpecError(
+                    f"Pauli string {shown(string)} has {len(string)} letters, the circuit has {n_qubits} qubits. "
+                    "Write one letter per qubit, I where nothing is measured."
+                )
         _check_qubits(self.qubits, n_qubits)
+
+    def lower(self, n_qubits: int, frame: Frame, number: int) -> PlanMeasurement:
+        """Pauli strings on the index as it stands."""
+        strings: dict[tuple[int, int, int], int] = {}
+        outputs = []
+        for observable in self.as_observables(n_qubits):
+            terms = []
+            for letters, coefficient in observable.terms:
+                x = z = n_y = 0
+                for qubit, letter in enumerate(letters):
+                    if letter in "XY":
+                        x ^= frame.v[qubit]
+                    if letter in "YZ":
+                        z ^= frame.u[qubit]
+                    n_y += letter == "Y"
+                terms.append((strings.setdefault((x, z, n_y % 4), len(strings)), coefficient))
+            outputs.append(tuple(terms))
+        return PlanMeasurement(tuple(strings), tuple(outputs), (), None, number)
+
+    def entries(self) -> dict[str, Any]:
+        """The fields as JSON values."""
+        qubits = None if self.qubits is None else list(self.qubits)
+        observables = [[list(term) for term in o.terms] for o in self.observables]
+        return {"bases": list(self.bases), "qubits": qubits, "observables": observables}
+
+    @classmethod
+    def from_entries(cls, entries: Mapping[str, Any]) -> Self:
+        """Inverse of `entries`."""
+        observables = check_items(entries.get("observables", ()), "observables", MAX_OPERATIONS)
+        bases = entries.get("bases", ())
+        if observables and len(check_items(bases, "measurement_bases", 3, "measurement_bases")):
+            raise SpecError("an expectation is saved with bases or with observables, received both.")
+        if observables:
+            return cls(qubits=entries.get("qubits"), observables=tuple(Observable(o) for o in observables))
+        return cls(bases, entries.get("qubits"))
 
 
 @dataclass(frozen=True)
-class Probabilities:
+class _BasisStates(Measurement):
+    """What `Probabilities` and `LogProbabilities` have in common."""
+
+    qubits: tuple[int, ...] | None = None
+    n_classes: int | None = None
+
+    def __post_init__(self) -> None:
+        """Normalise and check."""
+        object.__setattr__(self, "qubits", _as_qubits(self.qubits))
+        if self.n_classes is not None:
+            n_classes = check_whole(self.n_classes, "n_classes", 1, 1 << MAX_QUBITS, "n_classes")
+            object.__setattr__(self, "n_classes", n_classes)
+
+    def n_outputs(self, n_qubits: int) -> int:
+        """Outputs per sample."""
+        return self.n_classes or 1 << (n_qubits if self.qubits is None else len(self.qubits))
+
+    def primitive(self, n_qubits: int) -> Probabilities:
+        """The probabilities."""
+        return Probabilities(self.qubits, self.n_classes)
+
+    def check(self, n_qubits: int) -> None:
+        """Raise where it does not fit `n_qubits`."""
+        _check_qubits(self.qubits, n_qubits)
+        measured = n_qubits if self.qubits is None else len(self.qubits)
+        if self.n_classes is not None and self.n_classes > 1 << measured:
+            need = max(1, (self.n_classes - 1).bit_length())
+            states = 1 << measured if measured <= 64 else f"2**{measured}"
+            raise SpecError(
+                f"{measured} qubit(s) have {states} basis states, too few for n_classes={shown(self.n_classes)}. "
+                f"Use at least {need} qubits.",
+                argument="n_classes",
+            )
+
+
+@dataclass(frozen=True)
+class Probabilities(_BasisStates):
     """Probabilities of basis states (Born rule); they sum to 1.
 
     Attributes:
@@ -160,59 +315,81 @@ class Probabilities:
             per bitstring.
     """
 
-    qubits: tuple[int, ...] | None = None
-    n_classes: int | None = None
+    name: ClassVar[str] = "probabilities"
 
-    def __post_init__(self) -> None:
-        """Normalise and check."""
-        if self.qubits is not None:
-            object.__setattr__(self, "qubits", tuple(int(q) for q in self.qubits))
-        if self.n_classes is not None:
-            k = whole_number(self.n_classes)
-            if k is None or k < 1:
-                raise SpecError(
-                    f"n_classes is a whole number of at least 1, received {self.n_classes!r}.", argument="n_classes"
-                )
-            object.__setattr__(self, "n_classes", k)
+    def primitive(self, n_qubits: int) -> Probabilities:
+        """This one."""
+        return self
 
-    def n_outputs(self, n_qubits: int) -> int:
-        """Outputs per sample."""
-        return self.n_classes or 1 << (n_qubits if self.qubits is None else len(self.qubits))
-
-    def check(self, n_qubits: int) -> None:
-        """Raise where it does not fit `n_qubits`."""
-        _check_qubits(self.qubits, n_qubits)
-        measured = n_qubits if self.qubits is None else len(self.qubits)
-        if self.n_classes is not None and self.n_classes > 1 << measured:
-            need = max(1, (self.n_classes - 1).bit_length())
-            raise SpecError(
-                f"{measured} qubit(s) have {1 << measured} basis states, too few for n_classes={self.n_classes}. "
-                f"Use at least {need} qubits.",
-                argument="n_classes",
-            )
+    def lower(self, n_qubits: int, frame: Frame, number: int) -> PlanMeasurement:
+        """Parities of the index as it stands."""
+        qubits = range(n_qubits) if self.qubits is None else self.qubits
+        return PlanMeasurement((), (), tuple(frame.u[q] for q in qubits), self.n_classes, number)
 
 
-Measurement: TypeAlias = Expectation | Probabilities
+@dataclass(frozen=True)
+class LogProbabilities(_BasisStates):
+    """Natural logarithms of `Probabilities`, with gradients that are finite everywhere.
+
+    Below the resolution r (the dtype's epsilon; 1 / shots where probabilities are sampled) there is nothing but
+    rounding or chance, and the logarithm goes on along its tangent: log r + (p - r) / r. So a probability of exactly 0
+    gives log r - 1, and every slope is at most 1 / r. Arguments as those of `Probabilities`.
+
+    Example:
+        >>> import numpy as np
+        >>> from qstore_core.engines.statevector import NumpyOps
+        >>> LogProbabilities().postprocess(NumpyOps(), np.array([[1.0, 0.0]]), 2.0**-52).round(4)
+        array([[  0.    , -37.0437]])
+    """
+
+    name: ClassVar[str] = "log_probabilities"
+
+    def postprocess(self, ops: Any, values: Any, resolution: float) -> Any:
+        """The logarithm, and its tangent below `resolution`."""
+        above, below = ops.maximum(values, resolution), ops.minimum(values, resolution)
+        return ops.log(above) + (below - resolution) / resolution
+
+    def postprocess_vjp(self, values: np.ndarray, cotangents: np.ndarray, resolution: float) -> np.ndarray:
+        """1 / p, at most 1 / resolution."""
+        return cotangents / np.maximum(values, values.dtype.type(resolution))
+
+
+MEASUREMENTS.add(Expectation, Probabilities, LogProbabilities)
+
+
+def _as_qubits(qubits: Any) -> tuple[int, ...] | None:
+    if qubits is None:
+        return None
+    items = check_items(qubits, "measured qubits", MAX_QUBITS, "qubits")
+    numbers = tuple(q for q in map(whole_number, items) if q is not None)
+    if len(numbers) != len(items):
+        raise SpecError(f"measured qubits are whole numbers, received {shown(qubits)}.", argument="qubits")
+    return numbers
 
 
 def _check_qubits(qubits: tuple[int, ...] | None, n_qubits: int) -> None:
     if qubits is not None and (
         not qubits or len(set(qubits)) != len(qubits) or not all(0 <= q < n_qubits for q in qubits)
     ):
-        raise SpecError(f"measured qubits must be different and from 0 to {n_qubits - 1}, received {qubits}.")
+        raise SpecError(
+            f"measured qubits must be different and from 0 to {n_qubits - 1}, received {shown(qubits)}.",
+            argument="qubits",
+        )
 
 
 def as_measurement(value: Any) -> Measurement:
-    """A measurement as an object, or observables as an `Expectation` of them."""
-    if isinstance(value, Expectation | Probabilities):
+    """A measurement as an object or in its saved form, or observables as an `Expectation` of them."""
+    if isinstance(value, Measurement):
         return value
     if isinstance(value, Observable):
         return Expectation(observables=(value,))
+    if isinstance(value, Mapping):
+        return MEASUREMENTS.from_dict(value)
     if isinstance(value, Iterable) and not isinstance(value, str):
-        items = tuple(value)
+        items = check_items(value, "a measurement", MAX_OPERATIONS, "measurement")
         if items and all(isinstance(item, Observable) for item in items):
             return Expectation(observables=items)
     raise SpecError(
-        f"a measurement is Expectation(...), Probabilities(...), or Pauli observables; received {value!r}.",
+        f"a measurement is Expectation(...), Probabilities(...), or Pauli observables; received {shown(value)}.",
         argument="measurement",
     )

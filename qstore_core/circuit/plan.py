@@ -27,8 +27,9 @@ from typing import Any
 
 from .angle import Angle
 from .circuit import Circuit
+from .frame import Frame, parity
 from .gates import GATES, Axis, Cnot, Z
-from .measurement import Measurement, Probabilities
+from .measurement import Measurement, PlanMeasurement
 
 __all__ = [
     "Diagonal",
@@ -47,32 +48,6 @@ __all__ = [
 
 Factor = tuple[Axis, Angle]
 _FULL_TURN = 2 * math.pi  # minus the identity: a global phase
-
-
-def parity(value: int) -> int:
-    """Parity of the number of set bits."""
-    return value.bit_count() & 1
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """A linear relabelling: logical qubit q is the pair direction `v[q]` and the parity mask `u[q]`."""
-
-    v: tuple[int, ...]
-    u: tuple[int, ...]
-
-    @staticmethod
-    def identity(n_qubits: int) -> Frame:
-        """The frame before any CNOT."""
-        bits = tuple(1 << (n_qubits - 1 - q) for q in range(n_qubits))
-        return Frame(bits, bits)
-
-    def after_cnot(self, control: int, target: int) -> Frame:
-        """The frame after a CNOT."""
-        v, u = list(self.v), list(self.u)
-        v[control] ^= v[target]
-        u[target] ^= u[control]
-        return Frame(tuple(v), tuple(u))
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,35 +95,6 @@ class Diagonal:
 
 
 Step = Rotation | Diagonal
-
-
-@dataclass(frozen=True, slots=True)
-class PlanMeasurement:
-    """What is read, on the index as it stands at the end.
-
-    Attributes:
-        strings: Pauli strings `i**n_y X^x Z^z` as `(x, z, n_y)`, each once. Empty for probabilities.
-        outputs: Per output the `(string number, coefficient)` pairs of its sum.
-        masks: For probabilities: parity masks of the measured qubits, most significant first.
-        n_classes: For probabilities: see `Probabilities`.
-        frame: Number of the final frame in `Plan.frames`.
-    """
-
-    strings: tuple[tuple[int, int, int], ...]
-    outputs: tuple[tuple[tuple[int, float], ...], ...]
-    masks: tuple[int, ...]
-    n_classes: int | None
-    frame: int
-
-    @property
-    def n_outputs(self) -> int:
-        """Outputs per sample."""
-        return len(self.outputs) if self.strings else (self.n_classes or 1 << len(self.masks))
-
-    @property
-    def is_diagonal(self) -> bool:
-        """True where the probabilities of basis states are enough."""
-        return all(x == 0 for x, _, _ in self.strings)
 
 
 @dataclass(frozen=True)
@@ -315,27 +261,6 @@ def _drop(steps: Sequence[Step], blockers: list[tuple[int, int]], last: bool) ->
     return kept
 
 
-def _measure(measurement: Measurement, n_qubits: int, frame: Frame, number: int) -> PlanMeasurement:
-    if isinstance(measurement, Probabilities):
-        qubits = range(n_qubits) if measurement.qubits is None else measurement.qubits
-        return PlanMeasurement((), (), tuple(frame.u[q] for q in qubits), measurement.n_classes, number)
-    strings: dict[tuple[int, int, int], int] = {}
-    outputs = []
-    for observable in measurement.as_observables(n_qubits):
-        terms = []
-        for letters, coefficient in observable.terms:
-            x = z = n_y = 0
-            for qubit, letter in enumerate(letters):
-                if letter in "XY":
-                    x ^= frame.v[qubit]
-                if letter in "YZ":
-                    z ^= frame.u[qubit]
-                n_y += letter == "Y"
-            terms.append((strings.setdefault((x, z, n_y % 4), len(strings)), coefficient))
-        outputs.append(tuple(terms))
-    return PlanMeasurement(tuple(strings), tuple(outputs), (), None, number)
-
-
 def lower(circuit: Circuit, measurement: Measurement) -> Plan:
     """Lower a circuit and its measurement to a Plan.
 
@@ -354,7 +279,7 @@ def lower(circuit: Circuit, measurement: Measurement) -> Plan:
     n = circuit.n_qubits
     measurement.check(n)
     steps, frames = track(decompose(circuit), n)
-    measured = _measure(measurement, n, frames[-1], len(frames) - 1)
+    measured = measurement.lower(n, frames[-1], len(frames) - 1)
     seen = [(x, z) for x, z, _ in measured.strings] or [(0, mask) for mask in measured.masks]
     kept = drop_unseen(collect_diagonals(steps), seen, from_zero=not circuit.n_amplitudes)
     return Plan(n, circuit.n_weights, circuit.n_inputs, circuit.n_amplitudes, tuple(frames), tuple(kept), measured)

@@ -52,6 +52,9 @@ class NumpyOps:
     cos: Any = staticmethod(np.cos)
     sin: Any = staticmethod(np.sin)
     conj: Any = staticmethod(np.conj)
+    log: Any = staticmethod(np.log)
+    maximum: Any = staticmethod(np.maximum)
+    minimum: Any = staticmethod(np.minimum)
 
     def sum(self, x: np.ndarray, axis: int | tuple[int, ...], keepdims: bool = False) -> np.ndarray:
         """Sum along one axis."""

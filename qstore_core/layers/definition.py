@@ -6,23 +6,25 @@ parameter, keep the program) and the call: `class QuantumReadout(definition.Quan
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from ..backends.allowed import check_allowed
 from ..circuit import spec as specs
-from ..circuit.ansatz import Ansatz
+from ..circuit.checks import check_choice, read_fields, shown
 from ..circuit.circuit import Circuit
+from ..circuit.component import Component
 from ..circuit.drawing import draw
-from ..circuit.encoding import Encoding
-from ..circuit.initial import Init, check_init
-from ..circuit.measurement import Measurement
+from ..circuit.initial import Init, check_init, init_to_config
 from ..circuit.spec import LayerSpec
-from ..errors import SpecError, nearest
+from ..errors import SpecError
 from ..runtime.fallback import FallbackEvent
 from ..runtime.program import Execution, LayerProgram
 from ..runtime.record import LastRun
+from .signature import ClassSignature, check_framework_arguments, document, signature_of
 
 __all__ = [
     "PRESETS",
@@ -41,44 +43,73 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-class LayerDefinition:
-    """What all layers have in common. Adapters supply `_define`."""
+_EXECUTION = ("backend", "shots", "gradient", "fallback", "seed")
 
+
+class LayerDefinition:
+    """What all layers have in common. Adapters supply `_define`.
+
+    Attributes:
+        _framework_arguments: What the framework's base takes besides: name → (default, meaning).
+    """
+
+    _spec: LayerSpec
     _program: LayerProgram
     _config: dict[str, Any]
     _init: Init
-    _spec_arguments: ClassVar[tuple[str, ...]] = ()
+    _template: ClassVar[str] = ""
+    _meanings: ClassVar[dict[str, str]] = {}
+    _framework_arguments: ClassVar[dict[str, tuple[Any, str]]] = {}
 
-    def _describe(
-        self,
-        spec: LayerSpec,
-        arguments: Mapping[str, Any],
-        execution: Execution,
-        init: Init,
-        framework: dict[str, Any],
-    ) -> None:
-        check_init(init)
-        config = {k: _plain(v) for k, v in arguments.items()}
-        if spec.measurement is not None:
-            config |= {
-                "backend": execution.backend,
-                "shots": execution.shots,
-                "gradient": execution.gradient,
-                "fallback": list(execution.fallback) if isinstance(execution.fallback, tuple) else execution.fallback,
-                "init": init,
-                "seed": execution.seed,
-            }
-        self._define(spec, execution, init, config, **framework)
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Signature and docstring of a layer class, whole in every framework."""
+        super().__init_subclass__(**kwargs)
+        if "__init__" in vars(cls) or cls._template:
+            cls.__signature__ = ClassSignature(signature_of(cls, cls._framework_arguments))  # type: ignore[attr-defined]
+        own = vars(cls).get("__doc__")
+        if own and "{arguments}" in own:
+            cls._template = own
+        inherited = any(own == base.__doc__ for base in cls.__mro__[1:] if issubclass(base, LayerDefinition))
+        if cls._template and (not own or own is cls._template or inherited):
+            names = cls.__signature__.parameters  # type: ignore[attr-defined]
+            cls.__doc__ = document(cls._template, cls._meanings, cls._framework_arguments, names)
+
+    def _describe(self, make: Callable[..., LayerSpec], given: dict[str, Any]) -> None:
+        """Check all arguments and define the layer.
+
+        Args:
+            make: Makes the spec, from the arguments that are not about how it is computed.
+            given: All arguments by name: `locals()` of `__init__`.
+        """
+        framework = given.pop("framework")
+        given = {name: value for name, value in given.items() if name not in ("self", "__class__")}
+        check_framework_arguments(type(self), framework, self._framework_arguments, type(self).__init__)
+        init = self._as_init(given.pop("init", "zeros"))
+        computed = {name: given.pop(name) for name in _EXECUTION if name in given}
+        if isinstance(computed.get("fallback"), list):
+            computed["fallback"] = tuple(computed["fallback"])
+        spec = make(**given)
+        if spec.user_circuit is not None:
+            given |= {"circuit": spec.user_circuit, "measurement": spec.measurement}
+        execution = Execution(**computed)
+        if computed:
+            given |= {name: getattr(execution, name) for name in _EXECUTION} | {"init": init}
+        self._define(spec, execution, init, given, **framework)
 
     def _define(
         self, spec: LayerSpec, execution: Execution, init: Init, config: dict[str, Any], **framework: Any
     ) -> None:
         raise NotImplementedError
 
+    @classmethod
+    def _as_init(cls, init: Any) -> Init:
+        """An init in any form that the framework knows."""
+        return check_init(init)
+
     @property
     def spec(self) -> LayerSpec:
-        """What the layer computes: frozen, hashable, with `to_dict` and `from_dict`."""
-        return self._program.spec
+        """What the layer computes: frozen, hashable, with `to_dict`, `from_dict` and `fingerprint`."""
+        return self._spec
 
     @property
     def circuit(self) -> Circuit:
@@ -114,22 +145,73 @@ class LayerDefinition:
         return self.spec.output_shape(tuple(input_shape))
 
     def config(self) -> dict[str, Any]:
-        """Constructor arguments as plain values.
+        """Constructor arguments as plain values; `from_config` is the inverse.
 
         Raises:
-            SpecError: the backend, one of the fallbacks or init is an object, which no file can hold.
+            SpecError: an argument is an object that no file can hold; the message says what to register.
         """
-        for key in ("backend", "fallback", "init"):
-            value = self._config.get(key)
-            if value is not None and not all(
-                isinstance(v, str) for v in (value if isinstance(value, list) else [value])
-            ):
-                raise SpecError(
-                    f"{key}={value!r} is an object and cannot be saved. Give the layer a name instead, for example "
-                    f"one registered with register_backend.",
-                    argument=key,
-                )
-        return dict(self._config)
+        return {name: _plain(name, value) for name, value in self._config.items()}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """The layer of a configuration, which may come from a file.
+
+        Everything in it is checked before anything is built. A backend of another package is refused unless the user
+        allows it; see `qstore_core.allow_backends`.
+
+        Raises:
+            SpecError: an entry is missing, unknown or wrong, or names a backend that is not allowed.
+        """
+        parameters = cls.__signature__.parameters.values()  # type: ignore[attr-defined]
+        named = [p for p in parameters if p.kind is not p.VAR_KEYWORD]
+        required = [p.name for p in named if p.default is p.empty]
+        known = {p.name: p.default for p in named if p.default is not p.empty}
+        known |= {name: default for name, (default, _) in cls._framework_arguments.items()}
+        what = f"the configuration of a {cls.__name__}"
+        entries = {name: value for name, value in read_fields(config, what, required, known).items() if name in config}
+        fallback = entries.get("fallback")
+        check_allowed([entries.get("backend"), *(fallback if isinstance(fallback, list | tuple) else [fallback])], what)
+        return cls(**cls._restored(entries))
+
+    @classmethod
+    def _restored(cls, entries: dict[str, Any]) -> dict[str, Any]:
+        """A configuration with the framework's own arguments as the framework's objects."""
+        return entries
+
+    def on(self, backend: Any, **execution: Any) -> Self:
+        """The same layer, with the same theta, computed elsewhere: `layer.on("aer", shots=1024)`.
+
+        Args:
+            backend: As in the constructor.
+            **execution: `shots`, `gradient`, `fallback` or `seed`, where they are to change.
+        """
+        for name in execution:
+            check_choice(name, "argument", [n for n in _EXECUTION if n != "backend"], "execution")
+        if "backend" not in self._config:
+            raise SpecError(
+                f"{type(self).__name__} runs no circuit, so that no backend computes it.", argument="backend"
+            )
+        other = type(self)(**(self._config | {"backend": backend} | execution), **self._framework_config())
+        other._take_theta(self)
+        return other
+
+    def _framework_config(self) -> dict[str, Any]:
+        """The framework's arguments of a copy."""
+        return {}
+
+    def _take_theta(self, other: Self) -> None:
+        """Give this layer the weights of another one."""
+        raise NotImplementedError
+
+    def _postprocessed(self, ops: Any, values: Any, epsilon: float) -> Any:
+        """Outputs from what the circuits gave, in the framework's array functions."""
+        assert self._spec.measurement is not None
+        return self._spec.measurement.postprocess(ops, values, self._resolution(epsilon))
+
+    def _resolution(self, epsilon: float) -> float:
+        """What circuits resolve: `epsilon` of their dtype, or one sample."""
+        shots = self._program.execution.shots
+        return epsilon if shots is None else 1.0 / shots
 
     def draw(self) -> str:
         """The circuit as text."""
@@ -149,63 +231,57 @@ class LayerDefinition:
             *args: Positional arguments of the layer.
             **overrides: Further arguments; they win over the preset.
         """
-        if not isinstance(preset, str) or preset not in PRESETS:
-            raise SpecError(
-                f"no preset {preset!r}. Known: {', '.join(PRESETS)}.{nearest(str(preset), PRESETS)}",
-                argument="preset",
-            )
-        chosen = {k: v for k, v in PRESETS[preset].items() if k in cls._spec_arguments}
-        return cls(*args, **(chosen | overrides))
+        chosen = PRESETS[check_choice(preset, "preset", PRESETS, "preset")]
+        signature = inspect.signature(cls.__init__)
+        given = signature.bind_partial(None, *args, **overrides).arguments
+        left_out = {name for name in chosen if name not in signature.parameters}
+        if "ansatz" in given:
+            left_out.add("entanglement")  # the preset's fits the preset's ansatz
+        if given.get("n_classes") is not None:
+            left_out.add("measurement_bases")
+        return cls(*args, **({k: v for k, v in chosen.items() if k not in left_out} | overrides))
 
 
-def _plain(value: Any) -> Any:
+def _plain(name: str, value: Any) -> Any:
     """An argument in the form that a saved configuration holds; constructors take it back."""
-    if isinstance(value, Circuit):
-        return value.to_dict()
-    if isinstance(value, Encoding | Ansatz):
-        return specs.value_to_dict(value)
+    if name == "init":
+        return init_to_config(value) if not hasattr(value, "to_config") else value.to_config()
+    if name in ("backend", "fallback"):
+        names = value if isinstance(value, tuple) else (value,)
+        if not all(isinstance(v, str) or v is None for v in names):
+            raise SpecError(
+                f"{name}={shown(value)} is an object and cannot be saved. Register what makes it under a name, with "
+                'qstore_core.register_backend("name", function), and give the layer that name; or save '
+                'layer.on("auto"), which has the same weights.',
+                argument=name,
+            )
+        return list(names) if isinstance(value, tuple) else value
+    if isinstance(value, Circuit | Component):
+        return value.to_dict()  # type: ignore[union-attr]
     if isinstance(value, tuple | list):
-        return [_plain(v) for v in value]
+        return [_plain("", v) for v in value]
     return value.item() if isinstance(value, np.generic) else value
 
 
 class QuantumEncoder(LayerDefinition):
     """Features → amplitudes: L2-normalised rows, zero-padded to 2**n_qubits. No weights.
 
-    Args:
-        n_qubits: Number of qubits; at most 2**n_qubits features.
+    {arguments}
 
     Shapes:
         Inputs (…, F ≤ 2**n_qubits), outputs (…, 2**n_qubits). A zero row gives |0…0⟩ and zero gradient.
     """
 
-    _spec_arguments = ("n_qubits",)
+    _meanings: ClassVar[dict[str, str]] = {"n_qubits": "Number of qubits; at most 2**n_qubits features."}
 
-    def __init__(self, n_qubits: int, **framework: Any) -> None:
-        """Describe the layer."""
-        self._describe(specs.encoder(n_qubits), {"n_qubits": n_qubits}, Execution(), "zeros", framework)
+    def __init__(self, n_qubits: int, *, n_features: int | None = None, **framework: Any) -> None:
+        self._describe(specs.encoder, locals())
 
 
 class QuantumFeatureExtractor(LayerDefinition):
     """Encode, evolve, measure every qubit.
 
-    Args:
-        n_qubits: Number of qubits.
-        depth: Levels of the ansatz.
-        encoding: "amplitude" (F ≤ 2**n_qubits), "angle", "basis", "iqp", "zz" (F = n_qubits), or an object.
-        ansatz: "hardware_efficient", "strongly_entangling", "real_amplitudes", or an object.
-        entanglement: "linear", "circular", "full", "none", or (control, target) pairs.
-        measurement_bases: "Z", or a sequence such as ("Z", "X", "Y"); all bases are read from one state.
-        reuploading: Encode again before every level (not with amplitude encoding).
-        backend: "auto", a name, or a `Backend`.
-        shots: Samples per circuit; None for exact values.
-        gradient: "auto" (exact: the backend's own, else parameter-shift), "adjoint", "parameter-shift"; or an
-            approximation from two sets of circuits that differ a little: "finite-difference" (two circuits per weight
-            and feature), "spsa" (two circuits in all, along seeded random directions: right on average only).
-        fallback: What computes when the backend fails: "auto" (QSTORE_FALLBACK where it is set; else the local exact
-            simulator; nothing where the backend is one of ours), None (raise), or names.
-        init: "small_normal", "normal", "uniform", "zeros", or a function (generator, size) → values.
-        seed: Of the initial theta and of sampling.
+    {arguments}
 
     Shapes:
         Inputs (…, F), outputs (…, n_qubits · bases), basis-major. theta (W,) in radians.
@@ -215,16 +291,6 @@ class QuantumFeatureExtractor(LayerDefinition):
         CapabilityError: the backend cannot do what is asked for.
     """
 
-    _spec_arguments = (
-        "n_qubits",
-        "depth",
-        "encoding",
-        "ansatz",
-        "entanglement",
-        "measurement_bases",
-        "reuploading",
-    )
-
     def __init__(
         self,
         n_qubits: int,
@@ -232,51 +298,25 @@ class QuantumFeatureExtractor(LayerDefinition):
         *,
         encoding: Any = "amplitude",
         ansatz: Any = "hardware_efficient",
-        entanglement: Any = "full",
+        entanglement: Any = None,
         measurement_bases: Any = "Z",
         reuploading: bool = False,
+        n_features: int | None = None,
         backend: Any = "auto",
         shots: int | None = None,
         gradient: str = "auto",
         fallback: Any = "auto",
-        init: Init = "small_normal",
+        init: Any = "small_normal",
         seed: int | None = None,
         **framework: Any,
     ) -> None:
-        """Describe the layer."""
-        arguments = {
-            "n_qubits": n_qubits,
-            "depth": depth,
-            "encoding": encoding,
-            "ansatz": ansatz,
-            "entanglement": entanglement,
-            "measurement_bases": measurement_bases,
-            "reuploading": reuploading,
-        }
-        execution = Execution(backend, shots, gradient, _chain(fallback), seed)
-        self._describe(specs.feature_extractor(**arguments), arguments, execution, init, framework)
+        self._describe(specs.feature_extractor, locals())
 
 
 class QuantumPooling(LayerDefinition):
     """Encode, evolve, keep one qubit of each group of `pool_size`, measure the kept ones.
 
-    Args:
-        n_qubits: Number of qubits.
-        pool_size: Qubits per group; divides n_qubits. The first of each group is kept.
-        mode: "measurement" turns the kept qubit where the others are |1⟩, then traces them out; "partial_trace"
-            only traces out.
-        depth: Levels of the ansatz before pooling.
-        encoding: As in `QuantumFeatureExtractor`, with all further arguments.
-        ansatz: See there.
-        entanglement: See there.
-        measurement_bases: See there.
-        reuploading: See there.
-        backend: See there.
-        shots: See there.
-        gradient: See there.
-        fallback: See there.
-        init: See there.
-        seed: See there.
+    {arguments}
 
     Shapes:
         Inputs (…, F), outputs (…, n_qubits / pool_size · bases). theta: the ansatz's, then 3 angles (RZ, RY, RZ) per
@@ -286,17 +326,12 @@ class QuantumPooling(LayerDefinition):
         Cong, Choi & Lukin, arXiv:1810.03787.
     """
 
-    _spec_arguments = (
-        "n_qubits",
-        "pool_size",
-        "mode",
-        "depth",
-        "encoding",
-        "ansatz",
-        "entanglement",
-        "measurement_bases",
-        "reuploading",
-    )
+    _meanings: ClassVar[dict[str, str]] = {
+        "pool_size": "Qubits per group; divides n_qubits. The first of each group is kept.",
+        "mode": '"measurement" rotates the kept qubit where the others are |1⟩, then traces them out; "partial_trace" '
+        "only traces out.",
+        "depth": "Levels of the ansatz before pooling.",
+    }
 
     def __init__(
         self,
@@ -307,67 +342,37 @@ class QuantumPooling(LayerDefinition):
         depth: int = 1,
         encoding: Any = "amplitude",
         ansatz: Any = "hardware_efficient",
-        entanglement: Any = "full",
+        entanglement: Any = None,
         measurement_bases: Any = "Z",
         reuploading: bool = False,
+        n_features: int | None = None,
         backend: Any = "auto",
         shots: int | None = None,
         gradient: str = "auto",
         fallback: Any = "auto",
-        init: Init = "small_normal",
+        init: Any = "small_normal",
         seed: int | None = None,
         **framework: Any,
     ) -> None:
-        """Describe the layer."""
-        arguments = {
-            "n_qubits": n_qubits,
-            "pool_size": pool_size,
-            "mode": mode,
-            "depth": depth,
-            "encoding": encoding,
-            "ansatz": ansatz,
-            "entanglement": entanglement,
-            "measurement_bases": measurement_bases,
-            "reuploading": reuploading,
-        }
-        execution = Execution(backend, shots, gradient, _chain(fallback), seed)
-        self._describe(specs.pooling(**arguments), arguments, execution, init, framework)
+        self._describe(specs.pooling, locals())
 
 
 class QuantumReadout(LayerDefinition):
     """Encode, evolve, read class probabilities or ⟨Z⟩ per qubit.
 
-    Args:
-        n_qubits: Number of qubits.
-        n_classes: Number of classes: outputs are Born-rule probabilities, bitstring index modulo n_classes, sum 1.
-            None: expectation values per qubit.
-        depth: Levels of the ansatz.
-        encoding: As in `QuantumFeatureExtractor`, with all further arguments.
-        ansatz: See there.
-        entanglement: See there.
-        measurement_bases: See there; without n_classes only.
-        reuploading: See there.
-        backend: See there.
-        shots: See there.
-        gradient: See there.
-        fallback: See there.
-        init: See there.
-        seed: See there.
+    {arguments}
 
     Shapes:
         Inputs (…, F), outputs (…, n_classes) or (…, n_qubits · bases).
     """
 
-    _spec_arguments = (
-        "n_qubits",
-        "n_classes",
-        "depth",
-        "encoding",
-        "ansatz",
-        "entanglement",
-        "measurement_bases",
-        "reuploading",
-    )
+    _meanings: ClassVar[dict[str, str]] = {
+        "n_classes": "Number of classes: outputs are Born-rule probabilities, bitstring index modulo n_classes, sum 1. "
+        "None: expectation values per qubit.",
+        "log": "Natural logarithms of the class probabilities, with finite gradients also where a probability is 0: "
+        "what a negative log-likelihood takes. See `qstore_core.LogProbabilities`.",
+        "measurement_bases": '"Z", or a sequence such as ("Z", "X", "Y"); without n_classes only.',
+    }
 
     def __init__(
         self,
@@ -375,74 +380,51 @@ class QuantumReadout(LayerDefinition):
         n_classes: int | None = None,
         *,
         depth: int = 1,
+        log: bool = False,
         encoding: Any = "amplitude",
         ansatz: Any = "hardware_efficient",
-        entanglement: Any = "full",
+        entanglement: Any = None,
         measurement_bases: Any = "Z",
         reuploading: bool = False,
+        n_features: int | None = None,
         backend: Any = "auto",
         shots: int | None = None,
         gradient: str = "auto",
         fallback: Any = "auto",
-        init: Init = "small_normal",
+        init: Any = "small_normal",
         seed: int | None = None,
         **framework: Any,
     ) -> None:
-        """Describe the layer."""
-        arguments = {
-            "n_qubits": n_qubits,
-            "n_classes": n_classes,
-            "depth": depth,
-            "encoding": encoding,
-            "ansatz": ansatz,
-            "entanglement": entanglement,
-            "measurement_bases": measurement_bases,
-            "reuploading": reuploading,
-        }
-        execution = Execution(backend, shots, gradient, _chain(fallback), seed)
-        self._describe(specs.readout(**arguments), arguments, execution, init, framework)
+        self._describe(specs.readout, locals())
 
 
 class QuantumLayer(LayerDefinition):
     """Any circuit as a layer.
 
-    Args:
-        circuit: A `Circuit`; building stops here, it is frozen.
-        measurement: `Expectation(...)`, `Probabilities(...)`, or Pauli observables, one output each.
-        backend: As in `QuantumFeatureExtractor`, with all further arguments.
-        shots: See there.
-        gradient: See there.
-        fallback: See there.
-        init: See there.
-        seed: See there.
+    {arguments}
 
     Shapes:
         Inputs (…, n_amplitudes + n_inputs): amplitudes first, which are normalised; outputs (…, O).
     """
 
-    _spec_arguments = ("circuit", "measurement")
+    _meanings: ClassVar[dict[str, str]] = {
+        "circuit": "A `Circuit`; building stops here, it is frozen.",
+        "measurement": "`Expectation(...)`, `Probabilities(...)`, `LogProbabilities(...)`, one of yours "
+        "(`register_measurement`), or Pauli observables, one output each.",
+    }
 
     def __init__(
         self,
         circuit: Circuit | Mapping[str, Any],
         measurement: Any,
         *,
+        n_features: int | None = None,
         backend: Any = "auto",
         shots: int | None = None,
         gradient: str = "auto",
         fallback: Any = "auto",
-        init: Init = "small_normal",
+        init: Any = "small_normal",
         seed: int | None = None,
         **framework: Any,
     ) -> None:
-        """Describe the layer."""
-        spec = specs.custom(circuit, measurement)
-        assert spec.measurement is not None
-        measured: Measurement = spec.measurement
-        arguments = {"circuit": spec.circuit, "measurement": specs.measurement_to_dict(measured)}
-        execution = Execution(backend, shots, gradient, _chain(fallback), seed)
-        self._describe(spec, arguments, execution, init, framework)
-
-
-def _chain(fallback: Any) -> Any:
-    return tuple(fallback) if isinstance(fallback, list) else fallback
+        self._describe(specs.custom, locals())

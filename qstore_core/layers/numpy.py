@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import itertools
 import threading
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from ..backends import runner
 from ..circuit.initial import Init, initial_theta
 from ..circuit.spec import LayerSpec
+from ..engines.statevector import NumpyOps
 from ..errors import ShapeError
 from ..runtime.program import Execution, LayerProgram
 from . import definition
@@ -33,12 +34,21 @@ __all__ = [
     "numbered",
 ]
 
+_OPS = NumpyOps()
+
+
+def _epsilon(values: np.ndarray) -> float:
+    return float(np.finfo(values.dtype).eps)
+
+
 _numbers: dict[str, itertools.count] = {}
 _numbers_lock = threading.Lock()
 
 
 class NumpyLayer(LayerDefinition):
     """Base of the NumPy layers: callable, with `vjp` for gradients."""
+
+    _framework_arguments: ClassVar[dict[str, tuple[Any, str]]] = {"name": (None, "Name in messages and profiles.")}
 
     def _define(  # type: ignore[override]
         self,
@@ -50,8 +60,9 @@ class NumpyLayer(LayerDefinition):
         name: str | None = None,
     ) -> None:
         self.name = name or numbered(type(self).__name__)
-        self._config = config
-        self._program = LayerProgram(spec, execution, name=self.name)
+        self._spec, self._config, primitive = spec, config, spec.primitive
+        self._postprocesses = primitive is not spec
+        self._program = LayerProgram(primitive, execution, name=self.name)
         self._theta = initial_theta(init, spec.n_weights, execution.seed)
 
     @property
@@ -76,11 +87,12 @@ class NumpyLayer(LayerDefinition):
 
     def __call__(self, x: Any) -> np.ndarray:
         """Features (…, F) → outputs (…, O)."""
-        return self._program.forward(self._theta, x)
+        values = self._program.forward(self._theta, x)
+        return self._postprocessed(_OPS, values, _epsilon(values)) if self._postprocesses else values
 
     async def call_async(self, x: Any) -> np.ndarray:
         """The same without blocking the running event loop."""
-        return await runner.to_thread(self._program.forward, self._theta, np.array(x))
+        return await runner.to_thread(self, np.array(x))
 
     def vjp(self, x: Any, cotangents: Any) -> tuple[np.ndarray, np.ndarray]:
         """Pull output cotangents back to weights and inputs.
@@ -97,17 +109,27 @@ class NumpyLayer(LayerDefinition):
             >>> layer.vjp(np.array([[0.3]]), np.array([[1.0]]))[1].round(4)   # d cos(x) = -sin(0.3)
             array([[-0.2955]])
         """
-        outputs, vjp_fn = self._program.value_and_vjp(self._theta, x)
-        cotangents = np.asarray(cotangents)
-        if cotangents.shape != outputs.shape:
+        values, vjp_fn = self._program.value_and_vjp(self._theta, x)
+        cotangents, shape = np.asarray(cotangents), (*values.shape[:-1], self.output_dim)
+        if cotangents.shape != shape:
             raise ShapeError(
-                f"{self.name}: cotangents have the outputs' shape {outputs.shape}, received {cotangents.shape}.",
-                expected=outputs.shape,
+                f"{self.name}: cotangents have the outputs' shape {shape}, received {cotangents.shape}.",
+                expected=shape,
                 received=cotangents.shape,
             )
+        if self._postprocesses:
+            measured, resolution = self._spec.measurement, self._resolution(_epsilon(values))
+            assert measured is not None
+            cotangents = measured.postprocess_vjp(values, cotangents.astype(values.dtype), resolution)
         d_theta, d_x = vjp_fn(cotangents)
         assert d_x is not None
         return d_theta, d_x
+
+    def _framework_config(self) -> dict[str, Any]:
+        return {"name": self.name}
+
+    def _take_theta(self, other: Self) -> None:
+        self.theta = other.theta
 
     def __repr__(self) -> str:
         return f"<{self.name}: {self.spec.n_qubits} qubits, {self.spec.n_weights} weights, backend {self.backend_name}>"

@@ -62,7 +62,7 @@ class EncodedExecutable:
         self._width = spec.circuit.n_amplitudes if spec.measurement is not None else 1 << spec.n_qubits
         self._angles = spec.circuit.n_inputs if spec.measurement is not None else 0
         self._passes = self._fuses or not self._width
-        self._bits = not spec.encoding.differentiable
+        self._looks = spec.encoding.checks_values
 
     @property
     def engine(self) -> Any:
@@ -135,8 +135,8 @@ class EncodedExecutable:
 
     def _encode(self, theta: np.ndarray, features: np.ndarray) -> tuple[np.ndarray, Callable[..., np.ndarray] | None]:
         """Features as the engine takes them, and the vjp of that; None where they stay as they are."""
-        if self._bits:
-            self._check_bits(features)
+        if self._looks:
+            self.spec.encoding.validate(features, self.layer)
         if self._fuses:
             return features, None
         self.check_finite(theta, features if self._passes else features[:, self._width :])
@@ -163,21 +163,8 @@ class EncodedExecutable:
     def check_values(self, theta: np.ndarray, features: np.ndarray) -> None:
         """Raise `InputError` for what cannot be encoded; for frameworks, whose engines look at no values."""
         self.check_finite(theta, features)
-        if self._bits:
-            self._check_bits(features)
-
-    def _check_bits(self, features: np.ndarray) -> None:
-        wrong = (features != 0) & (features != 1)
-        if wrong.any():
-            check_finite(features, self.layer)
-            row, column = (int(k) for k in np.argwhere(wrong)[0])
-            raise InputError(
-                f"{self.layer}: basis encoding takes bits 0 and 1, row {row} has "
-                f"{features[row, column]} in feature {column}.",
-                row=row,
-                column=column,
-                value=float(features[row, column]),
-            )
+        if self._looks:
+            self.spec.encoding.validate(features, self.layer)
 
     def _outputs(self, outputs: Any, rows: int) -> np.ndarray:
         """Outputs of the promised shape, all finite."""
@@ -247,7 +234,7 @@ class EncodedExecutable:
     @property
     def no_input_gradient(self) -> str:
         """Why features have no gradient, and what to do; "" where they have one."""
-        if self._bits:
+        if not self.spec.encoding.differentiable:
             return (
                 f"{self.spec.encoding.name} encoding has no gradient for its inputs: bits do not vary continuously. "
                 'Use encoding="angle" or "amplitude", or stop gradients before this layer.'

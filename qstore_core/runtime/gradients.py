@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from ..circuit.circuit import Circuit
-from ..circuit.gates import GATES
+from ..circuit.gates import GATES, SHIFT_RULES
 from ..errors import GradientError
 
 __all__ = ["NO_AMPLITUDE_RULE", "Differences", "ParameterShift", "unshared"]
@@ -30,18 +30,6 @@ NO_AMPLITUDE_RULE = (
     "gradients for amplitude-encoded inputs have no parameter-shift rule. Use a backend with a statevector "
     '(backend="statevector"), encoding="angle", an approximation (gradient="finite-difference" or "spsa")'
 )
-
-# (shift, coefficient): dL/da = Σ coefficient · L(a + shift)
-_R2 = math.sqrt(2.0)
-SHIFT_RULES: dict[str, tuple[tuple[float, float], ...]] = {
-    "two-term": ((math.pi / 2, 0.5), (-math.pi / 2, -0.5)),
-    "four-term": (
-        (math.pi / 2, (_R2 + 1) / (4 * _R2)),
-        (-math.pi / 2, -(_R2 + 1) / (4 * _R2)),
-        (3 * math.pi / 2, -(_R2 - 1) / (4 * _R2)),
-        (-3 * math.pi / 2, (_R2 - 1) / (4 * _R2)),
-    ),
-}
 
 
 def unshared(circuit: Circuit) -> Circuit:

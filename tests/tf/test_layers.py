@@ -91,14 +91,17 @@ def test_theta_is_the_only_weight_and_has_the_promised_size():
     assert layer.trainable_weights == []
 
 
-def test_a_layer_without_weights_has_no_variable():
+def test_the_theta_of_a_layer_without_weights_behaves_as_a_weight():
     for layer in (QuantumEncoder(2), QuantumPooling(2, depth=0, mode="partial_trace")):
         x = tf.constant(uniform(3, 4))
         with tf.GradientTape() as tape:
             tape.watch(x)
             y = layer(x)
-        assert layer.weights == []
-        assert layer.theta.shape == (0,)
+        assert layer.trainable_weights == []
+        assert [w.path for w in layer.weights] == [layer.theta.path]
+        assert (layer.theta.shape, layer.theta.name, layer.theta.dtype) == ((0,), "theta", "float32")
+        layer.theta.assign(np.zeros(0))
+        layer.set_weights(layer.get_weights())
         assert tape.gradient(y, x).shape == x.shape
 
 

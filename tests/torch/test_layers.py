@@ -64,13 +64,15 @@ def test_theta_is_the_only_parameter_and_has_the_promised_size():
     assert layer.theta.requires_grad
 
 
-def test_a_layer_without_weights_has_no_parameters():
+def test_the_theta_of_a_layer_without_weights_behaves_as_a_weight():
     for layer in (QuantumEncoder(2), QuantumPooling(2, depth=0, mode="partial_trace")):
-        assert list(layer.parameters()) == []
-        assert layer.theta.shape == (0,)
+        assert [name for name, _ in layer.named_parameters()] == ["theta"]
+        assert (layer.theta.shape, layer.theta.requires_grad) == ((0,), True)
         x = torch.randn(3, 4, requires_grad=True)
         layer(x).sum().backward()
         assert x.grad.shape == x.shape
+        assert layer.theta.grad.shape == (0,)  # DistributedDataParallel waits for the gradient of each parameter
+        torch.optim.Adam(layer.parameters()).step()
 
 
 def test_layers_compose_in_a_sequential_module():

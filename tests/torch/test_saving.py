@@ -32,7 +32,7 @@ def model():
 def test_state_dict_round_trip():
     one, two = model(), model()
     x = torch.rand(3, 5)
-    assert sorted(one.state_dict()) == ["0.bias", "0.weight", "1.theta", "3.theta", "4.theta"]
+    assert sorted(one.state_dict()) == ["0.bias", "0.weight", "1.theta", "2.theta", "3.theta", "4.theta"]
     assert not torch.allclose(one(x), two(x))
     file = io.BytesIO()
     torch.save(one.state_dict(), file)

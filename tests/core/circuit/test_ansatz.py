@@ -113,10 +113,18 @@ def test_every_weight_is_used_once_and_in_order(ansatz, n_qubits, depth):
 
 @pytest.mark.parametrize("name", ["hardware_efficient", "strongly_entangling", "real_amplitudes"])
 def test_names_and_objects(name):
-    ansatz = as_ansatz(name, "linear")
+    ansatz = as_ansatz(name)
     assert ansatz.name == name
-    assert getattr(ansatz, "entanglement", "linear") == "linear"
+    assert getattr(ansatz, "entanglement", "full") == "full"
     assert as_ansatz(ansatz) is ansatz
+
+
+def test_an_entanglement_that_means_nothing_is_refused():
+    assert as_ansatz("real_amplitudes", "linear") == as_ansatz(RealAmplitudes("linear"), "linear")
+    for value, message in (("strongly_entangling", "of its own"), (HardwareEfficient("full"), "given as an object")):
+        with pytest.raises(SpecError, match=message) as caught:
+            as_ansatz(value, "linear")
+        assert caught.value.argument == "entanglement"
 
 
 def test_unknown_ansatz_names_the_nearest():

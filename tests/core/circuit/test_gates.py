@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given
 
 from qstore_core.circuit.circuit import Circuit
-from qstore_core.circuit.gates import GATES, Cnot, gate
+from qstore_core.circuit.gates import GATES, SHIFT_RULES, Cnot, gate
 from qstore_core.errors import SpecError
-from qstore_core.runtime.gradients import SHIFT_RULES
 from tests.reference import PAULI, embed
 from tests.strategies import vectors
 from tests.tolerances import EXACT, MATRIX

@@ -71,11 +71,12 @@ def test_observables_of_different_size_do_not_add():
         Pauli("ZZ") + Pauli("ZZZ")
 
 
-def test_numbers_do_not_add_to_observables():
-    with pytest.raises(TypeError):
-        Pauli("Z") + 1
-    with pytest.raises(TypeError):
+def test_products_are_written_with_at():
+    with pytest.raises(SpecError, match="a @ b"):
         Pauli("Z") * Pauli("Z")
+    for attempt in (lambda: Pauli("Z") + "Z", lambda: Pauli("Z") @ 2, lambda: 1 / Pauli("Z"), lambda: Pauli("Z") / "2"):
+        with pytest.raises(TypeError):
+            attempt()
 
 
 @pytest.mark.parametrize("string", ["", "ZQ", 3, None, "Z Z"])

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 
 from qstore_core import Circuit, Expectation, GradientError, Probabilities
-from qstore_core.circuit.gates import GATES
-from qstore_core.runtime.gradients import SHIFT_RULES, Differences, ParameterShift, unshared
+from qstore_core.circuit.gates import GATES, SHIFT_RULES
+from qstore_core.runtime.gradients import Differences, ParameterShift, unshared
 from tests.reference import difference_vjp, simulate
 from tests.strategies import problems
 from tests.tolerances import EXACT, FINITE_DIFFERENCE, SIGMAS, allow

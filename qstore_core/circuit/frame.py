@@ -1,0 +1,33 @@
+"""`Frame`: how basis-state indices are relabelled by the CNOTs so far."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Frame", "parity"]
+
+
+def parity(value: int) -> int:
+    """Parity of the number of set bits."""
+    return value.bit_count() & 1
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A linear relabelling: logical qubit q is the pair direction `v[q]` and the parity mask `u[q]`."""
+
+    v: tuple[int, ...]
+    u: tuple[int, ...]
+
+    @staticmethod
+    def identity(n_qubits: int) -> Frame:
+        """The frame before any CNOT."""
+        bits = tuple(1 << (n_qubits - 1 - q) for q in range(n_qubits))
+        return Frame(bits, bits)
+
+    def after_cnot(self, control: int, target: int) -> Frame:
+        """The frame after a CNOT."""
+        v, u = list(self.v), list(self.u)
+        v[control] ^= v[target]
+        u[target] ^= u[control]
+        return Frame(tuple(v), tuple(u))
