@@ -16,10 +16,10 @@ from .tensor import vjp_by_autograd
 __all__ = ["HostFunction", "on_host", "to_array", "to_tensor"]
 
 
-def on_host(program: LayerProgram, theta: torch.Tensor, x: torch.Tensor, first: int = 0) -> torch.Tensor:
-    """`theta` (W,), `x` (B, F) → (B, O), on the device of `x`; from backend number `first` on."""
+def on_host(program: LayerProgram, theta: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """`theta` (W,), `x` (B, F) → (B, O), on the device of `x`."""
     if torch.is_grad_enabled() and (theta.requires_grad or x.requires_grad):
-        return HostFunction.apply(program, first, theta, x)
+        return HostFunction.apply(program, theta, x)
     return to_tensor(program.forward(to_array(theta), x.numpy(force=True)), x)
 
 
@@ -31,11 +31,11 @@ class HostFunction(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, program: LayerProgram, first: int, theta: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    def forward(ctx: Any, program: LayerProgram, theta: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         """`theta` (W,), `x` (B, F) → (B, O)."""
-        ctx.program, ctx.first, residual = program, first, torch.Tensor()
+        ctx.program, residual = program, theta.clone()  # as in `to_array`
         outputs, residual.vjp_fn = program.value_and_vjp(
-            to_array(theta), x.numpy(force=True), wrt_inputs=ctx.needs_input_grad[3], first=first
+            residual.numpy(force=True), x.numpy(force=True), wrt_inputs=ctx.needs_input_grad[2]
         )
         ctx.save_for_backward(theta, x, residual)
         return to_tensor(outputs, x)
@@ -43,21 +43,20 @@ class HostFunction(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:
         """Pull `gradient` back."""
-        program, (theta, x, residual) = ctx.program, ctx.saved_tensors  # raises where one was changed in place
-        wrt_inputs = ctx.needs_input_grad[3]
+        theta, x, residual = ctx.saved_tensors  # raises where one was changed in place
         if torch.is_grad_enabled() or is_batched(gradient):
             # To be differentiated again, or one of many at once. Also where `gradient` is a constant, which
             # `once_differentiable` lets through.
-            where = program.route(wanted="second derivatives")
+            where = ctx.program.route(wanted="second derivatives")
             if where.where == "refused":
                 raise GradientError(where.why)
-            return None, None, *vjp_by_autograd(program, theta, x, ctx.needs_input_grad[2:], gradient)
+            return None, *vjp_by_autograd(ctx.program, theta, x, ctx.needs_input_grad[1:], gradient)
         vjp_fn = getattr(residual, "vjp_fn", None)
         if vjp_fn is None:  # saved tensors were copied, as by `save_on_cpu`
-            arrays = to_array(theta), x.numpy(force=True)
-            vjp_fn = program.value_and_vjp(*arrays, wrt_inputs=wrt_inputs, first=ctx.first)[1]
+            arrays, wrt_inputs = (to_array(theta), x.numpy(force=True)), ctx.needs_input_grad[2]
+            vjp_fn = ctx.program.value_and_vjp(*arrays, wrt_inputs=wrt_inputs)[1]
         d_theta, d_x = vjp_fn(gradient.numpy(force=True))
-        return None, None, to_tensor(d_theta, theta), None if d_x is None else to_tensor(d_x, x)
+        return None, to_tensor(d_theta, theta), None if d_x is None else to_tensor(d_x, x)
 
 
 def to_array(theta: torch.Tensor) -> np.ndarray:

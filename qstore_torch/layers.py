@@ -104,7 +104,10 @@ class TorchLayer(LayerDefinition, nn.Module):
         theta = self._parameters.get("theta")  # `self.theta` takes longer
         if theta is None:
             theta = self.theta
-        rows, work = x, x.dtype
+        work = x.dtype
+        if x.dim() == 2 and theta.dtype == work and work in _WORK:
+            return self._rows(theta, x)
+        rows = x
         if work not in _WORK:
             work = torch.float32
         if x.dim() != 2:

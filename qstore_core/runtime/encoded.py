@@ -19,13 +19,10 @@ from .execution import Settings
 from .gradients import NO_AMPLITUDE_RULE, Differences, ParameterShift, unshared
 from .record import PassRecord
 
-__all__ = ["EncodedExecutable", "VjpOfPass"]
+__all__ = ["EncodedExecutable", "VjpFn"]
 
-Vjp = Callable[[Any], tuple[Any, Any]]
-"""Cotangents (B, O) → gradients of theta (W,) and of the inputs (B, I)."""
-
-VjpOfPass = Callable[[np.ndarray, PassRecord], tuple[np.ndarray, "np.ndarray | None"]]
-"""The same for features (B, F), with the record of the backward pass."""
+VjpFn = Callable[[Any], tuple[Any, Any]]
+"""Cotangents (B, O) → gradients of theta (W,) and of features or inputs (B, F); None for these where unwanted."""
 
 # Step of approximate gradients: where values are exact, truncation (its square) and rounding are both far below what
 # a step of training notices; where they are sampled, noise goes with 1/step.
@@ -62,7 +59,7 @@ class EncodedExecutable:
         self._width = spec.circuit.n_amplitudes if spec.measurement is not None else 1 << spec.n_qubits
         self._angles = spec.circuit.n_inputs if spec.measurement is not None else 0
         self._passes = self._fuses or not self._width
-        self._looks = spec.encoding.checks_values
+        self._looks, self._exact = spec.encoding.checks_values, settings.gradient == "vjp"
 
     @property
     def engine(self) -> Any:
@@ -95,29 +92,33 @@ class EncodedExecutable:
 
     def value_and_vjp(
         self, theta: np.ndarray, features: np.ndarray, record: PassRecord, *, wrt_inputs: bool = True
-    ) -> tuple[np.ndarray, VjpOfPass]:
-        """The same, and the function that pulls cotangents (B, O) back to theta (W,) and features (B, F)."""
+    ) -> tuple[np.ndarray, VjpFn]:
+        """The same, and the function that pulls cotangents (B, O) back to theta (W,) and features (B, F).
+
+        What the backward pass runs goes to `record.backward`, which must be there by then.
+        """
         inputs, encoding_vjp = self._encode(theta, features)
-        engine, exact = self.engine, self.settings.gradient == "vjp"
-        if not (exact and hasattr(engine, "value_and_vjp")):
-            outputs = self._outputs(self._run(engine, theta, inputs, record), len(features))
-
-            def vjp_fn(cotangents: np.ndarray) -> Any:
-                return engine.vjp(theta, inputs, cotangents)
-
-        else:
+        engine = self.engine
+        if self._exact and hasattr(engine, "value_and_vjp"):
             try:
-                outputs, vjp_fn = engine.value_and_vjp(theta, inputs)
+                outputs, engine_vjp = engine.value_and_vjp(theta, inputs)
             except InputError:
                 self.check_finite(theta, features)  # says where
                 raise
+            if self._embedded and encoding_vjp is None and wrt_inputs:
+                return outputs, engine_vjp
             outputs = self._outputs(outputs, len(features))
+        else:
+            outputs = self._outputs(self._run(engine, theta, inputs, record), len(features))
 
-        def vjp_of_pass(cotangents: np.ndarray, back: PassRecord) -> tuple[np.ndarray, np.ndarray | None]:
-            if exact:
-                d_theta, d_inputs = vjp_fn(cotangents)
-            else:
-                d_theta, d_inputs = self._rule(back).vjp(theta, inputs, cotangents, wrt_inputs=wrt_inputs)
+            def engine_vjp(cotangents: np.ndarray) -> Any:
+                if self._exact:
+                    return engine.vjp(theta, inputs, cotangents)
+                assert record.backward is not None
+                return self._rule(record.backward).vjp(theta, inputs, cotangents, wrt_inputs=wrt_inputs)
+
+        def vjp_fn(cotangents: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+            d_theta, d_inputs = engine_vjp(cotangents)
             if not self._embedded:
                 finite = bool(np.isfinite(cotangents).all())  # else the gradients need not be
                 d_theta = self._like("a gradient of theta", d_theta, theta.shape, finite)
@@ -127,11 +128,11 @@ class EncodedExecutable:
                 return d_theta, None
             return d_theta, d_inputs if encoding_vjp is None else encoding_vjp(d_inputs)
 
-        return outputs, vjp_of_pass
+        return outputs, vjp_fn
 
     def _run(self, executable: Any, theta: np.ndarray, inputs: np.ndarray, record: PassRecord) -> Any:
         """One circuit batch, with a seed of its own where it samples."""
-        return record.forward(executable, theta, inputs, None if self.settings.shots is None else record.seeds.next())
+        return record.run(executable, theta, inputs, None if self.settings.shots is None else record.seeds.next())
 
     def _encode(self, theta: np.ndarray, features: np.ndarray) -> tuple[np.ndarray, Callable[..., np.ndarray] | None]:
         """Features as the engine takes them, and the vjp of that; None where they stay as they are."""
@@ -205,7 +206,7 @@ class EncodedExecutable:
         """Tensors `theta` (W,), `x` (B, F) → outputs (B, O), differentiable by the framework."""
         return self.engine.apply(theta, self._encode_tensors(x)[0])
 
-    def apply_and_vjp(self, theta: Any, x: Any) -> tuple[Any, Vjp]:
+    def apply_and_vjp(self, theta: Any, x: Any) -> tuple[Any, VjpFn]:
         """The same outside the framework's differentiation, with the function that pulls cotangents back."""
         inputs, encoding_vjp = self._encode_tensors(x)
         outputs, vjp_fn = self.engine.apply_and_vjp(theta, inputs)
@@ -255,11 +256,11 @@ class _NoCircuit:
     def forward(self, theta: np.ndarray, inputs: np.ndarray) -> np.ndarray:
         return inputs
 
-    def value_and_vjp(self, theta: np.ndarray, inputs: np.ndarray) -> tuple[np.ndarray, Vjp]:
+    def value_and_vjp(self, theta: np.ndarray, inputs: np.ndarray) -> tuple[np.ndarray, VjpFn]:
         return inputs, lambda cotangents: (np.zeros_like(theta), cotangents)
 
     def apply(self, theta: Any, inputs: Any) -> Any:
         return inputs
 
-    def apply_and_vjp(self, theta: Any, inputs: Any) -> tuple[Any, Vjp]:
+    def apply_and_vjp(self, theta: Any, inputs: Any) -> tuple[Any, VjpFn]:
         return inputs, lambda cotangents: (theta, cotangents)

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-__all__ = ["Profile", "Timing", "note", "profile", "timed"]
+__all__ = ["Profile", "Timing", "is_open", "note", "profile", "timed"]
 
 
 @dataclass(frozen=True)
@@ -165,6 +165,11 @@ class _Nothing:
 
 
 _NOTHING = _Nothing()
+
+
+def is_open() -> bool:
+    """True while a profile is open."""
+    return bool(_open)
 
 
 def note(layer: str, phase: str, seconds: float) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any, Literal
 
 import numpy as np
@@ -14,7 +15,7 @@ from ..backends.registry import get_backend
 from ..backends.seeds import SeedStream
 from ..circuit.spec import LayerSpec
 from ..engines.memory import check_memory
-from ..errors import InputError, ShapeError
+from ..errors import GradientError, InputError, ShapeError
 from . import profiling
 from .encoded import EncodedExecutable
 from .execution import Execution, choose_backend, fallback_backends
@@ -39,8 +40,9 @@ class Call:
         dtype: Of the circuit and the outputs.
         lead: Leading dimensions.
         rows: Their product, and the features.
-        as_is: Whether both arrays are what an engine reads.
+        as_is: Whether both arrays are what an engine reads, and its outputs what the caller gets.
         executable: On the first backend.
+        no_input_gradient: Why features have no gradient there; "" where they have one.
     """
 
     dtype: np.dtype
@@ -48,6 +50,7 @@ class Call:
     rows: tuple[int, int]
     as_is: bool
     executable: EncodedExecutable
+    no_input_gradient: str
 
 
 class LayerProgram:
@@ -126,7 +129,7 @@ class LayerProgram:
     @property
     def last_run(self) -> LastRun | None:
         """What is known about the last pass."""
-        return self.last.last_run() if self.last is not None else None
+        return self.last.last_run(self.execution.seed) if self.last is not None else None
 
     @property
     def no_input_gradient(self) -> str:
@@ -190,33 +193,25 @@ class LayerProgram:
     def forward(self, theta: Any, x: Any) -> np.ndarray:
         """Features (…, F) → outputs (…, O)."""
         call, theta, rows = self._arrays(theta, x)
-        record, index = PassRecord(call.lead), 0
+        record = PassRecord(call.executable.settings, call.lead)
         if self._draws:
             record.seeds = self._seeds.call()
-        if not rows.shape[0]:
-            outputs = np.zeros((0, self.spec.output_dim), rows.dtype)
+        if not call.rows[0]:
+            outputs = np.zeros((0, self.spec.output_dim), call.dtype)
         elif self._alone:
             outputs = call.executable.forward(theta, rows, record)
         else:
-            failures: list[str] = []
-            record.failures = failures
+            outputs, _ = self._on_chain(lambda executable: executable.forward(theta, rows, record), call, record)
+        self._end("forward", record)
+        return outputs if call.as_is else self._shaped(outputs, call)
 
-            def attempt(index: int) -> np.ndarray:
-                record.reports = ()  # those of a backend that failed
-                return self.executable(index, call.dtype.name).forward(theta, rows, record)
-
-            outputs, index = self.chain.run(attempt, failures=failures)
-        self._finish("forward", record, call, index)
-        return self._shaped(outputs, call)
-
-    def value_and_vjp(self, theta: Any, x: Any, *, wrt_inputs: bool = True, first: int = 0) -> tuple[np.ndarray, VjpFn]:
+    def value_and_vjp(self, theta: Any, x: Any, *, wrt_inputs: bool = True) -> tuple[np.ndarray, VjpFn]:
         """Outputs (…, O), and the function that pulls cotangents of that shape back.
 
         Args:
-            theta: (W,); radians.
-            x: Features (…, F); must not change before the function has been called.
+            theta: (W,); radians. Copied: it may change before that function is called.
+            x: Features (…, F); must not change before.
             wrt_inputs: Whether gradients of the features are wanted.
-            first: Number of the backend to begin with.
 
         Returns:
             `(outputs, vjp_fn)`; `vjp_fn(cotangents)` gives `(d_theta (W,), d_x like x)`; d_x is None where
@@ -226,81 +221,74 @@ class LayerProgram:
             GradientError: an exact gradient was asked for where there is none.
         """
         call, theta, rows = self._arrays(theta, x)
-        if wrt_inputs:
-            call.executable.check_input_gradient()
-        record, index = PassRecord(call.lead), first
+        if wrt_inputs and call.no_input_gradient:
+            raise GradientError(call.no_input_gradient)
+        theta, record, index = theta.copy(), PassRecord(call.executable.settings, call.lead), 0
         if self._draws:
             record.seeds = self._seeds.call()
-        if not rows.shape[0]:
-            outputs, vjp_of_pass = self._no_rows(theta, rows)
+
+        def both(executable: EncodedExecutable) -> tuple[np.ndarray, VjpFn]:
+            return executable.value_and_vjp(theta, rows, record, wrt_inputs=wrt_inputs)
+
+        if not call.rows[0]:
+            outputs, own = self._no_rows(theta, rows)
         elif self._alone:
-            outputs, vjp_of_pass = call.executable.value_and_vjp(theta, rows, record, wrt_inputs=wrt_inputs)
+            outputs, own = call.executable.value_and_vjp(theta, rows, record, wrt_inputs=wrt_inputs)
         else:
-            (outputs, vjp_of_pass), index = self._on_chain(call, theta, rows, record, wrt_inputs, first)
-        self._finish("forward", record, call, index)
+            (outputs, own), index = self._on_chain(both, call, record)
+        self._end("forward", record)
 
         def vjp_fn(cotangents: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-            back, used = PassRecord(call.lead), index
+            record.backward = back = PassRecord(record.settings, call.lead)
             if self._draws:
                 back.seeds = record.seeds
             if not (call.as_is and cotangents.dtype == call.dtype and cotangents.flags.carray):
                 cotangents = np.require(cotangents, call.dtype, _PLAIN).reshape(len(rows), self.spec.output_dim)
-            if self._alone or not len(rows):
-                d_theta, d_x = vjp_of_pass(cotangents, back)
+            if self._alone or not call.rows[0]:
+                d_theta, d_x = own(cotangents)
             else:
-                half = vjp_of_pass, cotangents
-                (d_theta, d_x), used = self._on_chain(call, theta, rows, back, wrt_inputs, index, half)
-            self._finish("backward", back, call, used)
-            record.backward, self.last = back, record
+
+                def pull(executable: EncodedExecutable) -> Any:
+                    """On the backend of the forward half, or, where that failed now, both halves on a later one."""
+                    reports = record.reports
+                    vjp_of_it = own if back.settings is record.settings else both(executable)[1]
+                    record.reports = reports
+                    return vjp_of_it(cotangents)
+
+                (d_theta, d_x), _ = self._on_chain(pull, call, back, index)
+            self._end("backward", back)
+            self.last = record
             return d_theta, d_x if d_x is None or call.as_is else d_x.reshape(*call.lead, rows.shape[1])
 
-        return self._shaped(outputs, call), vjp_fn
+        return outputs if call.as_is else self._shaped(outputs, call), vjp_fn
 
     def _on_chain(
-        self,
-        call: Call,
-        theta: np.ndarray,
-        rows: np.ndarray,
-        record: PassRecord,
-        wrt_inputs: bool,
-        first: int,
-        half: Any = None,
+        self, compute: Callable[[EncodedExecutable], Any], call: Call, record: PassRecord, first: int = 0
     ) -> tuple[Any, int]:
-        """A forward half, or with `half`, the vjp of backend `first` and cotangents, a backward half.
-
-        Where the backend of the forward half fails in the backward half, both halves run on a later one.
-        """
-        failures: list[str] = []
-        record.failures = failures
+        """`compute` on one backend after the other, until one can."""
+        record.failures = failures = []  # type: ignore[var-annotated]
 
         def attempt(index: int) -> Any:
-            own = half and half[0]
-            if half is None or index != first:
-                record.reports = ()
-                executable = self.executable(index, call.dtype.name)
-                begun = executable.value_and_vjp(theta, rows, record, wrt_inputs=wrt_inputs)
-                if half is None:
-                    return begun
-                own = begun[1]
-            record.reports = ()
-            return own(half[1], record)
+            executable = self.executable(index, call.dtype.name)
+            record.settings, record.reports = executable.settings, ()  # not those of a backend that failed
+            return compute(executable)
 
         return self.chain.run(attempt, first, failures=failures)
 
     def _no_rows(self, theta: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, Any]:
         outputs = np.zeros((0, self.spec.output_dim), rows.dtype)
-        return outputs, lambda cotangents, back: (np.zeros_like(theta), np.zeros_like(rows))
+        return outputs, lambda cotangents: (np.zeros_like(theta), np.zeros_like(rows))
 
-    def _finish(self, phase: str, record: PassRecord, call: Call, index: int) -> None:
+    def _end(self, phase: str, record: PassRecord) -> None:
         """End a pass: `last_run` and open profiles tell about it."""
-        executable = call.executable if index == 0 else self.executable(index, call.dtype.name)
-        profiling.note(self.name, phase, record.finish(executable.settings, self.execution.seed, phase))
+        record.end = end = perf_counter()
         self.last = record
+        if profiling.is_open():
+            profiling.note(self.name, phase, end - record.begin)
 
     def _shaped(self, outputs: np.ndarray, call: Call) -> np.ndarray:
-        if len(call.lead) != 1:
-            outputs = outputs.reshape(*call.lead, self.spec.output_dim)
-        return outputs if outputs.dtype == call.dtype else outputs.astype(call.dtype)
+        """Outputs of a backend that may have another precision than asked for, with the leading dimensions."""
+        return outputs.reshape(*call.lead, self.spec.output_dim).astype(call.dtype, copy=False)
 
     def _arrays(self, theta: Any, x: Any) -> tuple[Call, np.ndarray, np.ndarray]:
         """Theta (W,) and features (B, F) as engines read them, and what is remembered about such arrays."""
@@ -321,7 +309,9 @@ class LayerProgram:
         rows = math.prod(lead), x.shape[-1]
         self._check_memory(rows[0], dtype)
         plain = np.require(theta, dtype, _PLAIN) is theta and np.require(x, dtype, _PLAIN) is x
-        call = Call(np.dtype(dtype), lead, rows, plain and x.ndim == 2, self.executable(0, dtype))
+        executable = self.executable(0, dtype)
+        plain = plain and x.ndim == 2 and self._alone
+        call = Call(np.dtype(dtype), lead, rows, plain, executable, executable.no_input_gradient)
         if x is original:
             if len(self._calls) >= _MOST_CALLS:
                 self._calls = {}
@@ -372,10 +362,9 @@ class LayerProgram:
             x: The features.
             forward: The record of the forward pass, for a backward pass.
         """
-        record = PassRecord()
+        record = PassRecord(self.on_tensors(x).settings)
         result = compute()
-        profiling.note(self.name, phase, record.finish(self.on_tensors(x).settings, self.execution.seed, phase))
-        self.last = record
+        self._end(phase, record)
         if forward is not None:
             forward.backward, self.last = record, forward
         return result, record

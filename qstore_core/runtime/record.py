@@ -61,27 +61,28 @@ class PassRecord:
     """What one pass leaves behind; cheap, since every pass of every layer makes one.
 
     Args:
+        settings: Of the backend that begins.
         lead: Leading dimensions of the outputs.
+
+    Attributes:
+        settings: Of the backend that computed.
+        end: When it ended; the caller stops the clock.
+        backward: The record of the backward pass.
+        seeds: Of a pass that draws.
     """
 
     failures: Sequence[str] = ()
     reports: tuple[RunReport, ...] = ()
     backward: PassRecord | None = None
+    seeds: CallSeeds
+    end: float
 
-    seeds: CallSeeds  # of a pass that draws
-
-    def __init__(self, lead: tuple[int, ...] = ()) -> None:
+    def __init__(self, settings: Settings, lead: tuple[int, ...] = ()) -> None:
         """Start the clock."""
-        self.lead = lead
-        self.start, self._begin = time(), perf_counter()
+        self.settings, self.lead = settings, lead
+        self.start, self.begin = time(), perf_counter()
 
-    def finish(self, settings: Settings, seed: int | None, phase: str) -> float:
-        """Stop the clock; returns the seconds."""
-        self.seconds = seconds = perf_counter() - self._begin
-        self._settings, self._seed, self._phase = settings, seed, phase
-        return seconds
-
-    def forward(self, executable: Any, theta: np.ndarray, inputs: np.ndarray, seed: int | None) -> Any:
+    def run(self, executable: Any, theta: np.ndarray, inputs: np.ndarray, seed: int | None) -> Any:
         """`executable.forward(theta, inputs)`, with its report where it makes one; with a `seed` where it samples."""
         seeds = {} if seed is None else {"seed": seed}
         if not hasattr(executable, "value_and_report"):
@@ -94,24 +95,24 @@ class PassRecord:
         self.reports = (*self.reports, report)
         return outputs
 
-    def last_run(self) -> LastRun:
+    def last_run(self, seed: int | None, *, backward: bool = False) -> LastRun:
         """All of it."""
         std_error = None
-        if self._phase == "forward" and len(self.reports) == 1:
+        if not backward and len(self.reports) == 1:
             std_error = self.reports[0].std_error
             if std_error is not None:
                 std_error = np.asarray(std_error).reshape(*self.lead, -1)
         return LastRun(
-            self._settings.backend,
-            self._settings.shots,
-            self._seed,
-            self._settings.gradient if self._phase == "backward" else None,
+            self.settings.backend,
+            self.settings.shots,
+            seed,
+            self.settings.gradient if backward else None,
             tuple(job for report in self.reports for job in report.jobs),
             sum(report.retries for report in self.reports),
             sum(report.resumed for report in self.reports),
             "; ".join(self.failures) or None,
             self.start,
-            self.seconds,
+            self.end - self.begin,
             std_error,
-            self.backward.last_run() if self.backward is not None else None,
+            self.backward.last_run(seed, backward=True) if self.backward is not None else None,
         )

@@ -132,12 +132,12 @@ class NumbaExecutable:
     def value_and_vjp(self, theta: np.ndarray, inputs: np.ndarray) -> tuple[np.ndarray, VjpFn]:
         """Outputs, and the function that pulls cotangents back.
 
-        `inputs` must not change before that function has been called.
+        `theta` and `inputs` must not change before that function has been called.
         """
         batch = self._batch(inputs)
         kept = batch.take()
         outputs = self._forward(batch, theta, inputs, kept)
-        return outputs, _Vjp(self, batch, theta.copy(), inputs, kept)
+        return outputs, _Vjp(self, batch, theta, inputs, kept)
 
     def _batch(self, inputs: np.ndarray) -> _Batch:
         """What is known about batches as large as this one."""
