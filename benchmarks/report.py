@@ -309,9 +309,9 @@ def gpu_tables(results: Results) -> list[str]:
             where = f"{line['n_qubits']} qubits, batch {line['batch']}, {MODES[line['mode']]}"
             cells = [f"{line['bytes'] / 1e6:.3g}", f"{line['multiply_adds'] / 1e6:.3g}", str(line["launches"])]
             share = f"{100 * line['floor'] / line['seconds']:.0f} %"
-            times = [duration(line["floor"]), duration(line["seconds"]), share]
+            times = [duration(line["floor"]), duration(line["busy"]), duration(line["seconds"]), share]
             rows.append([where, LIBRARIES[line["library"]].label, *cells, *times])
-    head = ("point", "engine", "MB", "10⁶ multiply-adds", "launches", "floor", "time", "floor ÷ time")
+    head = ("point", "engine", "MB", "10⁶ multiply-adds", "launches", "floor", "GPU busy", "time", "floor ÷ time")
     out += ["", "### Distance to the GPU's limit", "", *table(head, rows)]
     if left := list(results.find("left")):
         points = ", ".join(f"{x['n_qubits']} qubits batch {x['batch']}" for x in left)

@@ -140,7 +140,8 @@ class Worker:
 
         with profile(activities=[ProfilerActivity.CUDA]) as record:
             self._run(mode)
-        return {"launches": sum(str(event.device_type).endswith("CUDA") for event in record.events())}
+        on_gpu = [event for event in record.events() if str(event.device_type).endswith("CUDA")]
+        return {"launches": len(on_gpu), "busy": 1e-6 * sum(event.time_range.elapsed_us() for event in on_gpu)}
 
 
 def serve(name: str, pipe: Connection) -> None:
