@@ -5,16 +5,17 @@ Gate angles as arrays, gates as single-qubit turns, and the preparation of real 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from qstore_core import Circuit
 from qstore_core.circuit.angle import Angle, as_angle
+from qstore_core.circuit.circuit import Operation
 from qstore_core.circuit.gates import GATES, Axis, Cnot
 
-__all__ = ["AngleTable", "Turned", "amplitude_angles", "amplitude_gates", "gate_angles", "turned"]
+__all__ = ["AngleTable", "Turned", "amplitude_angles", "amplitude_gates", "gate_angles", "steps_of", "turned"]
 
 
 class AngleTable:
@@ -95,8 +96,13 @@ def turned(circuit: Circuit) -> tuple[Turned, ...]:
         >>> [(str(step.angle), step.qubits) for step in turned(c)]
         [('0.5*w0', (1,)), ('0', (0, 1)), ('-0.5*w0', (1,)), ('0', (0, 1))]
     """
+    return steps_of(circuit.operations)
+
+
+def steps_of(operations: Iterable[Operation]) -> tuple[Turned, ...]:
+    """The same for some operations."""
     steps = []
-    for op in circuit.operations:
+    for op in operations:
         for step in GATES[op.gate].steps:
             if isinstance(step, Cnot):
                 steps.append(Turned((op.qubits[step.control], op.qubits[step.target])))

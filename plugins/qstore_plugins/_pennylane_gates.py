@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -11,9 +11,10 @@ import pennylane as qml
 
 from qstore_core import Circuit
 from qstore_core.circuit.angle import Angle
+from qstore_core.circuit.circuit import Operation
 from qstore_core.circuit.gates import Axis
 
-from ._lowering import AngleTable, turned
+from ._lowering import AngleTable, steps_of
 
 __all__ = ["OPERATIONS", "Gates"]
 
@@ -151,12 +152,14 @@ def _named(circuit: Circuit) -> _Gates:
         if op.gate in _THREE:
             for cls, number in _THREE[op.gate]:
                 yield cls, (op.params[number],), op.qubits
-        else:
+        elif op.gate in OPERATIONS:
             yield OPERATIONS[op.gate], op.params, op.qubits
+        else:  # a gate of a user
+            yield from _turns([op])
 
 
-def _turns(circuit: Circuit) -> _Gates:
-    for step in turned(circuit):
+def _turns(operations: Iterable[Operation]) -> _Gates:
+    for step in steps_of(operations):
         if step.axis is None:
             yield qml.CNOT, (), step.qubits
         elif step.axis in _AXES:

@@ -20,7 +20,7 @@ from ..circuit.component import Component
 from ..circuit.drawing import draw
 from ..circuit.initial import Init, check_init, init_to_config
 from ..circuit.spec import LayerSpec
-from ..errors import SpecError
+from ..errors import QstoreError, SpecError
 from ..runtime.fallback import FallbackEvent
 from ..runtime.program import Execution, LayerProgram
 from ..runtime.record import LastRun
@@ -84,6 +84,8 @@ class LayerDefinition:
         framework = given.pop("framework")
         given = {name: value for name, value in given.items() if name not in ("self", "__class__")}
         check_framework_arguments(type(self), framework, self._framework_arguments, type(self).__init__)
+        if not isinstance(framework.get("name"), str | None):
+            raise SpecError(f"name is text, received {shown(framework['name'])}.", argument="name")
         init = self._as_init(given.pop("init", "zeros"))
         computed = {name: given.pop(name) for name in _EXECUTION if name in given}
         if isinstance(computed.get("fallback"), list):
@@ -171,7 +173,12 @@ class LayerDefinition:
         entries = {name: value for name, value in read_fields(config, what, required, known).items() if name in config}
         fallback = entries.get("fallback")
         check_allowed([entries.get("backend"), *(fallback if isinstance(fallback, list | tuple) else [fallback])], what)
-        return cls(**cls._restored(entries))
+        try:
+            return cls(**cls._restored(entries))
+        except QstoreError:
+            raise
+        except Exception as error:  # the framework's own arguments are checked by the framework
+            raise SpecError(f"{what} cannot be used: {type(error).__name__}: {error}") from error
 
     @classmethod
     def _restored(cls, entries: dict[str, Any]) -> dict[str, Any]:
