@@ -12,7 +12,7 @@ import pennylane as qml
 from qstore_core import Circuit
 from qstore_core.circuit.angle import Angle
 from qstore_core.circuit.circuit import Operation
-from qstore_core.circuit.gates import Axis
+from qstore_core.circuit.gates import GATES, Axis
 
 from ._lowering import AngleTable, steps_of
 
@@ -66,7 +66,7 @@ class Gates:
         self.n_qubits, self.width = circuit.n_qubits, circuit.n_amplitudes
         self._gates: list[Any] = []  # operations, and (class, parameters, wires) where an angle is not constant
         angles: list[Angle] = []
-        for cls, params, wires in {"named": _named, "whole": _whole, "basic": _turns}[form](circuit):
+        for cls, params, wires in {"named": _named, "whole": _whole, "basic": _basic}[form](circuit.operations):
             if all(angle.is_constant for angle in params):
                 self._gates.append(cls(*(angle.constant for angle in params), wires=wires))
                 continue
@@ -141,24 +141,28 @@ def _made(gate: tuple[Any, Sequence[_Column | float], Sequence[int]], angles: Se
 _Gates: TypeAlias = Iterator[tuple[Any, Sequence[Angle], Sequence[int]]]
 
 
-def _whole(circuit: Circuit) -> _Gates:
-    """`(class, angles, wires)` of each operation, by PennyLane's own gates."""
-    for op in circuit.operations:
-        yield _WHOLE[op.gate], op.params, op.qubits
+def _whole(operations: Iterable[Operation]) -> _Gates:
+    """`(class, angles, wires)` of each operation, by PennyLane's own gates; one of a user is a unitary."""
+    for op in operations:
+        yield _WHOLE.get(op.gate) or partial(_of_user, op.gate), op.params, op.qubits
 
 
-def _named(circuit: Circuit) -> _Gates:
-    for op in circuit.operations:
+def _of_user(name: str, *angles: float, wires: Sequence[int]) -> Any:
+    return qml.QubitUnitary(GATES[name].matrix(*angles), wires=wires)
+
+
+def _named(operations: Iterable[Operation]) -> _Gates:
+    for op in operations:
         if op.gate in _THREE:
             for cls, number in _THREE[op.gate]:
                 yield cls, (op.params[number],), op.qubits
         elif op.gate in OPERATIONS:
             yield OPERATIONS[op.gate], op.params, op.qubits
         else:  # a gate of a user
-            yield from _turns([op])
+            yield from _basic([op])
 
 
-def _turns(operations: Iterable[Operation]) -> _Gates:
+def _basic(operations: Iterable[Operation]) -> _Gates:
     for step in steps_of(operations):
         if step.axis is None:
             yield qml.CNOT, (), step.qubits
