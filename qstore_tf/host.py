@@ -28,6 +28,7 @@ def on_host(program: LayerProgram, theta: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
 
     def backward(theta_: np.ndarray, x_: np.ndarray, cotangents: np.ndarray) -> list[np.ndarray]:
         d_theta, d_x = program.value_and_vjp(theta_, x_, wrt_inputs=inputs)[1](cotangents)
+        assert d_theta is not None
         return [d_theta, np.zeros_like(x_) if d_x is None else d_x]  # zeros that `refuse_gradient` keeps from anyone
 
     @tf.custom_gradient

@@ -28,7 +28,10 @@ _numbers = itertools.count()
 
 
 def content_of(spec: LayerSpec, execution: Execution) -> str:
-    """A layer as text. A backend that was given as an object has a number in this process, never used again."""
+    """A layer as text. A backend that was given as an object has a number in this process, never used again.
+
+    So has a layer that samples: what finds its circuit by the text must not go on with another layer's seeds.
+    """
 
     def named(backend: Any) -> Any:
         if isinstance(backend, str) or backend is None:
@@ -45,8 +48,9 @@ def content_of(spec: LayerSpec, execution: Execution) -> str:
         "shots": execution.shots,
         "gradient": execution.gradient,
         "fallback": named(execution.fallback),
-        "seed": execution.seed if execution.shots is not None or execution.gradient == "spsa" else None,
     }
+    if execution.shots is not None or execution.gradient == "spsa":
+        how |= {"seed": execution.seed, "stream": next(_numbers)}
     return json.dumps([spec.portable.to_dict(), how])
 
 
@@ -72,6 +76,7 @@ def _program(content: str) -> LayerProgram:
 
     fallback = how["fallback"] if isinstance(how["fallback"], list) else [how["fallback"]]
     check_allowed([how["backend"], *fallback], name)
+    how.pop("stream", None)
     how |= {key: found(how[key]) for key in ("backend", "fallback")}
     return LayerProgram(LayerSpec.from_dict(spec), Execution(**how), name=name, framework="torch", draw_seed=draw_seed)
 
@@ -101,27 +106,30 @@ def _(content: str, width: int, theta: torch.Tensor, x: torch.Tensor) -> torch.T
 
 @torch.library.custom_op("qstore::layer_vjp", mutates_args=())
 def layer_vjp(
-    content: str, wrt_inputs: bool, theta: torch.Tensor, x: torch.Tensor, gradient: torch.Tensor
+    content: str, wrt_theta: bool, wrt_inputs: bool, theta: torch.Tensor, x: torch.Tensor, gradient: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pull `gradient` (B, width) back; the second result is empty where input gradients are not wanted."""
+    """Pull `gradient` (B, width) back; results that are not wanted are empty."""
     program, nothing = _program(content), x.new_empty((0,))
     if program.route(device=x.device.type, mode="graph").where == "host":
-        _, vjp_fn = program.value_and_vjp(to_array(theta), to_array(x), wrt_inputs=wrt_inputs)
-        d_theta, d_x = vjp_fn(to_array(gradient))
-        return to_tensor(d_theta, theta), nothing if d_x is None else to_tensor(d_x, x)
+        _, vjp_fn = program.value_and_vjp(to_array(theta), to_array(x), wrt_theta=wrt_theta, wrt_inputs=wrt_inputs)
+        host_theta, host_x = vjp_fn(to_array(gradient))
+        d_theta = nothing if host_theta is None else to_tensor(host_theta, theta)
+        return d_theta, nothing.clone() if host_x is None else to_tensor(host_x, x)
     executable = program.on_tensors(x)
     if wrt_inputs:
         executable.check_input_gradient()
     with full_precision(x):
         (d_theta, d_x), _ = program.record("backward", lambda: executable.apply_and_vjp(theta, x)[1](gradient), x)
-    return d_theta.clone(), d_x.clone() if wrt_inputs else nothing
+    return d_theta.clone() if wrt_theta else nothing, d_x.clone() if wrt_inputs else nothing.clone()
 
 
 @layer_vjp.register_fake
 def _(
-    content: str, wrt_inputs: bool, theta: torch.Tensor, x: torch.Tensor, gradient: torch.Tensor
+    content: str, wrt_theta: bool, wrt_inputs: bool, theta: torch.Tensor, x: torch.Tensor, gradient: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.empty_like(theta), torch.empty_like(x) if wrt_inputs else x.new_empty((0,))
+    wanted = ((theta, wrt_theta), (x, wrt_inputs))
+    d_theta, d_x = (torch.empty_like(of) if is_wanted else x.new_empty((0,)) for of, is_wanted in wanted)
+    return d_theta, d_x
 
 
 def _keep_inputs(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
@@ -131,9 +139,9 @@ def _keep_inputs(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> Non
 
 def _pull_back(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:
     theta, x = ctx.saved_tensors
-    wrt_inputs = ctx.needs_input_grad[3]
-    d_theta, d_x = layer_vjp(ctx.content, wrt_inputs, theta, x, gradient)
-    return None, None, d_theta, d_x if wrt_inputs else None
+    wrt_theta, wrt_inputs = ctx.needs_input_grad[2:]
+    d_theta, d_x = layer_vjp(ctx.content, wrt_theta, wrt_inputs, theta, x, gradient)
+    return None, None, d_theta if wrt_theta else None, d_x if wrt_inputs else None
 
 
 def _refuse(ctx: Any, *gradients: Any) -> tuple[Any, ...]:

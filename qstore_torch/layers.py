@@ -169,6 +169,11 @@ class TorchLayer(LayerDefinition, nn.Module):
             self.theta.copy_(other.theta)
         self.theta.requires_grad_(other.theta.requires_grad)
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """A copy draws from seeds of its own."""
+        super().__setstate__(state)
+        self._content = content_of(self._program.spec, self._program.execution)
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """A layer with weights of its own. A backend that was given as an object is shared, with its connections."""
         memo |= {id(backend): backend for backend in self._program.backends}

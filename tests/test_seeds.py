@@ -162,6 +162,21 @@ def test_a_seed_of_its_own_leaves_torchs_generator_alone():
     assert torch.equal(torch.rand(1), expected)
 
 
+def test_compiled_torch_layers_of_equal_seeds_give_equal_samples():
+    torch = pytest.importorskip("torch")
+    import qstore_torch
+
+    x = torch.from_numpy(X)
+    layer = readout(BACKENDS[0], 3, qstore_torch)
+    expected = [layer(x) for _ in range(2)]
+    others = [readout(BACKENDS[0], 3, qstore_torch), copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))]
+    for other in others:
+        torch.compiler.reset()
+        call = torch.compile(other, backend="eager", fullgraph=True)
+        with torch.no_grad():
+            assert all(torch.equal(call(x), want) for want in expected)
+
+
 @pytest.mark.parametrize("graph", [False, True])
 def test_set_random_seed_reaches_samples_of_keras_layers_without_a_seed(graph):
     tf = pytest.importorskip("tensorflow")

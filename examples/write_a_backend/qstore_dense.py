@@ -29,12 +29,12 @@ class DenseBackend:
     """Exact values of noisy circuits; `noise` is the depolarising probability of each qubit that a gate touches."""
 
     name = "dense"
-    capabilities = Capabilities(exact=True, shots=False, vjp=False, max_qubits=8)
 
     def __init__(self, noise=0.0):
         if not 0.0 <= noise <= 1.0:
             raise OptionError(f"noise is a probability, received {noise!r}.", argument="noise", backend=self.name)
         self.noise = noise
+        self.capabilities = Capabilities(exact=True, shots=False, vjp=False, noisy=noise > 0, max_qubits=8)
 
     def compile(self, circuit, measurement, *, dtype="float32", shots=None):
         if shots is not None:

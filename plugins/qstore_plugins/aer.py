@@ -107,12 +107,14 @@ class AerBackend:
             # Noise without the density matrix is one random trajectory per shot: no exact values.
             noisy, method = self._noise is not None, self._simulator.options.method
             exact = not noisy or method in ("automatic", "density_matrix")
-            return Capabilities(exact=exact, shots=True, vjp=not noisy and method in ("automatic", "statevector"))
+            vjp = not noisy and method in ("automatic", "statevector")
+            return Capabilities(exact=exact, shots=True, vjp=vjp, noisy=noisy)
         primitive = self._estimator if self._estimator is not None else self._sampler
         return Capabilities(
             exact=self._estimator is not None and _default_precision(self._estimator) == 0,
             shots=True,
             remote=not _is_local(primitive if primitive is not None else self._target),
+            noisy=self._noise is not None or not _is_ideal(primitive if primitive is not None else self._target),
             max_qubits=getattr(self._target, "num_qubits", None),
         )
 
@@ -228,6 +230,11 @@ def _default_precision(estimator: Any) -> float | None:
         if isinstance(precision, int | float):
             return float(precision)
     return None
+
+
+def _is_ideal(thing: Any) -> bool:
+    """True for simulators of no device."""
+    return type(thing).__module__.startswith(("qiskit_aer.", "qiskit.primitives.statevector"))
 
 
 def _is_local(thing: Any) -> bool:

@@ -70,11 +70,13 @@ class PennyLaneBackend:
         self._gradient = _gradient_of(probe)
         wires = None if isinstance(device, str) and "wires" not in options else probe.wires
         kind = type(getattr(probe, "target_device", probe))
+        remote = not f"{kind.__module__}.".startswith(_LOCAL)
         self.capabilities = Capabilities(
             exact=_is_exact(probe),
             shots=True,
             vjp=self._gradient is not None,
-            remote=not f"{kind.__module__}.".startswith(_LOCAL),
+            remote=remote,
+            noisy=remote or _is_noisy(probe),
             max_qubits=None if wires is None else len(wires),
         )
 
@@ -150,6 +152,14 @@ def _gradient_of(device: Any) -> str | None:
             return None
         return method if np.shape(state) == (1 << len(wires),) else None
     return None
+
+
+def _is_noisy(device: Any) -> bool:
+    """Whether a simulator has noise around it, or misreads qubits."""
+    from ._pennylane_tapes import unwrapped
+
+    bare, transforms = unwrapped(device)
+    return bool(transforms) or getattr(bare, "readout_err", None) is not None
 
 
 def _is_exact(device: Any) -> bool:

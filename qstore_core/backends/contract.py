@@ -61,6 +61,8 @@ class Capabilities:
         embedded: It computes in this process, exactly and without noise: an error is a bug, not an outage, so that
             nothing takes its place by default; memory for the state is checked first; and another engine that is
             exact computes the same.
+        noisy: Outputs are not those of the ideal circuit: there is a noise model, or a device. No exact simulator
+            takes its place, unless the user names one.
         max_qubits: Most qubits it takes; None where only memory limits.
     """
 
@@ -71,6 +73,7 @@ class Capabilities:
     framework: str | None = None
     remote: bool = False
     embedded: bool = False
+    noisy: bool = False
     max_qubits: int | None = None
 
 

@@ -122,6 +122,7 @@ class NumpyLayer(LayerDefinition):
             assert measured is not None
             cotangents = measured.postprocess_vjp(values, cotangents.astype(values.dtype), resolution)
         d_theta, d_x = vjp_fn(cotangents)
+        assert d_theta is not None
         assert d_x is not None
         return d_theta, d_x
 

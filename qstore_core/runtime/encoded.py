@@ -22,7 +22,7 @@ from .record import PassRecord
 __all__ = ["EncodedExecutable", "VjpFn"]
 
 VjpFn = Callable[[Any], tuple[Any, Any]]
-"""Cotangents (B, O) → gradients of theta (W,) and of features or inputs (B, F); None for these where unwanted."""
+"""Cotangents (B, O) → gradients of theta (W,) and of features or inputs (B, F); None for what is not wanted."""
 
 # Step of approximate gradients: where values are exact, truncation (its square) and rounding are both far below what
 # a step of training notices; where they are sampled, noise goes with 1/step.
@@ -91,7 +91,13 @@ class EncodedExecutable:
             raise
 
     def value_and_vjp(
-        self, theta: np.ndarray, features: np.ndarray, record: PassRecord, *, wrt_inputs: bool = True
+        self,
+        theta: np.ndarray,
+        features: np.ndarray,
+        record: PassRecord,
+        *,
+        wrt_theta: bool = True,
+        wrt_inputs: bool = True,
     ) -> tuple[np.ndarray, VjpFn]:
         """The same, and the function that pulls cotangents (B, O) back to theta (W,) and features (B, F).
 
@@ -105,7 +111,7 @@ class EncodedExecutable:
             except InputError:
                 self.check_finite(theta, features)  # says where
                 raise
-            if self._embedded and encoding_vjp is None and wrt_inputs:
+            if self._embedded and encoding_vjp is None and wrt_inputs and wrt_theta:
                 return outputs, engine_vjp
             outputs = self._outputs(outputs, len(features))
         else:
@@ -115,18 +121,21 @@ class EncodedExecutable:
                 if self._exact:
                     return engine.vjp(theta, inputs, cotangents)
                 assert record.backward is not None
-                return self._rule(record.backward).vjp(theta, inputs, cotangents, wrt_inputs=wrt_inputs)
+                rule = self._rule(record.backward)
+                return rule.vjp(theta, inputs, cotangents, wrt_theta=wrt_theta, wrt_inputs=wrt_inputs)
 
-        def vjp_fn(cotangents: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        def vjp_fn(cotangents: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
             d_theta, d_inputs = engine_vjp(cotangents)
             if not self._embedded:
                 finite = bool(np.isfinite(cotangents).all())  # else the gradients need not be
-                d_theta = self._like("a gradient of theta", d_theta, theta.shape, finite)
-                if d_inputs is not None:
+                if wrt_theta:
+                    d_theta = self._like("a gradient of theta", d_theta, theta.shape, finite)
+                if wrt_inputs:
                     d_inputs = self._like("a gradient of the inputs", d_inputs, inputs.shape, finite)
-            if d_inputs is None or not wrt_inputs:
-                return d_theta, None
-            return d_theta, d_inputs if encoding_vjp is None else encoding_vjp(d_inputs)
+            d_features = None
+            if wrt_inputs:
+                d_features = d_inputs if encoding_vjp is None else encoding_vjp(d_inputs)
+            return d_theta if wrt_theta else None, d_features
 
         return outputs, vjp_fn
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any
@@ -46,8 +46,8 @@ class Execution:
         backend: Name ("name:device" for a backend of devices), a `Backend`, or "auto".
         shots: Samples per circuit; None for exact values.
         gradient: "auto", "adjoint", "parameter-shift", or an approximation: "finite-difference", "spsa".
-        fallback: "auto" (QSTORE_FALLBACK where it is set; else the local exact simulator for backends that are not
-            ours), None, a name or names.
+        fallback: "auto" (QSTORE_FALLBACK where it is set; else the local exact simulator for others' backends that are
+            exact and noiseless), None, a name or names.
         seed: Of sampling, of the random directions of "spsa" and of the initial theta.
     """
 
@@ -122,6 +122,18 @@ class Execution:
                 backend=backend.name,
             )
 
+    def changes(self, first: Backend, other: Backend) -> str:
+        """What `other` computes differently in the place of `first`, in words; "" where it computes the same."""
+        parts = []
+        one, two = first.capabilities, other.capabilities
+        if self.shots is not None and not two.shots:
+            parts.append(f"exact values instead of {self.shots:,} shots")
+        if one.noisy and not two.noisy:
+            parts.append(f"without the noise of {first.name!r}")
+        elif two.noisy:
+            parts.append(f"with the noise of {other.name!r}" + (f" instead of {first.name!r}'s" if one.noisy else ""))
+        return " and ".join(parts)
+
 
 def choose_backend(framework: str | None, shots: int | None) -> tuple[str, str]:
     """The backend that "auto" stands for, and why."""
@@ -145,17 +157,22 @@ def _has_numba() -> bool:
     return find_spec("numba") is not None and any(info.name == "numba" for info in list_backends())
 
 
-def fallback_backends(fallback: Any, first: Backend) -> tuple[Backend, ...]:
+def fallback_backends(execution: Execution, first: Backend, n_qubits: int) -> tuple[Backend, ...]:
     """What computes when `first` fails, in this order.
 
+    By default only what computes the same: nothing takes the place of samples, of noise or of a device.
+
     Args:
-        fallback: As in `Execution`.
-        first: The layer's backend.
+        execution: Of the layer.
+        first: Its backend.
+        n_qubits: Of its circuit.
 
     Raises:
         SpecError: QSTORE_FALLBACK is neither "none", "auto" nor names with commas.
         UnknownBackendError: no backend has one of the names.
+        CapabilityError: one of them can only sample, where exact values are asked for, or has too few qubits.
     """
+    fallback = execution.fallback
     if fallback is None:
         return ()
     if isinstance(fallback, str) and fallback == "auto":
@@ -163,11 +180,18 @@ def fallback_backends(fallback: Any, first: Backend) -> tuple[Backend, ...]:
         if first.capabilities.embedded:  # an error there is a bug, not an outage
             return ()
         if asked is None:
-            return (get_backend("statevector"),)
-        return tuple(_named_in_environment(name) for name in asked if name != first.name)
-    if isinstance(fallback, str) or not isinstance(fallback, Sequence):
-        return (get_backend(fallback),)
-    return tuple(get_backend(name) for name in fallback)
+            same = execution.shots is None and not first.capabilities.noisy
+            return (get_backend("statevector"),) if same else ()
+        found = tuple(_named_in_environment(name) for name in asked if name != first.name)
+    elif isinstance(fallback, str) or not isinstance(fallback, Sequence):
+        found = (get_backend(fallback),)
+    else:
+        found = tuple(get_backend(name) for name in fallback)
+    for backend in found:
+        replace(execution, shots=execution.shots if backend.capabilities.shots else None, gradient="auto").check(
+            backend, n_qubits
+        )
+    return found
 
 
 def _from_environment() -> tuple[str, ...] | None:

@@ -1,12 +1,14 @@
-"""Fallback: another backend computes the same circuit, and says so.
+"""Fallback: another backend computes the same circuit, or, where the user named it, something else; and says so.
 
-A fallback is taken on a backend's failure only, never on the caller's own mistake. Each one is counted and logged,
-and warned about once per layer and cause.
+A fallback is taken on a backend's failure only, never on the caller's own mistake. Each one is counted. The first of
+each layer and cause is a warning; of the others the 10th, 100th and so on are logged, so that an outage of hours fills
+neither a terminal nor a disk.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import warnings
 from collections import Counter
@@ -74,14 +76,15 @@ class Chain:
     Args:
         layer: Name of the layer, for messages.
         names: Names of the backends.
+        changes: What each computes differently from the first; "" where it computes the same.
     """
 
-    def __init__(self, layer: str, names: Sequence[str]) -> None:
+    def __init__(self, layer: str, names: Sequence[str], changes: Sequence[str] = ()) -> None:
         """Start with nothing warned."""
         self.layer, self.names = layer, tuple(names)
+        self.changes = tuple(changes) or ("",) * len(self.names)
         self.counts: Counter[FallbackEvent] = Counter()
-        self._warned: set[tuple[str, str]] = set()
-        self._lock = threading.Lock()
+        self._seen: Counter[tuple[str, str]] = Counter()
 
     def run(self, attempt: Callable[[int], _T], start: int = 0, *, failures: list[str] | None = None) -> tuple[_T, int]:
         """Try `attempt(index)` from backend number `start` on.
@@ -112,27 +115,39 @@ class Chain:
                         backend=self.names[number],
                         cause=error,
                     ) from error
-                cause = self._note(number, error)
+                cause = self._record(number, error)
                 if failures is not None:
                     failures.append(f"{self.names[number]}: {type(cause).__name__}: {cause}")
         raise BackendError(f"layer {self.layer!r} has no backend left to try.")
 
-    def _note(self, number: int, error: BaseException) -> BaseException:
-        failed, used = self.names[number], self.names[number + 1]
+    def _record(self, number: int, error: BaseException) -> BaseException:
+        """Count a fallback, and say so where it is time."""
+        failed, used, change = self.names[number], self.names[number + 1], self.changes[number + 1]
         cause = error.cause if isinstance(error, BackendError) and error.cause is not None else error
         event = FallbackEvent(self.layer, failed, used, type(cause).__name__)
         with _lock:
             _counts[event] += 1
-        with self._lock:
             self.counts[event] += 1
-            first = (failed, event.cause) not in self._warned
-            self._warned.add((failed, event.cause))
+            self._seen[failed, event.cause] += 1
+            times = self._seen[failed, event.cause]
+        instead = f"takes its place: {change}" if change else "computes the same circuit"
         text = (
-            f"layer {self.layer!r}: backend {failed!r} failed ({type(cause).__name__}: {cause}); "
-            f"{used!r} computes the same circuit. Use fallback=None to raise instead."
+            f"layer {self.layer!r}: backend {failed!r} failed ({type(cause).__name__}: {cause}); {used!r} {instead}. "
+            "Use fallback=None to raise instead."
         )
-        # With the traceback once: an outage of hours must not fill a disk.
-        _log.warning(text, extra={"qstore_event": event}, exc_info=error if first else None)
-        if first:
+        if times == 1:
+            _log.info(text, extra={"qstore_event": event}, exc_info=error)
             warnings.warn(FallbackWarning(text, backend=failed, used=used, cause=cause), stacklevel=2)
+        elif times == 10 ** (len(str(times)) - 1):
+            _log.warning("%s So far %s times.", text, f"{times:,}", extra={"qstore_event": event})
         return cause
+
+
+def _renew() -> None:
+    """In a forked child: another thread of the parent may have held the lock."""
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew)

@@ -61,22 +61,35 @@ class ParameterShift:
     def __init__(self, circuit: Circuit, forward: Callable[..., Any]) -> None:
         """Tabulate the rule of every angle."""
         self.circuit, self.forward, self._angles = circuit, forward, _GateAngles(circuit)
-        rules = [GATES[op.gate].shift for op in circuit.operations for _ in op.params]
-        # An angle without slots needs no derivative.
-        self._shifts = [
+        self._rules = [
+            SHIFT_RULES[rule] for rule in (GATES[op.gate].shift for op in circuit.operations for _ in op.params)
+        ]
+
+    def _shifts(self, wrt_theta: bool, wrt_inputs: bool) -> list[tuple[int, float, float]]:
+        """Shifts `(angle, shift, coefficient)` of the angles that depend on what is wanted, and of no others."""
+        wanted = {kind for kind, asked in (("w", wrt_theta), ("x", wrt_inputs)) if asked}
+        return [
             (k, shift, coefficient)
-            for k, (rule, angle) in enumerate(zip(rules, self._angles.angles, strict=True))
-            if not angle.is_constant
-            for shift, coefficient in SHIFT_RULES[rule]
+            for k, (rule, angle) in enumerate(zip(self._rules, self._angles.angles, strict=True))
+            if any(kind in wanted for kind, _ in angle.slots)
+            for shift, coefficient in rule
         ]
 
     def vjp(
-        self, theta: np.ndarray, inputs: np.ndarray, cotangents: np.ndarray, *, wrt_inputs: bool = True
-    ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Pull cotangents (B, O) back.
+        self,
+        theta: np.ndarray,
+        inputs: np.ndarray,
+        cotangents: np.ndarray,
+        *,
+        wrt_theta: bool = True,
+        wrt_inputs: bool = True,
+    ) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Pull cotangents (B, O) back, by one circuit per row, shift and angle that is needed.
+
+        Rows whose cotangents are all zero need none.
 
         Returns:
-            `(d_theta (W,), d_inputs (B, I))`; None for d_inputs where `wrt_inputs` is False.
+            `(d_theta (W,), d_inputs (B, I))`; None for what is not wanted.
 
         Raises:
             GradientError: amplitudes are inputs and their gradient is asked for.
@@ -84,23 +97,27 @@ class ParameterShift:
         width = self.circuit.n_amplitudes
         if width and wrt_inputs:
             raise GradientError(f"{NO_AMPLITUDE_RULE}, or inputs that need no gradient.")
-        batch, count = len(inputs), len(self._shifts)
+        shifts, needed = self._shifts(wrt_theta, wrt_inputs), np.asarray(cotangents).any(axis=1)
+        batch, count = int(needed.sum()), len(shifts)
         amplitudes, x = inputs[:, :width], inputs[:, width:]
-        thetas = np.broadcast_to(theta, (batch, len(theta)))
+        thetas = np.broadcast_to(theta, (len(inputs), len(theta)))
         values = self._angles.values(thetas, x)
         d_angles = np.zeros_like(values)
         if count and batch:
-            shifted = np.repeat(values[None], count, axis=0)
-            for row, (k, shift, _) in enumerate(self._shifts):
+            shifted = np.repeat(values[None, needed], count, axis=0)
+            for row, (k, shift, _) in enumerate(shifts):
                 shifted[row, :, k] += shift
-            columns = [np.broadcast_to(amplitudes, (count, *amplitudes.shape)), shifted]
+            columns = [np.broadcast_to(amplitudes[needed], (count, batch, width)), shifted]
             points = np.concatenate(columns, axis=2).reshape(count * batch, -1)
             outputs = _call(self.forward, points, inputs.dtype).reshape(count, batch, -1)
-            slopes = (outputs * cotangents).sum(axis=2)
-            for row, (k, _, coefficient) in enumerate(self._shifts):
-                d_angles[:, k] += coefficient * slopes[row]
-        d_theta, d_x = self._angles.pull(thetas, x, d_angles)
-        return d_theta.sum(axis=0).astype(theta.dtype), d_x.astype(inputs.dtype) if wrt_inputs else None
+            slopes = (outputs * cotangents[needed]).sum(axis=2)
+            for row, (k, _, coefficient) in enumerate(shifts):
+                d_angles[needed, k] += coefficient * slopes[row]
+        d_theta, d_x = self._angles.vjp(thetas, x, d_angles)
+        return (
+            d_theta.sum(axis=0).astype(theta.dtype) if wrt_theta else None,
+            d_x.astype(inputs.dtype) if wrt_inputs else None,
+        )
 
 
 class Differences:
@@ -123,15 +140,21 @@ class Differences:
         self._angles = _GateAngles(circuit)
 
     def vjp(
-        self, theta: np.ndarray, inputs: np.ndarray, cotangents: np.ndarray, *, wrt_inputs: bool = True
-    ) -> tuple[np.ndarray, np.ndarray | None]:
+        self,
+        theta: np.ndarray,
+        inputs: np.ndarray,
+        cotangents: np.ndarray,
+        *,
+        wrt_theta: bool = True,
+        wrt_inputs: bool = True,
+    ) -> tuple[np.ndarray | None, np.ndarray | None]:
         """Pull cotangents (B, O) back.
 
         Returns:
-            `(d_theta (W,), d_inputs (B, I))`; None for d_inputs where `wrt_inputs` is False. Amplitudes move on the
-            sphere: their gradient is that of the normalised row.
+            `(d_theta (W,), d_inputs (B, I))`; None for what is not wanted, which costs no circuits. Amplitudes move on
+            the sphere: their gradient is that of the normalised row.
         """
-        weights, (batch, columns) = len(theta), inputs.shape
+        weights, (batch, columns) = len(theta) if wrt_theta else 0, inputs.shape
         count = weights + (columns if wrt_inputs else 0)
         gradient = np.zeros((batch, count))
         if batch and count:
@@ -143,18 +166,20 @@ class Differences:
             if self._rng is not None:  # all amplitudes move at once, and together by one step
                 steps[weights : weights + self.circuit.n_amplitudes] /= math.sqrt(max(1, self.circuit.n_amplitudes))
             signed = np.concatenate([steps * moves, -steps * moves]).reshape(-1, count)
-            points = self._points(theta, inputs, signed)
+            points = self._points(theta, inputs, signed, weights)
             outputs = _call(self.forward, points, np.dtype(np.float64)).reshape(2, len(moves), batch, -1)
             slopes = ((outputs[0] - outputs[1]) * cotangents).sum(axis=2)
             gradient = (moves * slopes[:, :, None]).sum(axis=0) / (2 * steps)
-        d_theta = gradient[:, :weights].sum(axis=0).astype(theta.dtype)
-        return d_theta, gradient[:, weights:].astype(inputs.dtype) if wrt_inputs else None
+        return (
+            gradient[:, :weights].sum(axis=0).astype(theta.dtype) if wrt_theta else None,
+            gradient[:, weights:].astype(inputs.dtype) if wrt_inputs else None,
+        )
 
-    def _points(self, theta: np.ndarray, inputs: np.ndarray, moves: np.ndarray) -> np.ndarray:
-        """Inputs of the unshared circuit, a row for every move of a row's parameters."""
-        weights, width = len(theta), self.circuit.n_amplitudes
-        repeats = len(moves) // len(inputs)
-        thetas = np.tile(np.asarray(theta, np.float64), (len(moves), 1)) + moves[:, :weights]
+    def _points(self, theta: np.ndarray, inputs: np.ndarray, moves: np.ndarray, weights: int) -> np.ndarray:
+        """Inputs of the unshared circuit, a row for every move of a row's first `weights` and further parameters."""
+        width, repeats = self.circuit.n_amplitudes, len(moves) // len(inputs)
+        thetas = np.tile(np.asarray(theta, np.float64), (len(moves), 1))
+        thetas[:, :weights] += moves[:, :weights]
         moved = np.tile(np.asarray(inputs, np.float64), (repeats, 1))
         if moves.shape[1] > weights:
             moved += moves[:, weights:]
@@ -187,7 +212,7 @@ class _GateAngles:
                 values[:, k] += term
         return values
 
-    def pull(self, thetas: np.ndarray, x: np.ndarray, d_angles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def vjp(self, thetas: np.ndarray, x: np.ndarray, d_angles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Slopes by gate angle (B, A) → slopes by weight (B, W) and by input (B, F)."""
         slots = {"w": np.asarray(thetas, np.float64), "x": np.asarray(x, np.float64)}
         out = {"w": np.zeros(thetas.shape), "x": np.zeros(x.shape)}

@@ -29,7 +29,7 @@ _MOST_CALLS = 256
 _PLAIN: tuple[Literal["C", "A"], ...] = ("C", "A")
 _NO_CIRCUIT = Capabilities(vjp=True, embedded=True)
 
-VjpFn = Callable[[np.ndarray], tuple[np.ndarray, "np.ndarray | None"]]
+VjpFn = Callable[[np.ndarray], tuple["np.ndarray | None", "np.ndarray | None"]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +96,12 @@ class LayerProgram:
                 backend, self.reason = choose_backend(framework, execution.shots)
             first = get_backend(backend)
             execution.check(first, spec.n_qubits)
-            self.backends = (first, *fallback_backends(execution.fallback, first))
+            self.backends = (first, *fallback_backends(execution, first, spec.n_qubits))
             self.places = self._places(chosen)
         else:
             self.places = Places(framework, None if framework else "none", "none" if framework else None)
-        self.chain = Chain(name, [b.name for b in self.backends])
+        changes = [execution.changes(self.backends[0], backend) for backend in self.backends]
+        self.chain = Chain(name, [b.name for b in self.backends], changes)
         self._alone = not self.backends or (len(self.backends) == 1 and self.backends[0].capabilities.embedded)
         self._check_memory(1, "float32")
 
@@ -205,17 +206,20 @@ class LayerProgram:
         self._end("forward", record)
         return outputs if call.as_is else self._shaped(outputs, call)
 
-    def value_and_vjp(self, theta: Any, x: Any, *, wrt_inputs: bool = True) -> tuple[np.ndarray, VjpFn]:
+    def value_and_vjp(
+        self, theta: Any, x: Any, *, wrt_theta: bool = True, wrt_inputs: bool = True
+    ) -> tuple[np.ndarray, VjpFn]:
         """Outputs (…, O), and the function that pulls cotangents of that shape back.
 
         Args:
             theta: (W,); radians. Copied: it may change before that function is called.
             x: Features (…, F); must not change before.
-            wrt_inputs: Whether gradients of the features are wanted.
+            wrt_theta: Whether the gradient of theta is wanted; circuits that only it needs are not run then.
+            wrt_inputs: The same for gradients of the features.
 
         Returns:
-            `(outputs, vjp_fn)`; `vjp_fn(cotangents)` gives `(d_theta (W,), d_x like x)`; d_x is None where
-            `wrt_inputs` is False.
+            `(outputs, vjp_fn)`; `vjp_fn(cotangents)` gives `(d_theta (W,), d_x like x)`; None for what is not
+            wanted.
 
         Raises:
             GradientError: an exact gradient was asked for where there is none.
@@ -228,17 +232,17 @@ class LayerProgram:
             record.seeds = self._seeds.call()
 
         def both(executable: EncodedExecutable) -> tuple[np.ndarray, VjpFn]:
-            return executable.value_and_vjp(theta, rows, record, wrt_inputs=wrt_inputs)
+            return executable.value_and_vjp(theta, rows, record, wrt_theta=wrt_theta, wrt_inputs=wrt_inputs)
 
         if not call.rows[0]:
             outputs, own = self._no_rows(theta, rows)
         elif self._alone:
-            outputs, own = call.executable.value_and_vjp(theta, rows, record, wrt_inputs=wrt_inputs)
+            outputs, own = both(call.executable)
         else:
             (outputs, own), index = self._on_chain(both, call, record)
         self._end("forward", record)
 
-        def vjp_fn(cotangents: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        def vjp_fn(cotangents: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
             record.backward = back = PassRecord(record.settings, call.lead)
             if self._draws:
                 back.seeds = record.seeds

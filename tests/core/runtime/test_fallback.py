@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import logging
 import pickle
+import subprocess
+import sys
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -166,19 +170,60 @@ def test_the_warning_tells_programs_too():
     assert isinstance(warning.cause, RuntimeError)
 
 
-def test_every_fallback_is_logged(caplog):
+def test_the_first_fallback_is_a_warning_with_its_traceback_in_the_log(caplog):
     layer = layer_on(FaultyBackend("flaky", Fault("raises", "forward")), name="mine")
-    with caplog.at_level(logging.WARNING, logger="qstore"):
-        with pytest.warns(FallbackWarning):
-            layer(X)
-        layer(X)  # no second warning: it would be an error
-    assert [record.name for record in caplog.records] == ["qstore.fallback"] * 2
-    record, again = caplog.records
-    assert again.qstore_event == record.qstore_event
-    assert again.exc_info is None  # the traceback comes once
+    with caplog.at_level(logging.INFO, logger="qstore"), pytest.warns(FallbackWarning):
+        layer(X)
+    (record,) = caplog.records
+    assert record.levelno == logging.INFO  # it is on stderr already
     assert record.qstore_event == FallbackEvent("mine", "flaky", "statevector", "RuntimeError")
     assert "the device reported an error" in record.getMessage()
     assert isinstance(record.exc_info[1], RuntimeError)
+
+
+def test_an_outage_of_hours_floods_nothing(caplog):
+    """100,000 failures with two causes: one warning for each, then their number at growing intervals."""
+    chain, errors = (
+        Chain("mine", ["flaky", "statevector"]),
+        itertools.cycle([OSError("no route"), TimeoutError("late")]),
+    )
+
+    def attempt(index):
+        if index == 0:
+            raise next(errors)
+
+    with caplog.at_level(logging.WARNING), warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        for _ in range(100_000):
+            chain.run(attempt)
+    assert len(said) == 2
+    counts = [record.getMessage().rpartition(". ")[2] for record in caplog.records]
+    assert counts == [f"So far {times} times." for times in ("10", "100", "1,000", "10,000") for _ in range(2)]
+    assert not any(record.exc_info for record in caplog.records)
+    assert sorted(chain.counts.values()) == sorted(fallback_counts().values()) == [50_000, 50_000]
+
+
+OUTAGE = """
+import numpy as np
+from qstore_core import QuantumFeatureExtractor
+from tests.faults import Fault, FaultyBackend
+layer = QuantumFeatureExtractor(2, encoding="angle", backend=FaultyBackend("flaky", Fault("raises", "forward")))
+for _ in range(1000):
+    layer(np.ones((1, 2)))
+print(sum(layer.fallbacks.values()))
+"""
+
+
+def test_an_outage_on_stderr():
+    """Without any configuration of logging: the warning, with its line of source, and three counts."""
+    done = subprocess.run([sys.executable, "-c", OUTAGE], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "1000\n"
+    lines = done.stderr.splitlines()
+    assert sum("FallbackWarning" in line for line in lines) == 1
+    assert [line.rpartition(". ")[2] for line in lines if "So far" in line] == [
+        f"So far {times} times." for times in ("10", "100", "1,000")
+    ]
+    assert len(lines) <= 5
 
 
 def test_counters_by_layer_and_for_the_process():
@@ -193,6 +238,78 @@ def test_counters_by_layer_and_for_the_process():
     reset_fallback_counts()
     assert fallback_counts() == {}
     assert layer.fallbacks == {event: 3}
+
+
+# -- what is computed --------------------------------------------------------------------------------------------------
+
+
+class Sampling(FaultyBackend):
+    """Declares shots, noise or both; fails."""
+
+    def __init__(self, name="device", fault=None, **capabilities):
+        super().__init__(name, fault or Fault("loses connection", "forward"))
+        self.capabilities = replace(self.capabilities, **({"shots": True, "vjp": False} | capabilities))
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "shots"),
+    [({}, 1024), ({"exact": False}, 1024), ({"noisy": True}, None), ({"noisy": True, "shots": False}, None)],
+    ids=["shots", "a device", "noise", "noise alone"],
+)
+def test_samples_noise_and_devices_are_never_replaced_by_default(capabilities, shots):
+    layer = layer_on(Sampling(**capabilities), shots=shots)
+    with pytest.raises(BackendError, match="device"):
+        layer(X)
+    with pytest.raises(BackendError, match="device"):
+        layer.vjp(X, np.ones((4, 3)))
+    assert layer.fallbacks == fallback_counts() == {}
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "shots", "words"),
+    [
+        ({}, 1024, "'statevector' takes its place: exact values instead of 1,024 shots. "),
+        ({"noisy": True}, None, "'statevector' takes its place: without the noise of 'device'. "),
+        (
+            {"noisy": True},
+            50,
+            "'statevector' takes its place: exact values instead of 50 shots and without the noise of 'device'. ",
+        ),
+        ({}, None, "'statevector' computes the same circuit. "),
+    ],
+)
+@pytest.mark.parametrize("by", ["argument", "environment"])
+def test_a_chain_that_the_user_named_says_what_changes(capabilities, shots, words, by, monkeypatch):
+    if by == "environment":
+        monkeypatch.setenv("QSTORE_FALLBACK", "statevector")
+    options = {"fallback": ("statevector",)} if by == "argument" else {}
+    layer = layer_on(Sampling(**capabilities), shots=shots, **options)
+    with pytest.warns(FallbackWarning) as said:
+        np.testing.assert_array_equal(layer(X), expected())
+    assert words in str(said[0].message)
+    assert layer.last_run.shots is None
+    assert layer.last_run.backend == "statevector"
+
+
+def test_changes_are_told_for_the_backend_that_is_used(register):
+    register("one", Sampling("one"))
+    register("two", Sampling("two", noisy=True))
+    layer = layer_on("one", shots=10, fallback=("two", "statevector"))
+    with pytest.warns(FallbackWarning) as said:
+        np.testing.assert_array_equal(layer(X), expected())
+    first, second = (str(w.message) for w in said)
+    assert "'two' takes its place: with the noise of 'two'. " in first
+    assert "'statevector' takes its place: exact values instead of 10 shots. " in second
+
+
+def test_a_fallback_that_could_not_compute_the_layer_is_refused_at_once(register):
+    register("sampler", Sampling("sampler", exact=False))
+    register("small", Sampling("small", max_qubits=2))
+    flaky = FaultyBackend("flaky", Fault("raises", "forward"))
+    with pytest.raises(CapabilityError, match="'sampler' can only sample"):
+        layer_on(flaky, fallback="sampler")
+    with pytest.raises(CapabilityError, match="'small' takes at most 2 qubits"):
+        layer_on(flaky, fallback=("statevector", "small"))
 
 
 # -- no fallback ------------------------------------------------------------------------------------------------------
@@ -321,7 +438,7 @@ def chain(*backends, register):
     return tuple(backend.name for backend in backends)
 
 
-def test_a_chain_is_climbed_in_order(register):
+def test_a_chain_is_run_in_order(register):
     first, second, third = (
         FaultyBackend("first", Fault("raises", "forward")),
         FaultyBackend("second", Fault("is NaN", "forward")),
@@ -340,7 +457,7 @@ def test_a_chain_is_climbed_in_order(register):
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_gradients_climb_the_chain_and_try_each_backend_once(place, register):
+def test_gradients_run_the_chain_and_try_each_backend_once(place, register):
     backends = [FaultyBackend(name, Fault("raises", place)) for name in ("first", "second")]
     names = chain(*backends, register=register)
     layer = layer_on(names[0], fallback=(names[1], "statevector"))
