@@ -18,6 +18,7 @@ from qstore_core.runtime.program import Execution, LayerProgram
 
 from .engine import OPS
 from .host import in_xla, may_call_host, on_host, refuse_gradient
+from .initial import as_init
 from .tensor import on_tensors
 
 __all__ = [
@@ -152,6 +153,10 @@ class KerasLayer(LayerDefinition, keras.Layer):
     def _restored(cls, entries: dict[str, Any]) -> dict[str, Any]:
         dtype = entries.get("dtype")
         return entries | {"dtype": keras.dtype_policies.deserialize(dtype)} if isinstance(dtype, dict) else entries
+
+    @classmethod
+    def _as_init(cls, init: Any) -> Init:
+        return as_init(init)
 
     def _framework_config(self) -> dict[str, Any]:
         return {"dtype": self.dtype_policy, "trainable": self.trainable}

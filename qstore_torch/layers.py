@@ -19,6 +19,7 @@ from qstore_core.runtime.program import Execution, LayerProgram
 from .engine import OPS, is_plain
 from .graph import content_of, draw_seed, layer
 from .host import on_host, to_array
+from .initial import as_init
 from .tensor import on_tensors
 
 __all__ = [
@@ -160,6 +161,10 @@ class TorchLayer(LayerDefinition, nn.Module):
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments."""
         return self.config()
+
+    @classmethod
+    def _as_init(cls, init: Any) -> Init:
+        return as_init(init)
 
     def _framework_config(self) -> dict[str, Any]:
         return {"name": self.name, "device": self.theta.device, "dtype": self.theta.dtype}

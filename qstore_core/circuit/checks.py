@@ -38,7 +38,7 @@ __all__ = [
 
 MAX_QUBITS = 2_048
 MAX_OPERATIONS = 100_000  # gates of a circuit
-MAX_DEPTH = 10_000  # levels of an ansatz
+MAX_DEPTH = 2_000  # levels of an ansatz
 MAX_SLOTS = 1_000_000  # inputs, and weights, of a circuit
 MAX_DEGREE = 32  # factors of one product of slots
 MAX_NUMBER = 1e30  # magnitude of a coefficient: squares of it are finite in float64, itself in float32
@@ -71,10 +71,10 @@ def check_whole(value: Any, what: str, least: int, most: int, argument: str | No
     """`value` as an int from `least` to `most`.
 
     Example:
-        >>> check_whole(10**9, "depth", 0, 10_000)
+        >>> check_whole(10**9, "depth", 0, 2_000)
         Traceback (most recent call last):
         ...
-        qstore_core.errors.SpecError: depth is at most 10000, received 1000000000.
+        qstore_core.errors.SpecError: depth is at most 2000, received 1000000000.
     """
     number = whole_number(value)
     if number is None:

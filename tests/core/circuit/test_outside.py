@@ -157,7 +157,7 @@ SIZES = {
     ),
     "layer's n_qubits": lambda: QuantumReadout(10**9),
     "layer's depth": lambda: QuantumReadout(2, depth=10**9),
-    "depth of many gates": lambda: QuantumReadout(20, depth=9_999),
+    "depth of many gates": lambda: QuantumReadout(20, depth=1_999),
     "pairs": lambda: QuantumReadout(2_000),
     "repeats": lambda: QuantumReadout(4, encoding={"name": "iqp", "repeats": 10**9}),
     "repeats of many gates": lambda: QuantumReadout(40, encoding={"name": "zz", "repeats": 1_000}),

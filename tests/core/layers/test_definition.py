@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import json
+import pickle
 import pydoc
 import re
 import warnings
+from functools import partial
 
 import keras
 import numpy as np
@@ -215,3 +218,68 @@ def test_equal_layers_have_equal_fingerprints():
     others = [QuantumReadout(3, 3), QuantumReadout(3), QuantumReadout(3, 2, depth=2), QuantumReadout(3, 2, log=True),
               QuantumReadout(3, 2, entanglement="linear"), QuantumReadout(3, 2, encoding="angle")]  # fmt: skip
     assert len({other.spec.fingerprint for other in others} | prints) == len(others) + 1
+
+
+# -- initialisers of the frameworks -----------------------------------------------------------------------------------
+
+
+def test_initialisers_of_pytorch():
+    normal, constant = partial(torch.nn.init.normal_, std=0.3), partial(torch.nn.init.constant_, val=0.25)
+    layers = [qstore_torch.QuantumReadout(3, depth=5, init=normal, seed=seed) for seed in (1, 1, 2)]
+    assert torch.equal(layers[0].theta, layers[1].theta)
+    assert not torch.equal(layers[0].theta, layers[2].theta)
+    assert 0.1 < layers[0].theta.std() < 0.6
+    assert (qstore_torch.QuantumReadout(2, init=constant).theta == 0.25).all()
+    for init in (normal, constant, torch.nn.init.uniform_):
+        layer = qstore_torch.QuantumReadout(3, init=init, seed=4)
+        config = json.loads(json.dumps(layer.get_config()))
+        assert torch.equal(qstore_torch.QuantumReadout.from_config(config).theta, layer.theta)
+        assert torch.equal(pickle.loads(pickle.dumps(layer)).theta, layer.theta)
+    before = torch.get_rng_state()
+    qstore_torch.QuantumReadout(3, init=normal, seed=4)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_initialisers_of_keras(tmp_path):
+    for init in (
+        keras.initializers.RandomUniform(-1, 1),
+        keras.initializers.Constant(0.25),
+        keras.initializers.Zeros(),
+    ):
+        layers = [qstore_tf.QuantumReadout(3, init=init, seed=seed) for seed in (1, 1, 2)]
+        for layer in layers:
+            layer.build((None, 8))
+        np.testing.assert_array_equal(layers[0].theta, layers[1].theta)
+        random = isinstance(init, keras.initializers.RandomUniform)
+        assert np.array_equal(layers[0].theta, layers[2].theta) is not random
+        again = qstore_tf.QuantumReadout.from_config(json.loads(json.dumps(layers[0].get_config())))
+        again.build((None, 8))
+        np.testing.assert_array_equal(again.theta, layers[0].theta)
+
+
+@pytest.mark.parametrize(
+    "init",
+    [
+        {"torch": "os.system"}, {"torch": "normal_", "arguments": {"std": "a"}}, {"torch": 3},
+        {"torch": "normal_", "a": 1},
+        {"torch": "normal_", "arguments": {"nobody": 1.0}}, {"torch": "kaiming_normal_"},
+        {"torch": "normal_", "arguments": 3},
+    ],
+)  # fmt: skip
+def test_initialisers_of_pytorch_from_a_file(init):
+    with pytest.raises(SpecError, match="init"):
+        qstore_torch.QuantumReadout.from_config({"n_qubits": 2, "init": init})
+
+
+@pytest.mark.parametrize(
+    "init",
+    [
+        {"class_name": "system", "module": "os", "config": {}}, {"class_name": "Zeros", "module": "os"},
+        {"class_name": 3}, {"class_name": "RandomUniform", "config": {"nobody": 3}},
+        {"class_name": "Zeros", "config": 3},
+        {"class_name": "deserialize", "module": "keras.initializers"}, {"class_name": "A", "registered_name": "b>A"},
+    ],
+)  # fmt: skip
+def test_initialisers_of_keras_from_a_file(init):
+    with pytest.raises(SpecError, match="nitialiser"):
+        qstore_tf.QuantumReadout.from_config({"n_qubits": 2, "init": init})
