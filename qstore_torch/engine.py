@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.autograd import forward_ad
 
 from qstore_core import Capabilities, CapabilityError, Circuit, OptionError, hookimpl, lower
 from qstore_core.circuit.measurement import Measurement
@@ -16,10 +17,21 @@ from qstore_core.engines.array import ArrayProgram
 from qstore_core.engines.memory import check_memory
 from qstore_core.engines.ops import inverse_index
 
-__all__ = ["OPS", "TorchBackend", "TorchExecutable", "TorchOps", "full_precision", "is_batched", "is_plain"]
+__all__ = [
+    "OPS",
+    "TorchBackend",
+    "TorchExecutable",
+    "TorchOps",
+    "full_precision",
+    "has_tangent",
+    "is_batched",
+    "is_plain",
+    "surroundings",
+]
 
 _innermost_transform = torch._C._functorch.peek_interpreter_stack
 _dispatch_modes = torch._C._len_torch_dispatch_stack
+_is_tracing = torch._C._is_tracing
 _COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
 
 
@@ -59,7 +71,7 @@ class TorchOps:
     def permute(self, x: torch.Tensor, index: np.ndarray) -> torch.Tensor:
         """Take along the last axis; the gradient is a take by the inverse permutation, not a scatter."""
         forward = self._keep(index, x.device, torch.int64)
-        if not x.requires_grad or not is_plain():
+        if not x.requires_grad or not is_plain() or forward_ad._current_level >= 0:
             return x.index_select(-1, forward)
         return _Permute.apply(x, forward, self._keep(index, x.device, torch.int64, "inverse"))
 
@@ -143,6 +155,24 @@ OPS = TorchOps()
 def is_plain() -> bool:
     """True where tensors are what they seem: outside function transforms, fake tensors and other dispatch modes."""
     return _innermost_transform() is None and not _dispatch_modes()
+
+
+def surroundings() -> str:
+    """What is around a call that a layer has to know of; "" in plain eager mode.
+
+    "transform" (`torch.func`), "tangents" (forward mode), or "tracing" (fake tensors, `make_fx`, `torch.jit.trace`,
+    selective checkpointing: what is called may be recorded).
+    """
+    if _innermost_transform() is not None:
+        return "transform"
+    if forward_ad._current_level >= 0:
+        return "tangents"
+    return "tracing" if _dispatch_modes() or _is_tracing() else ""
+
+
+def has_tangent(*tensors: torch.Tensor) -> bool:
+    """True where forward mode is carried by one of them."""
+    return any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors)
 
 
 def is_batched(tensor: torch.Tensor) -> bool:

@@ -18,10 +18,10 @@ from qstore_core import GradientError, LayerSpec, SpecError
 from qstore_core.backends.allowed import check_allowed
 from qstore_core.runtime.program import Execution, LayerProgram
 
-from .engine import full_precision
+from .engine import full_precision, surroundings
 from .host import to_array, to_tensor
 
-__all__ = ["content_of", "draw_seed", "layer", "layer_vjp"]
+__all__ = ["content_of", "draw_seed", "in_graph", "layer", "layer_vjp"]
 
 _objects: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
 _numbers = itertools.count()
@@ -86,67 +86,138 @@ def draw_seed() -> int:
     return int(torch.randint(2**31, (), device="cpu"))
 
 
-@torch.library.custom_op("qstore::layer", mutates_args=())
-def layer(content: str, width: int, theta: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """Features `x` (B, F) → outputs (B, width)."""
+def in_graph(content: str, width: int, theta: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """A layer where calls are recorded: `theta` (W,), `x` (B, F) → (B, width).
+
+    One operator stands for it, whose content is text; inside function transforms its operations, which these can take
+    apart.
+    """
+    if torch.compiler.is_compiling() and _is_transformed():
+        return _operations(content, theta, x)
+    wanted = torch.is_grad_enabled()
+    wrt_theta, wrt_x = wanted and theta.requires_grad, wanted and x.requires_grad
+    return torch.ops.qstore.layer(content, width, wrt_theta, wrt_x, theta, x)[0]
+
+
+@torch.compiler.assume_constant_result
+def _is_transformed() -> bool:
+    return surroundings() in ("transform", "tangents")
+
+
+@torch._dynamo.allow_in_graph
+def _operations(content: str, theta: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     program = _program(content)
-    if program.route(device=x.device.type, mode="graph").where == "host":
-        return to_tensor(program.forward(to_array(theta), to_array(x)), x)
+    program.check_shapes(tuple(theta.shape), tuple(x.shape))
+    where = program.route(device=x.device.type, transform="a function transform")
+    if where.where == "refused":
+        raise GradientError(f"{program.name}: {where.why}")
+    with full_precision(x):
+        return program.on_tensors(x).apply(theta, x)
+
+
+# The operator's second result is an empty tensor. What the forward pass leaves for the backward pass hangs on it, as
+# in `host.HostFunction`; where a graph does not keep the tensor itself, the backward pass starts anew.
+_library = torch.library.Library("qstore", "FRAGMENT")
+_library.define("layer(str content, int width, bool wrt_theta, bool wrt_x, Tensor theta, Tensor x) -> (Tensor, Tensor)")
+_library.define(
+    "layer_vjp(str content, bool wrt_theta, bool wrt_x, Tensor theta, Tensor x, Tensor left, Tensor gradient)"
+    " -> (Tensor, Tensor)"
+)
+
+
+def layer(
+    content: str, width: int, wrt_theta: bool, wrt_x: bool, theta: torch.Tensor, x: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Features `x` (B, F) → outputs (B, width)."""
+    left = x.new_empty((0,))
+    outputs, left.vjp_fn = _begin(content, wrt_theta, wrt_x, theta, x)
+    return outputs, left
+
+
+def _begin(
+    content: str, wrt_theta: bool, wrt_x: bool, theta: torch.Tensor, x: torch.Tensor
+) -> tuple[torch.Tensor, Any]:
+    """Outputs, and the function that pulls tensors back, where gradients are wanted. None of them is an input."""
+    program = _program(content)
+    host = program.route(device=x.device.type, mode="graph").where == "host"
+    if host and not (wrt_theta or wrt_x):
+        return to_tensor(program.forward(to_array(theta), x.numpy(force=True)), x), None
+    if host:
+        values, vjp_fn = program.value_and_vjp(
+            to_array(theta), x.numpy(force=True), wrt_theta=wrt_theta, wrt_inputs=wrt_x
+        )
+        return to_tensor(values, x), lambda gradient: tuple(
+            x.new_empty((0,)) if d is None else to_tensor(d, of)
+            for d, of in zip(vjp_fn(gradient.numpy(force=True)), (theta, x), strict=True)
+        )
     program.check_shapes(tuple(theta.shape), tuple(x.shape))
     executable = program.on_tensors(x)
-    with full_precision(x):
-        out, _ = program.record("forward", lambda: executable.apply(theta, x), x)
-        return out.clone()  # an operator may not return its input
+    if wrt_x:
+        executable.check_input_gradient()
+    with torch.no_grad(), full_precision(x):
+        if not (wrt_theta or wrt_x):
+            return program.record("forward", lambda: executable.apply(theta, x), x)[0], None
+        (outputs, vjp), record = program.record("forward", lambda: executable.apply_and_vjp(theta, x), x)
+
+    def pull(gradient: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        with torch.no_grad(), full_precision(x):
+            both, _ = program.record("backward", lambda: vjp(gradient), x, record)
+        wanted = zip(both, (wrt_theta, wrt_x), strict=True)
+        return tuple(d.clone() if is_wanted else x.new_empty((0,)) for d, is_wanted in wanted)
+
+    return outputs, pull
 
 
-@layer.register_fake
-def _(content: str, width: int, theta: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    return x.new_empty((x.shape[0], width))
+def _layer_fake(
+    content: str, width: int, wrt_theta: bool, wrt_x: bool, theta: torch.Tensor, x: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    return x.new_empty((x.shape[0], width)), x.new_empty((0,))
 
 
-@torch.library.custom_op("qstore::layer_vjp", mutates_args=())
 def layer_vjp(
-    content: str, wrt_theta: bool, wrt_inputs: bool, theta: torch.Tensor, x: torch.Tensor, gradient: torch.Tensor
+    content: str,
+    wrt_theta: bool,
+    wrt_x: bool,
+    theta: torch.Tensor,
+    x: torch.Tensor,
+    left: torch.Tensor,
+    gradient: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Pull `gradient` (B, width) back; results that are not wanted are empty."""
-    program, nothing = _program(content), x.new_empty((0,))
-    if program.route(device=x.device.type, mode="graph").where == "host":
-        _, vjp_fn = program.value_and_vjp(to_array(theta), to_array(x), wrt_theta=wrt_theta, wrt_inputs=wrt_inputs)
-        host_theta, host_x = vjp_fn(to_array(gradient))
-        d_theta = nothing if host_theta is None else to_tensor(host_theta, theta)
-        return d_theta, nothing.clone() if host_x is None else to_tensor(host_x, x)
-    executable = program.on_tensors(x)
-    if wrt_inputs:
-        executable.check_input_gradient()
-    with full_precision(x):
-        (d_theta, d_x), _ = program.record("backward", lambda: executable.apply_and_vjp(theta, x)[1](gradient), x)
-    return d_theta.clone() if wrt_theta else nothing, d_x.clone() if wrt_inputs else nothing.clone()
-
-
-@layer_vjp.register_fake
-def _(
-    content: str, wrt_theta: bool, wrt_inputs: bool, theta: torch.Tensor, x: torch.Tensor, gradient: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    wanted = ((theta, wrt_theta), (x, wrt_inputs))
-    d_theta, d_x = (torch.empty_like(of) if is_wanted else x.new_empty((0,)) for of, is_wanted in wanted)
+    vjp_fn = getattr(left, "vjp_fn", None) or _begin(content, wrt_theta, wrt_x, theta, x)[1]
+    d_theta, d_x = vjp_fn(gradient)
     return d_theta, d_x
 
 
-def _keep_inputs(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
-    ctx.content, _, theta, x = inputs
-    ctx.save_for_backward(theta, x)
+def _vjp_fake(
+    content: str,
+    wrt_theta: bool,
+    wrt_x: bool,
+    theta: torch.Tensor,
+    x: torch.Tensor,
+    left: torch.Tensor,
+    gradient: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    d_theta = torch.empty_like(theta) if wrt_theta else x.new_empty((0,))
+    return d_theta, torch.empty_like(x) if wrt_x else x.new_empty((0,))
 
 
-def _pull_back(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:
-    theta, x = ctx.saved_tensors
-    wrt_theta, wrt_inputs = ctx.needs_input_grad[2:]
-    d_theta, d_x = layer_vjp(ctx.content, wrt_theta, wrt_inputs, theta, x, gradient)
-    return None, None, d_theta if wrt_theta else None, d_x if wrt_inputs else None
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, torch.Tensor]) -> None:
+    ctx.content, _, *ctx.wanted, theta, x = inputs
+    ctx.save_for_backward(theta, x, output[1])
+
+
+def _pull_back(ctx: Any, gradient: torch.Tensor, _: Any) -> tuple[Any, ...]:
+    both = torch.ops.qstore.layer_vjp(ctx.content, *ctx.wanted, *ctx.saved_tensors, gradient)
+    return None, None, None, None, *(d if w else None for d, w in zip(both, ctx.wanted, strict=True))
 
 
 def _refuse(ctx: Any, *gradients: Any) -> tuple[Any, ...]:
     raise GradientError("second derivatives do not pass a compiled graph. Run the model without torch.compile.")
 
 
-layer.register_autograd(_pull_back, setup_context=_keep_inputs)
-layer_vjp.register_autograd(_refuse)
+for _name, _compute, _fake in (("layer", layer, _layer_fake), ("layer_vjp", layer_vjp, _vjp_fake)):
+    _library.impl(_name, _compute, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"qstore::{_name}", _fake, lib=_library)
+torch.library.register_autograd("qstore::layer", _pull_back, setup_context=_keep, lib=_library)
+torch.library.register_autograd("qstore::layer_vjp", _refuse, lib=_library)

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Self
 
 import torch
 from torch import nn
+from torch.masked import MaskedTensor
 
 from qstore_core import GradientError, InputError, LayerSpec
 from qstore_core.backends import runner
@@ -15,9 +16,10 @@ from qstore_core.layers import definition
 from qstore_core.layers.definition import LayerDefinition
 from qstore_core.layers.numpy import numbered
 from qstore_core.runtime.program import Execution, LayerProgram
+from qstore_core.runtime.route import Route
 
-from .engine import OPS, is_plain
-from .graph import content_of, draw_seed, layer
+from .engine import OPS, has_tangent, surroundings
+from .graph import content_of, draw_seed, in_graph
 from .host import on_host, to_array
 from .initial import as_init
 from .tensor import on_tensors
@@ -32,7 +34,6 @@ __all__ = [
 ]
 
 
-_is_tracing = torch._C._is_tracing
 _WORK = (torch.float32, torch.float64)
 
 
@@ -89,6 +90,8 @@ class TorchLayer(LayerDefinition, nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Features (…, F) → outputs (…, O), in the dtype of `x`."""
+        if isinstance(x, torch.fx.Proxy):  # symbolic tracing: a leaf, as PyTorch's own layers are
+            return x.tracer.create_proxy("call_module", x.tracer.path_of_module(self), (x,), {})
         if not self._postprocesses:
             return self._values(x)
         half = isinstance(x, torch.Tensor) and x.is_floating_point() and x.dtype not in _WORK
@@ -98,10 +101,8 @@ class TorchLayer(LayerDefinition, nn.Module):
 
     def _values(self, x: torch.Tensor) -> torch.Tensor:
         """What the circuits give, (…, P)."""
-        if not isinstance(x, torch.Tensor):
-            raise InputError(f"{self.name} takes a torch.Tensor, received {type(x).__name__}. Use torch.as_tensor(x).")
-        if x.is_complex():
-            raise InputError(f"{self.name} takes real numbers, received dtype {x.dtype}.")
+        if type(x) is not torch.Tensor or x.layout is not torch.strided or x.is_nested or x.is_complex():
+            x = self._real(x)
         theta = self._parameters.get("theta")  # `self.theta` takes longer
         if theta is None:
             theta = self.theta
@@ -124,25 +125,55 @@ class TorchLayer(LayerDefinition, nn.Module):
             out = out.reshape(*x.shape[:-1], out.shape[-1])
         return out if x.dtype == work or not x.is_floating_point() else out.to(x.dtype)
 
+    def _real(self, x: Any) -> torch.Tensor:
+        """An unusual tensor as an ordinary one, or a refusal."""
+        if not isinstance(x, torch.Tensor):
+            raise InputError(f"{self.name} takes a torch.Tensor, received {type(x).__name__}. Use torch.as_tensor(x).")
+        if x.is_complex():
+            raise InputError(f"{self.name} takes real numbers, received dtype {x.dtype}.")
+        if x.is_nested:
+            raise InputError(
+                f"{self.name} takes one tensor (…, features), received a nested one. Call it on x.values()."
+            )
+        if isinstance(x, MaskedTensor):
+            raise InputError(
+                f"{self.name} takes plain tensors, received one with a mask, which it would ignore. Fill what is "
+                "masked: x.to_tensor(0.0)."
+            )
+        return x if x.layout is torch.strided else x.to_dense()
+
     def _rows(self, theta: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         """`theta` (W,), `x` (B, F) of one dtype → (B, O), by the way that `route` says."""
-        if torch.compiler.is_compiling():  # dynamo must not trace the core: one operator stands for the layer
-            return layer(self._content, self._width, theta, x)
-        program = self._program
-        if not is_plain() or _is_tracing():
+        if torch.compiler.is_compiling():
+            return in_graph(self._content, self._width, theta, x)
+        program, around = self._program, surroundings()
+        if around == "tracing" or x.is_meta:
+            return in_graph(self._content, self._width, theta, x)
+        if around == "transform":
             where = program.route(device=x.device.type, transform="a function transform")
+        elif around == "tangents" and (torch.is_inference_mode_enabled() or has_tangent(theta, x)):
+            where = program.route(device=x.device.type, wanted="tangents")
+            if torch.is_inference_mode_enabled():
+                where = Route("refused", "inference_mode drops tangents. Use torch.no_grad() for forward mode.")
         elif x.is_cpu:
             where = self._eager
         else:
             where = program.route(device=x.device.type)
         if where.where == "refused":
             raise GradientError(f"{program.name}: {where.why}")
+        if torch.autograd._profiler_enabled():
+            with torch.autograd.profiler.record_function(program.name):
+                return self._on(where, theta, x, around)
+        return self._on(where, theta, x, around)
+
+    def _on(self, where: Route, theta: torch.Tensor, x: torch.Tensor, around: str) -> torch.Tensor:
+        program = self._program
         if where.where == "host":
             return on_host(program, theta, x)
         program.check_shapes(tuple(theta.shape), tuple(x.shape))
         if x.requires_grad and torch.is_grad_enabled():
             program.on_tensors(x).check_input_gradient()
-        if is_plain() and not _is_tracing() and x.is_cpu:
+        if not around and x.is_cpu:
             bits = program.spec.encoding.checks_values
             if bits or not torch.isfinite(x).all() or not torch.isfinite(theta).all():  # refused as in NumPy layers
                 program.on_tensors(x).check_values(to_array(theta), to_array(x))

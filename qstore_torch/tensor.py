@@ -9,7 +9,7 @@ import torch
 
 from qstore_core.runtime.program import LayerProgram
 
-from .engine import full_precision, is_batched, is_plain
+from .engine import full_precision, is_batched, surroundings
 
 __all__ = ["TensorFunction", "on_tensors", "vjp_by_autograd"]
 
@@ -18,7 +18,7 @@ def on_tensors(program: LayerProgram, theta: torch.Tensor, x: torch.Tensor) -> t
     """`theta` (W,), `x` (B, F) → (B, O)."""
     executable = program.on_tensors(x)
     with full_precision(x):
-        if not is_plain():
+        if surroundings():
             return executable.apply(theta, x)
         if torch.is_grad_enabled() and (theta.requires_grad or x.requires_grad):
             return TensorFunction.apply(program, theta, x)

@@ -115,7 +115,7 @@ def test_basis_encoding_refuses_input_gradients(backend):
         nn.Sequential(nn.Linear(2, 2), layer)(bits)
     with torch.no_grad():
         layer(bits.clone().requires_grad_())
-    layer(bits).sum().backward()
+    layer(bits[:1]).sum().backward()  # both rows: their slopes cancel
     assert layer.theta.grad.abs().sum() > 0
 
 
