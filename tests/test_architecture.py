@@ -20,6 +20,7 @@ CORE = ROOT / "qstore_core"
 OUTSIDE = [
     ROOT / "qstore_torch",
     ROOT / "qstore_tf",
+    ROOT / "qstore_jax",
     ROOT / "qstore_sklearn",
     ROOT / "plugins" / "qstore_plugins",
 ]
@@ -104,9 +105,10 @@ def test_core_imports_no_framework():
     assert not imported & FRAMEWORKS
 
 
-@pytest.mark.parametrize("adapter", ["qstore_torch", "qstore_tf"])
+@pytest.mark.parametrize("adapter", ["qstore_torch", "qstore_tf", "qstore_jax"])
 def test_an_adapter_imports_no_other_framework(adapter):
-    foreign = {"qstore_torch": {"tensorflow", "keras"}, "qstore_tf": {"torch"}}[adapter]
+    own = {"qstore_torch": {"torch"}, "qstore_tf": {"tensorflow", "keras"}, "qstore_jax": {"jax"}}[adapter]
+    foreign = {"torch", "tensorflow", "keras", "jax"} - own
     for path in (ROOT / adapter).rglob("*.py"):
         assert not {module.partition(".")[0] for module, *_ in imports(path)} & foreign, path
 
@@ -198,6 +200,7 @@ def test_adapters_and_plugins_touch_no_private_attribute_of_the_core(path):
     [
         ("qstore_torch", {"graph"}),  # a registered operator, which torch.compile does not look into
         ("qstore_tf", set()),
+        ("qstore_jax", {"modules"}),  # the same layers as modules of flax and equinox
     ],
 )
 def test_the_adapters_have_the_same_files(adapter, more):
@@ -235,7 +238,7 @@ def test_all_is_sorted_and_complete(path):
     assert not {name for name in defined if not name.startswith("_")} - set(exported) - hooks
 
 
-@pytest.mark.parametrize("package", ["qstore_core", "qstore_torch", "qstore_tf"])
+@pytest.mark.parametrize("package", ["qstore_core", "qstore_torch", "qstore_tf", "qstore_jax"])
 def test_a_package_exports_what_it_imports(package):
     module = importlib.import_module(package)
     assert module.__all__ == sorted(set(module.__all__), key=kind_and_name)
@@ -245,7 +248,7 @@ def test_a_package_exports_what_it_imports(package):
     assert not {name for name in found if not name.startswith("_") and name != "annotations"} - set(module.__all__)
 
 
-@pytest.mark.parametrize("adapter", ["qstore_torch", "qstore_tf"])
+@pytest.mark.parametrize("adapter", ["qstore_torch", "qstore_tf", "qstore_jax"])
 def test_an_adapter_exports_the_layers_of_the_core(adapter):
     layers = {name for name in importlib.import_module("qstore_core").__all__ if name.startswith("Quantum")}
     assert layers <= set(importlib.import_module(adapter).__all__)

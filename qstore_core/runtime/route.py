@@ -34,6 +34,7 @@ class Framework:
 
 FRAMEWORKS = {
     "torch": Framework("PyTorch", "torch", "qstore_torch.engine:OPS"),
+    "jax": Framework("JAX", "jax", "qstore_jax.engine:OPS"),
     "tensorflow": Framework("TensorFlow", "tensorflow", "qstore_tf.engine:OPS"),
 }
 

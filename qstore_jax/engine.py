@@ -1,0 +1,168 @@
+"""The `jax` engine: interprets the Plan in JAX operations; under jit, grad, jvp, vmap, on any device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from qstore_core import Capabilities, CapabilityError, Circuit, OptionError, hookimpl, lower
+from qstore_core.circuit.measurement import Measurement
+from qstore_core.engines.adjoint import value_and_vjp
+from qstore_core.engines.array import ArrayProgram
+from qstore_core.engines.memory import check_memory
+from qstore_core.engines.ops import inverse_index
+
+__all__ = ["OPS", "JaxBackend", "JaxExecutable", "JaxOps"]
+
+_COMPLEX = {np.dtype("float32"): np.complex64, np.dtype("float64"): np.complex128}
+
+
+class JaxOps:
+    """`qstore_core.engines.array.Ops` for JAX. Constants are part of a traced graph, so none is kept."""
+
+    def const(self, value: np.ndarray, like: jax.Array) -> jax.Array:
+        """`value` in the precision of `like`."""
+        dtype = np.dtype(like.dtype)
+        if value.dtype.kind == "c":
+            dtype = np.dtype(_COMPLEX.get(dtype, dtype))
+        elif dtype.kind == "c":
+            dtype = np.dtype(f"float{4 * dtype.itemsize}")
+        return jnp.asarray(value.astype(dtype))
+
+    def take(self, x: jax.Array, index: np.ndarray, axis: int) -> jax.Array:
+        """Take along an axis."""
+        return jnp.take(x, index, axis=axis)
+
+    def permute(self, x: jax.Array, index: np.ndarray) -> jax.Array:
+        """Take along the last axis."""
+        return jnp.take(x, index, axis=-1, unique_indices=True)
+
+    def permute_back(self, x: jax.Array, index: np.ndarray) -> jax.Array:
+        """Take by the inverse permutation."""
+        return jnp.take(x, inverse_index(index), axis=-1, unique_indices=True)
+
+    def scatter_last(self, x: jax.Array, index: np.ndarray, width: int) -> jax.Array:
+        """Add columns of x up where `index` says."""
+        return jnp.zeros((*x.shape[:-1], width), x.dtype).at[..., index].add(x)
+
+    def stack(self, arrays: Sequence[jax.Array], axis: int) -> jax.Array:
+        """Along a new axis."""
+        return jnp.stack(list(arrays), axis=axis)
+
+    def scale(self, state: jax.Array, factor: jax.Array) -> jax.Array:
+        """Complex times real."""
+        return state * factor
+
+    def concat(self, arrays: Sequence[jax.Array]) -> jax.Array:
+        """Along the last axis."""
+        return jnp.concatenate(list(arrays), axis=-1)
+
+    reshape = staticmethod(jnp.reshape)
+    cos = staticmethod(jnp.cos)
+    sin = staticmethod(jnp.sin)
+    conj = staticmethod(jnp.conj)
+    real = staticmethod(jnp.real)
+    imag = staticmethod(jnp.imag)
+    sqrt = staticmethod(jnp.sqrt)
+    log = staticmethod(jnp.log)
+    maximum = staticmethod(jnp.maximum)
+    minimum = staticmethod(jnp.minimum)
+
+    def matmul(self, a: jax.Array, b: jax.Array) -> jax.Array:
+        """Matrix product in the precision of its operands, on accelerators too."""
+        return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
+
+    def sum(self, x: jax.Array, axis: int | tuple[int, ...], keepdims: bool = False) -> jax.Array:
+        """Sum along one axis."""
+        return jnp.sum(x, axis=axis, keepdims=keepdims)
+
+    def swap_last(self, x: jax.Array) -> jax.Array:
+        """Exchange the last two axes."""
+        return jnp.swapaxes(x, -1, -2)
+
+    def complex(self, real: jax.Array, imag: jax.Array | None) -> jax.Array:
+        """A complex array."""
+        return jax.lax.complex(real, jnp.zeros_like(real) if imag is None else imag)
+
+    def zero_column(self, x: jax.Array) -> jax.Array:
+        """(rows of x, 1) of zeros."""
+        return jnp.zeros((x.shape[0], 1), x.dtype)
+
+    def max_abs(self, x: jax.Array) -> jax.Array:
+        """Largest magnitude of each row, (rows, 1), a constant for the gradient."""
+        return jnp.max(jnp.abs(jax.lax.stop_gradient(x)), axis=-1, keepdims=True)
+
+    def is_zero(self, x: jax.Array) -> jax.Array:
+        """1.0 where x is 0."""
+        return (x == 0).astype(x.dtype)
+
+    def pad_last(self, x: jax.Array, width: int) -> jax.Array:
+        """Zeros up to `width` columns."""
+        missing = width - x.shape[-1]
+        return jnp.pad(x, ((0, 0), (0, missing))) if missing else x
+
+
+OPS = JaxOps()
+
+
+class JaxBackend:
+    """Exact simulation in JAX."""
+
+    name = "jax"
+    capabilities = Capabilities(vjp=True, framework="jax", embedded=True)
+
+    def compile(
+        self, circuit: Circuit, measurement: Measurement, *, dtype: str = "float32", shots: int | None = None
+    ) -> JaxExecutable:
+        """Lower the circuit and lay it out."""
+        if shots is not None:
+            raise CapabilityError(
+                f"backend 'jax' computes exact expectation values, but shots={shots} was asked for. "
+                "Use shots=None, or a backend that samples.",
+                backend=self.name,
+            )
+        check_memory(circuit.n_qubits, dtype=dtype, backend=self.name)
+        return JaxExecutable(ArrayProgram(lower(circuit, measurement)), dtype)
+
+
+class JaxExecutable:
+    """A compiled circuit on JAX arrays (`apply`) and on NumPy arrays (`forward`, `vjp`)."""
+
+    def __init__(self, program: ArrayProgram, dtype: str) -> None:
+        """Keep the program."""
+        self.program, self.dtype = program, dtype
+        self._jitted = jax.jit(self.apply)
+        self._jitted_vjp = jax.jit(lambda theta, inputs, cotangents: self.apply_and_vjp(theta, inputs)[1](cotangents))
+
+    def apply(self, theta: jax.Array, inputs: jax.Array) -> jax.Array:
+        """`theta` (W,), `inputs` (B, I) → outputs (B, O), differentiable."""
+        return self.program.forward(OPS, theta, inputs)
+
+    def apply_and_vjp(
+        self, theta: jax.Array, inputs: jax.Array
+    ) -> tuple[jax.Array, Callable[[jax.Array], tuple[jax.Array, jax.Array]]]:
+        """The same with the vjp of the adjoint method."""
+        return value_and_vjp(self.program, OPS, theta, inputs)
+
+    def forward(self, theta: np.ndarray, inputs: np.ndarray) -> np.ndarray:
+        """The same on NumPy arrays."""
+        with jax.enable_x64(self.dtype == "float64"):
+            return np.array(self._jitted(theta, inputs))
+
+    def vjp(self, theta: np.ndarray, inputs: np.ndarray, cotangents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Pull `cotangents` (B, O) back to `(d_theta (W,), d_inputs (B, I))`."""
+        with jax.enable_x64(self.dtype == "float64"):
+            d_theta, d_inputs = self._jitted_vjp(theta, inputs, cotangents)
+            return np.array(d_theta), np.array(d_inputs)
+
+
+@hookimpl
+def qstore_backend(options: dict[str, Any]) -> JaxBackend:
+    """The `jax` backend; it has no options."""
+    if options:
+        raise OptionError(f"backend 'jax' has no options, received {', '.join(sorted(options))}.", backend="jax")
+    return JaxBackend()

@@ -1,0 +1,142 @@
+"""The layers for JAX. What they compute is in `qstore_core`; here are arrays and the way that `route` says."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from qstore_core import GradientError, InputError, LayerSpec
+from qstore_core.backends import runner
+from qstore_core.circuit.initial import Init, initial_theta
+from qstore_core.layers import definition
+from qstore_core.layers.definition import LayerDefinition
+from qstore_core.layers.numpy import numbered
+from qstore_core.runtime.program import Execution, LayerProgram
+
+from .engine import OPS
+from .host import draw_seed, on_host
+from .tensor import values_on_tensors
+
+__all__ = [
+    "JaxLayer",
+    "QuantumEncoder",
+    "QuantumFeatureExtractor",
+    "QuantumLayer",
+    "QuantumPooling",
+    "QuantumReadout",
+]
+
+
+class JaxLayer(LayerDefinition):
+    """Base of the JAX layers: a description with pure functions. Hashable by identity; holds no arrays.
+
+    `layer.init(key)` draws theta, `layer.apply(theta, x)` computes, under every JAX transform. NaN and infinity
+    propagate: NaN features give NaN outputs.
+    """
+
+    _framework_arguments: ClassVar[dict[str, tuple[Any, str]]] = {"name": (None, "Name in messages and profiles.")}
+
+    def _define(  # type: ignore[override]
+        self, spec: LayerSpec, execution: Execution, init: Init, config: dict[str, Any], *, name: str | None = None
+    ) -> None:
+        self.name = name or numbered(type(self).__name__)
+        self._spec, self._config, self._init, primitive = spec, config, init, spec.primitive
+        self._postprocesses = primitive is not spec
+        self._program = LayerProgram(primitive, execution, name=self.name, framework="jax", draw_seed=draw_seed)
+        self._content = primitive, execution
+
+    def init(self, key: Any = None) -> jax.Array:
+        """Theta (W,), from the layer's seed, or from `key` where one is given.
+
+        Example:
+            >>> layer = QuantumFeatureExtractor(2, depth=1, seed=0)
+            >>> layer.init(jax.random.key(1)).shape
+            (4,)
+        """
+        seed = self._program.execution.seed
+        if key is not None:
+            seed = int(jax.random.randint(key, (), 0, 2**31 - 1))
+        return jnp.asarray(initial_theta(self._init, self.spec.n_weights, seed), dtype=jnp.result_type(float))
+
+    def apply(self, theta: Any, x: Any) -> jax.Array:
+        """Features (…, F) → outputs (…, O), in the dtype of `x`.
+
+        Args:
+            theta: (W,); radians.
+            x: Features; float64 is computed in float64, everything else in float32.
+
+        Example:
+            >>> layer = QuantumFeatureExtractor(1, depth=1, encoding="angle", init="zeros")
+            >>> slope = jax.grad(lambda x: layer.apply(layer.init(), x)[0, 0])(jnp.array([[0.3]]))
+            >>> float(slope[0, 0].round(4))   # d cos(x) = -sin(0.3)
+            -0.2955
+        """
+        program = self._program
+        theta, x = jnp.asarray(theta), jnp.asarray(x)
+        if jnp.iscomplexobj(x) or x.dtype == bool:
+            raise InputError(f"{self.name} takes real numbers, received dtype {x.dtype}.")
+        program.check_shapes(theta.shape, x.shape)
+        work = x.dtype if x.dtype in (jnp.float32, jnp.float64) else jnp.dtype("float32")
+        rows = x.reshape(-1, x.shape[-1]).astype(work)
+        values = self._rows(theta.astype(work), rows)
+        if self._postprocesses:
+            values = self._postprocessed(OPS, values, float(jnp.finfo(work).eps))
+        out = values.reshape(*x.shape[:-1], self.output_dim)
+        return out.astype(x.dtype) if jnp.issubdtype(x.dtype, jnp.floating) else out
+
+    def _rows(self, theta: jax.Array, x: jax.Array) -> jax.Array:
+        program, traced = self._program, isinstance(theta, jax.core.Tracer) or isinstance(x, jax.core.Tracer)
+        device = jax.default_backend() if traced else next(iter(x.devices())).platform
+        where = program.route(device=device, mode="graph" if traced else "eager")
+        if where.where == "refused":
+            raise GradientError(f"{program.name}: {where.why}")
+        if where.where == "host":
+            if traced:
+                return on_host(self._content, theta, x)
+            return jnp.asarray(program.forward(np.asarray(theta), np.asarray(x)))
+        if traced:
+            return values_on_tensors(program, theta, x)
+        return program.record("forward", lambda: values_on_tensors(program, theta, x), x)[0]
+
+    __call__ = apply
+
+    async def call_async(self, theta: Any, x: Any) -> jax.Array:
+        """The same without blocking the running event loop."""
+        out: jax.Array = await runner.to_thread(self.apply, theta, x)
+        return out
+
+    def get_config(self) -> dict[str, Any]:
+        """Constructor arguments."""
+        return self.config()
+
+    def _framework_config(self) -> dict[str, Any]:
+        return {"name": self.name}
+
+    def _take_theta(self, other: JaxLayer) -> None:
+        """Nothing: theta is the caller's."""
+
+    def __repr__(self) -> str:
+        return f"<{self.name}: {self.spec.n_qubits} qubits, {self.spec.n_weights} weights, backend {self.backend_name}>"
+
+
+class QuantumEncoder(definition.QuantumEncoder, JaxLayer):
+    __doc__ = definition.QuantumEncoder.__doc__
+
+
+class QuantumFeatureExtractor(definition.QuantumFeatureExtractor, JaxLayer):
+    __doc__ = definition.QuantumFeatureExtractor.__doc__
+
+
+class QuantumPooling(definition.QuantumPooling, JaxLayer):
+    __doc__ = definition.QuantumPooling.__doc__
+
+
+class QuantumReadout(definition.QuantumReadout, JaxLayer):
+    __doc__ = definition.QuantumReadout.__doc__
+
+
+class QuantumLayer(definition.QuantumLayer, JaxLayer):
+    __doc__ = definition.QuantumLayer.__doc__

@@ -1,0 +1,216 @@
+"""The JAX layers: the values of the NumPy layers, and every transform right or refused."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+import qstore_core
+import qstore_jax
+from qstore_core import GradientError, InputError, ShapeError
+from tests.strategies import layer_arguments
+from tests.tolerances import GRADIENT, SIGMAS, VALUE
+
+
+@pytest.fixture(autouse=True)
+def x64():
+    with jax.enable_x64(True):
+        yield
+
+
+def pair(backend="auto", **options):
+    """A layer on the host and the same in JAX operations, theta, features."""
+    arguments = {"n_qubits": 2, "depth": 1, "encoding": "angle", "measurement_bases": ("Z", "X"), "seed": 1} | options
+    layer = qstore_jax.QuantumFeatureExtractor(**arguments, backend=backend)
+    twin = qstore_jax.QuantumFeatureExtractor(**arguments, backend="jax")
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 2)))
+    return layer, twin, layer.init(jax.random.key(3)), x
+
+
+def loss(layer):
+    return lambda theta, x: (layer.apply(theta, x) ** 2).sum()
+
+
+@settings(max_examples=10)
+@given(drawn=layer_arguments(max_qubits=3))
+@pytest.mark.parametrize("backend", ["auto", "jax"])
+def test_values_and_gradients_are_those_of_the_numpy_layer(backend, drawn):
+    name, arguments = drawn
+    chosen = {} if name == "QuantumEncoder" else {"backend": backend}
+    layer = getattr(qstore_jax, name)(**arguments, **chosen)
+    plain = getattr(qstore_core, name)(**arguments)
+    rng = np.random.default_rng(0)
+    bits = layer.spec.encoding.name == "basis"
+    x = rng.integers(0, 2, (3, layer.spec.n_features)) if bits else rng.normal(size=(3, layer.spec.n_features))
+    x = x.astype(np.float64)
+    if name != "QuantumEncoder":
+        plain.theta = rng.normal(size=layer.spec.n_weights)
+    out, vjp_fn = jax.vjp(jax.jit(layer.apply), jnp.asarray(plain.theta), x) if not bits else (
+        jax.jit(layer.apply)(plain.theta, x), None
+    )  # fmt: skip
+    assert np.abs(out - plain(x)).max() < VALUE["float64"]
+    if vjp_fn is not None:
+        cotangents = rng.normal(size=out.shape)
+        for found, expected in zip(vjp_fn(jnp.asarray(cotangents)), plain.vjp(x, cotangents), strict=True):
+            assert np.abs(np.asarray(found) - expected).max(initial=0.0) < GRADIENT["float64"]
+
+
+TRANSFORMS = {
+    "grad": lambda f, t, x: jax.grad(f, (0, 1))(t, x),
+    "jit": lambda f, t, x: jax.jit(jax.value_and_grad(f, (0, 1)))(t, x),
+    "jvp": lambda f, t, x: jax.jvp(f, (t, x), (jnp.ones_like(t), x)),
+    "jvp of features alone": lambda f, t, x: jax.jvp(lambda x: f(t, x), (x,), (x,)),
+    "jacfwd": lambda f, t, x: jax.jacfwd(f)(t, x),
+    "linearize": lambda f, t, x: jax.linearize(f, t, x)[1](t, x),
+    "hessian": lambda f, t, x: jax.hessian(f)(t, x),
+    "reverse over reverse": lambda f, t, x: jax.jacrev(jax.grad(f))(t, x),
+    "forward over forward": lambda f, t, x: jax.jacfwd(jax.jacfwd(f))(t, x),
+    "vmap over features": lambda f, t, x: jax.vmap(f, (None, 0))(t, jnp.stack([x, 2 * x])),
+    "vmap over theta": lambda f, t, x: jax.vmap(f, (0, None))(jnp.stack([t, 2 * t]), x),
+    "vmap over both": lambda f, t, x: jax.jit(jax.vmap(f))(jnp.stack([t, 2 * t]), jnp.stack([x, 2 * x])),
+    "per-sample gradients": lambda f, t, x: jax.vmap(jax.grad(f), (None, 0))(t, x[:, None]),
+    "vmap of jvp": lambda f, t, x: jax.vmap(lambda v: jax.jvp(lambda t: f(t, x), (t,), (v,))[1])(jnp.eye(len(t))),
+    "scan": lambda f, t, x: jax.lax.scan(lambda t, _: (t - 0.1 * jax.grad(f)(t, x), f(t, x)), t, None, length=3),
+    "checkpoint": lambda f, t, x: jax.grad(jax.checkpoint(f))(t, x),
+    "cond": lambda f, t, x: jax.jit(lambda t: jax.lax.cond(t[0] > 0, lambda: f(t, x), lambda: 2 * f(t, x)))(t),
+}
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_a_transform_on_the_host_gives_what_jax_gives_on_its_own_operations(name):
+    layer, twin, theta, x = pair()
+    found, expected = (jax.tree.leaves(TRANSFORMS[name](loss(one), theta, x)) for one in (layer, twin))
+    assert layer.backend_name != twin.backend_name
+    for a, b in zip(found, expected, strict=True):
+        assert jnp.abs(a - b).max() < GRADIENT["float64"]
+    assert any(jnp.abs(b).max() > 0 for b in expected)
+
+
+def test_tangents_are_the_slope():
+    """One qubit: d cos(x + w)/dt = -sin(x + w) (dx + dw)."""
+    circuit = qstore_core.Circuit(1)
+    (x,), (w,) = circuit.inputs(1), circuit.weights(1)
+    circuit.ry(x + w, 0)
+    layer = qstore_jax.QuantumLayer(circuit, qstore_core.Pauli("Z"))
+    _, moved = jax.jvp(layer.apply, (jnp.array([0.2]), jnp.array([[0.1]])), (jnp.array([2.0]), jnp.array([[3.0]])))
+    assert moved[0, 0] == pytest.approx(-5 * np.sin(0.3), abs=VALUE["float64"])
+
+
+def test_a_graph_is_compiled_once_for_equal_layers():
+    first, again = (qstore_jax.QuantumReadout(3, 2, encoding="angle") for _ in range(2))
+    theta, x = first.init(jax.random.key(0)), jnp.ones((2, 3))
+    graphs = {str(jax.make_jaxpr(layer.apply)(theta, x)) for layer in (first, again)}
+    assert len(graphs) == 1
+
+
+def test_training_brings_the_loss_down():
+    layer = qstore_jax.QuantumFeatureExtractor(2, 2, encoding="angle", seed=0)
+    theta, x = layer.init(), jnp.asarray(np.random.default_rng(1).uniform(-1, 1, (16, 2)))
+    step = jax.jit(jax.value_and_grad(lambda theta: ((layer.apply(theta, x)[:, 0] - jnp.sin(x[:, 0])) ** 2).mean()))
+    losses = []
+    for _ in range(40):
+        value, gradient = step(theta)
+        theta = theta - 0.3 * gradient
+        losses.append(float(value))
+    assert losses[-1] < losses[0] / 3
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+def test_outputs_have_the_dtype_of_the_features(dtype):
+    layer, _, theta, x = pair()
+    out = layer.apply(theta, x.astype(dtype))
+    assert out.dtype == dtype
+    assert jnp.abs(out.astype(float) - layer.apply(theta, x)).max() < 0.05
+
+
+def test_leading_dimensions_are_kept():
+    layer, _, theta, x = pair()
+    assert jnp.array_equal(layer.apply(theta, x.reshape(2, 2, 2)).reshape(4, -1), layer.apply(theta, x))
+    assert layer.apply(theta, x[:0]).shape == (0, 4)
+
+
+def test_samples_come_from_the_seed_and_differ_from_call_to_call():
+    def sampled():
+        layer = qstore_jax.QuantumFeatureExtractor(2, 1, encoding="angle", backend="aer", shots=500, seed=4)
+        call = jax.jit(layer.apply)
+        return [np.asarray(call(jnp.zeros(4) + 0.3, jnp.ones((2, 2)))) for _ in range(2)]
+
+    first = sampled()
+    exact = qstore_jax.QuantumFeatureExtractor(2, 1, encoding="angle").apply(jnp.zeros(4) + 0.3, jnp.ones((2, 2)))
+    assert not np.array_equal(first[0], first[1])
+    assert all(np.abs(values - exact).max() < SIGMAS / np.sqrt(500) for values in first)
+
+
+def test_tangents_and_second_derivatives_of_a_backend_on_the_host_are_refused():
+    layer = qstore_jax.QuantumFeatureExtractor(2, 1, encoding="angle", backend="aer", shots=100, seed=4)
+    theta, x = layer.init(), jnp.ones((1, 2))
+    with pytest.raises(GradientError, match='backend="jax"'):
+        jax.jvp(layer.apply, (theta, x), (theta, x))
+
+
+def test_features_without_a_gradient_say_so():
+    layer = qstore_jax.QuantumFeatureExtractor(2, 1, encoding="basis")
+    with pytest.raises(GradientError, match="bits do not vary continuously"):
+        jax.grad(lambda x: layer.apply(layer.init(jax.random.key(0)), x).sum())(jnp.ones((1, 2)))
+    assert jnp.isfinite(jax.grad(lambda t: layer.apply(t, jnp.ones((1, 2))).sum())(jnp.ones(4))).all()
+
+
+def test_wrong_arguments_are_named():
+    layer, _, theta, x = pair()
+    for bad_theta, bad_x, error in [
+        (theta[:3], x, ShapeError), (theta[:, None], x, ShapeError), (theta, x[:, :1], ShapeError),
+        (theta, x[0], ShapeError), (theta, x + 0j, InputError), (theta, x.at[1, 0].set(jnp.nan), InputError),
+    ]:  # fmt: skip
+        with pytest.raises(error):
+            layer.apply(bad_theta, bad_x)
+    assert layer.apply(theta, x).shape == (4, 4)
+
+
+def test_a_layer_is_drawn_pickled_and_explained():
+    layer, _, theta, x = pair()
+    other = pickle.loads(pickle.dumps(layer))
+    assert jnp.array_equal(other.apply(theta, x), layer.apply(theta, x))
+    assert "RY" in layer.draw()
+    assert "numba" in layer.explain()
+    assert layer.last_run.backend == "numba"
+
+
+def test_flax_and_equinox_train_it():
+    nnx, eqx = pytest.importorskip("flax.nnx"), pytest.importorskip("equinox")
+    from qstore_jax.modules import as_equinox, as_nnx
+
+    layer, _, _, x = pair()
+    module = as_nnx(layer, nnx.Rngs(params=0))
+    gradients = nnx.grad(lambda m: (m(x) ** 2).sum())(module)
+    assert jnp.abs(jax.tree.leaves(gradients)[0]).max() > 0
+    tree = as_equinox(layer, jax.random.key(0))
+    gradients = eqx.filter_jit(eqx.filter_grad(lambda m: (m(x) ** 2).sum()))(tree)
+    assert jnp.abs(gradients.theta).max() > 0
+
+
+@pytest.mark.slow
+def test_two_devices_equal_one():
+    code = """
+import jax, jax.numpy as jnp, numpy as np, qstore_jax
+from jax.sharding import Mesh, PartitionSpec as P
+layer = qstore_jax.QuantumFeatureExtractor(3, 2, encoding="angle", seed=0)
+theta, x = layer.init(), jnp.asarray(np.random.default_rng(0).normal(size=(4, 3)), jnp.float32)
+mesh = Mesh(np.array(jax.devices()), ("rows",))
+assert mesh.size == 2
+one = jax.grad(lambda t: (layer.apply(t, x) ** 2).sum())(theta)
+part = lambda t, x: jax.lax.psum((layer.apply(t, x) ** 2).sum(), "rows")
+whole = jax.shard_map(part, mesh=mesh, in_specs=(P(), P("rows")), out_specs=P(), check_vma=False)
+two = jax.jit(jax.grad(lambda t: whole(t, x)))(theta)
+assert jnp.abs(one - two).max() < 1e-5, (one, two)
+"""
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr[-2000:]
