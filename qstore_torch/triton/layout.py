@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from qstore_core.circuit.plan import Diagonal, Rotation, parity
 
-__all__ = ["Layout", "Round", "coordinates", "independent", "natural", "rounds_of", "span_rank"]
+__all__ = ["Layout", "Round", "arrange", "commute", "coordinates", "independent", "natural", "rounds_of", "span_rank"]
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ Rows (basis states) are multiplied by the number of lanes of a vector, so that t
 
 from __future__ import annotations
 
+__all__ = []
+
 # fmt: off
 HEADER = (
     "rows", "amplitudes", "inputs", "weights", "outputs",

@@ -12,7 +12,7 @@ from ..records import ANGLES, COEFFICIENTS, COS_SIN, D_ANGLE, D_SLOTS, MONOMIALS
 from ..simd import get, lanes, put, vfloor, vfma, vfnma, vlike, vload, vnarrow, vround, vsplat, vstore, vsum, vwide
 from .scratch import add_to, inline, jit, offset
 
-__all__ = ["pull_sampled", "pull_shared", "sampled_angles", "shared_angles"]
+__all__ = ["pull_sampled", "pull_shared", "sampled_angles", "shared_angles", "taylor_terms"]
 
 
 @jit
