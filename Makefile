@@ -11,6 +11,8 @@ VENV   ?= .venv
 PY      = $(VENV)/bin/python
 PIP    ?= $(PY) -m pip
 ARGS   ?=
+COV    ?=
+WORKERS ?= auto
 
 INSTALL = $(PIP) install --quiet --disable-pip-version-check --no-input -c constraints-dev.txt
 INPUTS  = pyproject.toml constraints-dev.txt
@@ -24,11 +26,12 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 demo: $(VENV)/.ready-demo
 	$(PY) examples/image_classification.py --framework keras --quick-test --visualize --output-dir runs/demo $(ARGS)
 
-test: $(VENV)/.ready-dev test-triton
-	$(PY) -m pytest -q $(ARGS)
+# With ARGS, those tests only; COV="--cov" counts what they run.
+test: $(VENV)/.ready-dev $(if $(ARGS),,test-triton)
+	$(PY) -m pytest -q -n $(WORKERS) $(COV) $(ARGS)
 
 test-triton: $(VENV)-triton/.ready
-	TRITON_INTERPRET=1 $(VENV)-triton/bin/python -m pytest -q tests/torch/triton $(ARGS)
+	TRITON_INTERPRET=1 $(VENV)-triton/bin/python -m pytest -q tests/torch/triton
 
 check: $(VENV)/.ready-dev
 	$(PY) -m ruff check --quiet .
@@ -63,7 +66,7 @@ $(VENV)/.ready-dev: $(VENV)/.ready-demo
 	@echo "Installing PyTorch ..."
 	@$(INSTALL) torch==2.13.0
 	@echo "Installing the tools for tests: pytest, hypothesis, mypy, and PennyLane and Aer to compare with ..."
-	@$(INSTALL) -e '.[tf,torch,fast,cli,docs,examples,dev]'
+	@$(INSTALL) -e '.[tf,torch,jax,fast,sklearn,cli,docs,examples,dev]'
 	@touch $@
 
 # Triton has an environment of its own: imported after TensorFlow, it ends the process. PyTorch's CUDA builds bring the
