@@ -13,7 +13,7 @@ from qstore_core.circuit.measurement import Measurement
 from qstore_core.engines.adjoint import value_and_vjp
 from qstore_core.engines.array import ArrayProgram
 from qstore_core.engines.memory import check_memory
-from qstore_core.engines.ops import inverse_index
+from qstore_core.engines.ops import Scatter, inverse_index
 
 __all__ = ["OPS", "TensorflowBackend", "TensorflowExecutable", "TensorflowOps"]
 
@@ -44,12 +44,16 @@ class TensorflowOps:
         """Take by the inverse permutation."""
         return _permute(x, inverse_index(index), index)
 
-    def scatter_last(self, x: tf.Tensor, index: np.ndarray, width: int) -> tf.Tensor:
-        """Add columns of x up where `index` says."""
-        chosen = index[:, None] == np.arange(width)  # as a product: a scatter is slow under XLA
-        if x.shape.rank == 1:
-            return tf.linalg.matvec(tf.constant(chosen.T.astype(x.dtype.as_numpy_dtype)), x)
-        return tf.matmul(x, tf.constant(chosen.astype(x.dtype.as_numpy_dtype)))
+    def scatter_last(self, x: tf.Tensor, scatter: Scatter) -> tf.Tensor:
+        """Add columns of x up where `scatter` says: by a gather, since a scatter is slow under XLA."""
+        if scatter.sources is not None:
+            nothing = tf.zeros_like(x[..., :1])
+            lead = [] if x.shape.rank == 1 else [-1]
+            taken = tf.gather(tf.concat([x, nothing], -1), scatter.sources, axis=-1)
+            return tf.reduce_sum(tf.reshape(taken, [*lead, scatter.width, scatter.most]), -1)
+        columns = x if x.shape.rank == 1 else tf.transpose(x)
+        sums = tf.math.unsorted_segment_sum(columns, scatter.index, scatter.width + 1)[: scatter.width]
+        return sums if x.shape.rank == 1 else tf.transpose(sums)
 
     def stack(self, arrays: Sequence[tf.Tensor], axis: int) -> tf.Tensor:
         """Along a new axis."""
@@ -101,9 +105,21 @@ class TensorflowOps:
         """Largest magnitude of each row, (rows, 1), a constant for the gradient."""
         return tf.reduce_max(tf.abs(tf.stop_gradient(x)), axis=-1, keepdims=True)
 
-    def is_zero(self, x: tf.Tensor) -> tf.Tensor:
-        """1.0 where x is 0."""
-        return tf.cast(tf.equal(x, 0), x.dtype)
+    def is_below(self, x: tf.Tensor, limit: float) -> tf.Tensor:
+        """1.0 where x is below."""
+        return tf.cast(tf.less(x, limit), x.dtype)
+
+    def smallest_normal(self, x: tf.Tensor) -> float:
+        """Of the precision of x."""
+        return float(np.finfo(x.dtype.as_numpy_dtype).smallest_normal)
+
+    def wide(self, x: tf.Tensor) -> tf.Tensor:
+        """In double precision."""
+        return tf.cast(x, tf.float64)
+
+    def narrow(self, x: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
+        """In the precision of `like`."""
+        return tf.cast(x, like.dtype)
 
     def pad_last(self, x: tf.Tensor, width: int) -> tf.Tensor:
         """Zeros up to `width` columns."""

@@ -15,7 +15,7 @@ from qstore_core.circuit.measurement import Measurement
 from qstore_core.engines.adjoint import value_and_vjp
 from qstore_core.engines.array import ArrayProgram
 from qstore_core.engines.memory import check_memory
-from qstore_core.engines.ops import inverse_index
+from qstore_core.engines.ops import Scatter, inverse_index
 
 __all__ = [
     "OPS",
@@ -79,9 +79,10 @@ class TorchOps:
         """Take by the inverse permutation."""
         return x.index_select(-1, self._keep(index, x.device, torch.int64, "inverse"))
 
-    def scatter_last(self, x: torch.Tensor, index: np.ndarray, width: int) -> torch.Tensor:
-        """Add columns of x up where `index` says."""
-        return x.new_zeros((*x.shape[:-1], width)).index_add(-1, self._keep(index, x.device, torch.int64), x)
+    def scatter_last(self, x: torch.Tensor, scatter: Scatter) -> torch.Tensor:
+        """Add columns of x up where `scatter` says."""
+        index = self._keep(scatter.index, x.device, torch.int64)
+        return x.new_zeros((*x.shape[:-1], scatter.width + 1)).index_add(-1, index, x)[..., : scatter.width]
 
     def stack(self, arrays: Sequence[torch.Tensor], axis: int) -> torch.Tensor:
         """Along a new axis."""
@@ -139,9 +140,21 @@ class TorchOps:
         """Largest magnitude of each row, (rows, 1), a constant for the gradient."""
         return x.detach().abs().amax(dim=-1, keepdim=True)
 
-    def is_zero(self, x: torch.Tensor) -> torch.Tensor:
-        """1.0 where x is 0."""
-        return (x == 0).to(x.dtype)
+    def is_below(self, x: torch.Tensor, limit: float) -> torch.Tensor:
+        """1.0 where x is below."""
+        return (x < limit).to(x.dtype)
+
+    def smallest_normal(self, x: torch.Tensor) -> float:
+        """Of the precision of x."""
+        return torch.finfo(x.dtype).smallest_normal
+
+    def wide(self, x: torch.Tensor) -> torch.Tensor:
+        """In double precision."""
+        return x.double()
+
+    def narrow(self, x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+        """In the precision of `like`."""
+        return x.to(like.dtype)
 
     def pad_last(self, x: torch.Tensor, width: int) -> torch.Tensor:
         """Zeros up to `width` columns."""

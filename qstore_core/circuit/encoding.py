@@ -23,6 +23,7 @@ from .component import Component, Registry
 __all__ = [
     "ENCODINGS",
     "IQP",
+    "SHORT",
     "ZZ",
     "Amplitude",
     "AngleEncoding",
@@ -30,6 +31,7 @@ __all__ = [
     "Encoding",
     "as_encoding",
     "check_finite",
+    "long_sum",
     "register_encoding",
     "unit_rows",
     "unit_rows_and_vjp",
@@ -271,31 +273,49 @@ def as_encoding(value: Any) -> Encoding:
     return ENCODINGS.from_dict({"name": cls.name})
 
 
+SHORT = 1 << 6
+"""Terms summed in their own precision. Sums of many are sums of such sums, in double precision: float32 terms added one
+by one lose a bit for every factor of four in their number."""
+
+
+def long_sum(ops: Any, x: Any) -> Any:
+    """Sum over the last axis in any array namespace; its length is a power of two, or at most `SHORT`."""
+    length, lead = x.shape[-1], tuple(-1 if k is None else k for k in x.shape[:-1])
+    if length <= SHORT:
+        return ops.sum(x, -1)
+    parts = ops.sum(ops.reshape(x, (*lead, length // SHORT, SHORT)), -1)
+    return ops.narrow(ops.sum(ops.wide(parts), -1), x)
+
+
 def unit_rows(ops: Any, x: Any, width: int) -> Any:
     """Amplitude encoding in any array namespace: `x` (B, F ≤ width) → unit rows (B, width).
 
     Rows are scaled by their largest magnitude first, so that neither tiny nor huge features overflow when squared.
-    A zero row becomes |0…0⟩ by a constant, which has no gradient.
+    A row of zeros becomes |0…0⟩ by a constant, which has no gradient; so does one whose largest magnitude is below the
+    smallest normal number, which some processors and compilers take for zero and others do not.
     """
     return unit_rows_and_vjp(ops, x, width)[0]
 
 
 def unit_rows_and_vjp(ops: Any, x: Any, width: int) -> tuple[Any, Callable[[Any], Any]]:
     """The same, and its vjp: the projection off the unit row, over the norm."""
-    scale = ops.max_abs(x)  # a constant for the gradient: the result does not depend on it
-    zero = ops.is_zero(scale)
-    y = ops.pad_last(x / (scale + zero), width)
-    norm = ops.sqrt(ops.sum(y * y, -1, True) + zero)
+    largest, least = ops.max_abs(x), ops.smallest_normal(x)  # a constant for the gradient: the result does not depend
+    zero, small = ops.is_below(largest, least), ops.is_below(largest, 1.0)
+    # First by a power of two into the middle of the range, where compilers may take 1 / scale without a loss.
+    power = least**0.5
+    middle = small / power + (1.0 - small) * power
+    scale = largest * middle + zero
+    y = ops.pad_last(x * middle / scale, width)
+    norm = ops.sqrt(ops.reshape(long_sum(ops, y * y), (-1, 1)) + zero)
     live = 1.0 - zero
     y = y / norm * live
     features = x.shape[-1]
 
-    def pull(d_unit: Any) -> Any:
-        inner = ops.sum(y * d_unit, -1, True)
-        rest = d_unit - inner * y
-        return rest[:, :features] * (live / (norm * (scale + zero)))
+    def vjp_fn(d_unit: Any) -> Any:
+        rest = d_unit - ops.reshape(long_sum(ops, y * d_unit), (-1, 1)) * y
+        return rest[:, :features] * (live / (norm * scale)) * middle
 
-    return y + zero * ops.const(_first(width), x), pull
+    return y + zero * ops.const(_first(width), x), vjp_fn
 
 
 @lru_cache(maxsize=32)
@@ -325,18 +345,19 @@ def unit_rows_of_array(x: np.ndarray, width: int, name: str) -> tuple[np.ndarray
     scale = np.abs(x).max(axis=1, keepdims=True, initial=0.0)
     if not np.isfinite(scale).all():
         check_finite(x, name)
-    zero = scale == 0.0
+    zero = scale < np.finfo(x.dtype).smallest_normal
     unit = np.zeros((count, width), x.dtype)
     head = unit[:, :features]
-    np.divide(x, np.where(zero, 1.0, scale).astype(x.dtype), out=head)
-    norm = np.sqrt(np.einsum("ij,ij->i", head, head)[:, None])
+    np.divide(x, np.where(zero, np.inf, scale), out=head)
+    norm = np.sqrt((head * head).sum(axis=1, keepdims=True))  # sums of rows are pairwise in NumPy
     norm[zero] = 1.0
     head /= norm
     unit[zero[:, 0], 0] = 1.0
     length = np.where(zero, np.inf, scale.astype(np.float64) * norm)  # ∞: a zero row has no gradient
 
-    def pull(d_unit: np.ndarray) -> np.ndarray:
-        inner = np.einsum("ij,ij->i", unit, d_unit)[:, None]
-        return ((d_unit[:, :features] - inner * unit[:, :features]) / length).astype(x.dtype, copy=False)
+    def vjp_fn(d_unit: np.ndarray) -> np.ndarray:
+        inner = (unit * d_unit).sum(axis=1, keepdims=True)
+        with np.errstate(over="ignore"):  # features of 1e-38 may have gradients beyond the largest number: infinite
+            return ((d_unit[:, :features] - inner * unit[:, :features]) / length).astype(x.dtype, copy=False)
 
-    return unit, pull
+    return unit, vjp_fn

@@ -25,6 +25,11 @@ class Frame:
         bits = tuple(1 << (n_qubits - 1 - q) for q in range(n_qubits))
         return Frame(bits, bits)
 
+    def logical_mask(self, mask: int) -> int:
+        """The parity mask of logical indices that has the values of `mask` on physical ones."""
+        n = len(self.v)
+        return sum(parity(mask & v) << (n - 1 - q) for q, v in enumerate(self.v))
+
     def after_cnot(self, control: int, target: int) -> Frame:
         """The frame after a CNOT."""
         v, u = list(self.v), list(self.u)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .array import ArrayProgram, DiagonalLayer, Group, KronLayer, Polynomials, Stack, Turns, kronecker_index
+from .array import ArrayProgram, DiagonalLayer, FusedRotations, Group, KronLayer, Polynomials, Stack, kronecker_index
 from .ops import Array, Ops, frozen
 
 __all__ = ["KEEP_BYTES", "pull_kronecker", "value_and_vjp"]
@@ -48,7 +48,7 @@ class _Sweep:
     def __init__(self, program: ArrayProgram, ops: Ops, theta: Array, inputs: Array) -> None:
         self.program, self.ops, self.theta, self.inputs = program, ops, theta, inputs
         state, self.x = program.start(ops, theta, inputs)
-        self.stacks = program.kronecker(ops, *program.turn_matrices(ops, theta, self.x))
+        self.stacks = program.kronecker(ops, *program.rotation_matrices(ops, theta, self.x))
         rows, itemsize = inputs.shape[0], 16 if "64" in str(theta.dtype) else 8
         steps = sum(len(getattr(layer, "groups", (0,))) for layer in program.layers)
         size = None if rows is None else rows * steps * itemsize << program.plan.n_qubits
@@ -64,7 +64,7 @@ class _Sweep:
             if isinstance(layer, DiagonalLayer):
                 phases = program.phases(ops, layer, self.theta, self.x)
                 state = state * phases
-                self.single = self.single and not layer.sampled
+                self.single = self.single and not layer.per_sample
                 if self.kept is not None:
                     self.kept[number, 0] = _Kept(state, self.single, phases)
                 continue
@@ -156,13 +156,9 @@ class _Gradients:
         """dL/dphase(p) = -Im(conj(λ) ψ), then to the angles through the sign table."""
         ops = self.ops
         d_phase = -ops.imag(ops.conj(lam) * psi)
-        for masks, angles in layer.parts():
-            rows = d_phase if angles.uses_inputs else ops.sum(d_phase, 0, True)
-            n = self.program.plan.n_qubits
-            slices = layer.slices(masks, n)
-            parts = [ops.matmul(rows, ops.swap_last(ops.const(table, rows))) for _, _, table in slices]
-            d_angles = parts[0] if len(parts) == 1 else ops.concat(parts)
-            self._add_angles(angles, d_angles if angles.uses_inputs else ops.reshape(d_angles, (len(masks),)))
+        for signs, angles in layer.parts:
+            d_angles = signs.sums(ops, d_phase if angles.uses_inputs else ops.sum(d_phase, 0, True))
+            self._add_angles(angles, d_angles if angles.uses_inputs else ops.reshape(d_angles, (signs.count,)))
 
     def add_product(self, layer: KronLayer, lam: Array) -> None:
         """Gradient of a product state's group columns; the other columns of the matrices did nothing."""
@@ -217,45 +213,40 @@ class _Gradients:
                 sampled_pool.append(d_rows)
                 d_rows = ops.sum(d_rows, 0)
             shared_pool.append(d_rows)
-        for pool, turns, index in (
-            (shared_pool, program.shared_turns, program.shared_places),
-            (sampled_pool, program.sampled_turns, program.sampled_places),
+        for pool, rotations, index in (
+            (shared_pool, program.shared_rotations, program.shared_places),
+            (sampled_pool, program.sampled_rotations, program.sampled_places),
         ):
-            if turns.count:
+            if rotations.count:
                 flat = pool[0] if len(pool) == 1 else ops.concat(pool)
-                lead = (-1,) if turns.polynomials.uses_inputs else ()
-                gradient = ops.reshape(ops.take(flat, index, -1), (*lead, turns.count, 2, 2))
-                self._add_turns(turns, gradient)
+                lead = (-1,) if rotations.polynomials.uses_inputs else ()
+                gradient = ops.reshape(ops.take(flat, index, -1), (*lead, rotations.count, 2, 2))
+                self._add_rotations(rotations, gradient)
 
-    def _add_turns(self, turns: Turns, gradient: Array) -> None:
+    def _add_rotations(self, rotations: FusedRotations, gradient: Array) -> None:
         """From gradients of fused matrices (…, R, 2, 2) to those of their angles."""
         ops, sweep = self.ops, self.sweep
-        factors, slopes = turns.factor_matrices(ops, sweep.theta, sweep.x)
-        at = [factors[..., k, :, :, :] for k in range(turns.length)]
-        before: list[Array] = [None] * turns.length  # product of the factors applied before factor k
-        for k in range(1, turns.length):
+        factors, slopes = rotations.factor_matrices(ops, sweep.theta, sweep.x)
+        at = [factors[..., k, :, :, :] for k in range(rotations.length)]
+        before: list[Array] = [None] * rotations.length  # product of the factors applied before factor k
+        for k in range(1, rotations.length):
             before[k] = at[k - 1] if before[k - 1] is None else ops.matmul(at[k - 1], before[k - 1])
-        owns: list[Array] = [None] * turns.length
-        for k in range(turns.length - 1, -1, -1):
+        owns: list[Array] = [None] * rotations.length
+        for k in range(rotations.length - 1, -1, -1):
             owns[k] = gradient if before[k] is None else ops.matmul(gradient, ops.swap_last(ops.conj(before[k])))
             if k:
                 gradient = ops.matmul(ops.swap_last(ops.conj(at[k])), gradient)
         own = ops.stack(owns, -4)
-        lead = (-1,) if turns.polynomials.uses_inputs else ()
-        product = ops.reshape(ops.real(ops.conj(own) * slopes), (*lead, turns.length * turns.count, 4))
-        self._add_angles(turns.polynomials, 0.5 * ops.sum(product, -1))
+        lead = (-1,) if rotations.polynomials.uses_inputs else ()
+        product = ops.reshape(ops.real(ops.conj(own) * slopes), (*lead, rotations.length * rotations.count, 4))
+        self._add_angles(rotations.polynomials, 0.5 * ops.sum(product, -1))
 
     def _add_angles(self, angles: Polynomials, d_angles: Array) -> None:
         """From gradients of angles (A,) or (B, A) to those of weights and inputs."""
         if not angles.factors:
             return
-        ops, sweep, plan = self.ops, self.sweep, self.program.plan
-        if angles.gather is not None:
-            d_values = d_angles if angles.plain else d_angles * ops.const(angles.scale, sweep.theta)
-        else:
-            rows = d_angles if angles.uses_inputs else ops.reshape(d_angles, (1, len(angles.offset)))
-            d_values = ops.matmul(rows, ops.swap_last(ops.const(angles.matrix, sweep.theta)))
-            d_values = d_values if angles.uses_inputs else ops.reshape(d_values, (len(angles.matrix),))
+        ops, sweep = self.ops, self.sweep
+        d_values = angles.slopes(ops, d_angles, sweep.theta)
         taken: list[Array] = []
         if len(angles.factors) > 1:
             variables = angles.variables(ops, sweep.theta, sweep.x)
@@ -264,14 +255,11 @@ class _Gradients:
             own = d_values
             for j, other in enumerate(taken):
                 own = own if j == k else own * other
-            # One column too many on both sides: where slots of the other kind, and the constant 1, end up.
             if angles.uses_inputs:
-                d_x = ops.scatter_last(own, angles.input_of[k], plan.n_inputs + 1)
-                self.d_x = _plus(self.d_x, d_x[:, : plan.n_inputs])
+                self.d_x = _plus(self.d_x, ops.scatter_last(own, angles.to_inputs[k]))
                 own = ops.sum(own, 0) if len(angles.weights) else None
             if own is not None:
-                d_theta = ops.scatter_last(own, angles.weight_of[k], plan.n_weights + 1)
-                self.d_theta = _plus(self.d_theta, d_theta[: plan.n_weights])
+                self.d_theta = _plus(self.d_theta, ops.scatter_last(own, angles.to_weights[k]))
 
 
 def _plus(total: Array, term: Array) -> Array:

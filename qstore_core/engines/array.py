@@ -7,7 +7,7 @@ folded into the measurement. A framework supplies `Ops`, a dozen array functions
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -16,30 +16,21 @@ import numpy as np
 from ..circuit.angle import Angle
 from ..circuit.plan import Diagonal, Plan, Rotation
 from .measuring import Measuring
-from .ops import Array, Ops, change_of_frame, frozen
+from .ops import Array, Ops, Scatter, Signs, change_of_frame, frozen
 
 __all__ = [
     "ArrayProgram",
     "DiagonalLayer",
+    "FusedRotations",
     "Group",
     "KronLayer",
     "Polynomials",
     "Stack",
-    "Turns",
     "group_sizes",
     "kronecker_index",
-    "signs",
 ]
 
 
-def signs(masks: Sequence[int], n_qubits: int) -> np.ndarray:
-    """int8 (len(masks), 2**n): (-1)**parity(p & mask)."""
-    p = np.arange(1 << n_qubits, dtype=np.uint64)
-    rows = [1 - 2 * (np.bitwise_count(p & np.uint64(mask)) & 1).astype(np.int8) for mask in masks]
-    return np.array(rows, dtype=np.int8).reshape(len(rows), 1 << n_qubits)
-
-
-_TABLE_LIMIT = 1 << 22  # entries
 _EYE = frozen(np.eye(2, dtype=complex))
 _EYE_ROW = frozen(np.eye(2, dtype=complex)[None])
 _ONE = frozen(np.ones(1))
@@ -50,41 +41,32 @@ class Polynomials:
     """Angles as arrays: evaluates many `Angle`s at once. Variables are `[theta, inputs, 1]`, or `[theta, 1]`."""
 
     def __init__(self, angles: Sequence[Angle], plan: Plan) -> None:
-        """Tabulate monomials and coefficients."""
-        monomials = sorted({m for a in angles for m, _ in a.terms if m})
-        degree = max((len(m) for m in monomials), default=0)
-        self.uses_inputs = any(a.uses_inputs for a in angles)
-        self.needs_one = any(len(m) < degree for m in monomials)
-        used = sorted({slot for m in monomials for slot in m})
+        """Tabulate the terms of all angles: `length` of them each, padded with coefficient 0."""
+        used = sorted({slot for a in angles for slot in a.slots})
+        self.count = len(angles)
+        self.uses_inputs = any(kind == "x" for kind, _ in used)
         # Variables in use only, weights first, so that nothing is gathered twice.
         self.weights = np.array([j for kind, j in used if kind == "w"], dtype=np.int64)
         self.inputs = np.array([i for kind, i in used if kind == "x"], dtype=np.int64)
-        ordered = [("w", int(j)) for j in self.weights] + [("x", int(i)) for i in self.inputs]
-        place = {slot: k for k, slot in enumerate(ordered)}
-        one = len(ordered)
-        number = {m: k for k, m in enumerate(monomials)}
-        self.factors = [np.array([place[m[d]] if d < len(m) else one for m in monomials]) for d in range(degree)]
-        self.matrix = np.zeros((len(monomials), len(angles)))
-        for k, angle in enumerate(angles):
-            for m, c in angle.terms:
-                if m:
-                    self.matrix[number[m], k] += c
+        place = {slot: k for k, slot in enumerate(used)}
+        one = len(used)
+        rows = [[(m, c) for m, c in a.terms if m] for a in angles]
+        degree = max((len(m) for row in rows for m, _ in row), default=0)
+        self.length = max((len(row) for row in rows), default=0)
+        flat = [term for row in rows for term in row + [((), 0.0)] * (self.length - len(row))]
+        self.needs_one = any(len(m) < degree for m, _ in flat)
+        self.factors = [np.array([place[m[d]] if d < len(m) else one for m, _ in flat]) for d in range(degree)]
+        self.scale = np.array([c for _, c in flat])
         self.offset = np.array([a.constant for a in angles])
-        # The usual case, one slot per angle: a gather, no product.
-        rows = np.count_nonzero(self.matrix, axis=0)
-        self.gather = np.argmax(self.matrix != 0, axis=0) if len(monomials) and rows.max(initial=0) <= 1 else None
-        self.scale = self.matrix.max(axis=0, initial=0.0) + self.matrix.min(axis=0, initial=0.0)
-        if self.gather is not None:
-            self.factors = [f[self.gather] for f in self.factors]
-        self.factors = [frozen(f) for f in self.factors]
-        for value in (self.matrix, self.offset, self.scale, self.weights, self.inputs):
+        self.zeros = np.zeros((1, self.length))
+        for value in (*self.factors, self.zeros, self.scale, self.offset, self.weights, self.inputs):
             frozen(value)
-        self.plain = bool(np.all(self.scale == 1.0)) and not np.any(self.offset)
-
-        # For gradients: the weight and the input that each factor is; one past the end where it is the other kind.
-        names = [*ordered, ("one", 0)]
-        self.weight_of = [_slots_of(f, names, "w", plan.n_weights) for f in self.factors]
-        self.input_of = [_slots_of(f, names, "x", plan.n_inputs) for f in self.factors]
+        # The usual case, one slot per angle: a gather, no product.
+        self.plain = self.length == 1 and bool(np.all(self.scale == 1.0)) and not np.any(self.offset)
+        # For gradients: where each factor's slope belongs; dropped where it is a slot of the other kind, or the 1.
+        names = [*used, ("one", 0)]
+        self.to_weights = [_scatter(f, names, "w", plan.n_weights) for f in self.factors]
+        self.to_inputs = [_scatter(f, names, "x", plan.n_inputs) for f in self.factors]
 
     def variables(self, ops: Ops, theta: Array, x: Array) -> Array:
         """The variables in use, (V,) or (B, V)."""
@@ -111,12 +93,25 @@ class Polynomials:
         values = ops.take(variables, self.factors[0], -1)
         for factor in self.factors[1:]:
             values = values * ops.take(variables, factor, -1)
-        if self.gather is not None:
-            return values if self.plain else values * ops.const(self.scale, theta) + ops.const(self.offset, theta)
-        if not self.uses_inputs:
-            values = ops.reshape(values, (1, len(self.matrix)))
-        angles = ops.matmul(values, ops.const(self.matrix, theta)) + ops.const(self.offset, theta)
-        return angles if self.uses_inputs else ops.reshape(angles, (len(self.offset),))
+        if self.plain:
+            return values
+        values = values * ops.const(self.scale, theta)
+        if self.length > 1:
+            values = ops.sum(ops.reshape(values, (*self._lead, self.count, self.length)), -1)
+        return values + ops.const(self.offset, theta)
+
+    def slopes(self, ops: Ops, d_angles: Array, theta: Array) -> Array:
+        """Gradients of the angles as gradients of the products of slots, one for every term."""
+        if self.plain:
+            return d_angles
+        if self.length > 1:
+            d_angles = ops.reshape(d_angles, (*self._lead, self.count, 1)) + ops.const(self.zeros, theta)
+            d_angles = ops.reshape(d_angles, (*self._lead, self.count * self.length))
+        return d_angles * ops.const(self.scale, theta)
+
+    @property
+    def _lead(self) -> tuple[int, ...]:
+        return (-1,) if self.uses_inputs else ()
 
 
 _PAULI_I = np.stack(
@@ -124,16 +119,19 @@ _PAULI_I = np.stack(
 )
 
 
-def _slots_of(factor: np.ndarray, names: Sequence[tuple[str, int]], kind: str, none: int) -> np.ndarray:
-    return frozen(np.array([names[k][1] if names[k][0] == kind else none for k in factor], dtype=np.int64))
+def _scatter(factor: np.ndarray, names: Sequence[tuple[str, int]], kind: str, width: int) -> Scatter:
+    index = [names[k][1] if names[k][0] == kind else width for k in factor]
+    return Scatter(np.array(index, dtype=np.int64), width)
 
 
-class Turns:
+class FusedRotations:
     """The 2x2 matrices of many fused rotations, (R, 2, 2) or (B, R, 2, 2)."""
 
     def __init__(self, rotations: Sequence[Rotation], plan: Plan) -> None:
-        """Pad the factor lists to one length with turns by zero."""
+        """Pad the factor lists to one length with rotations by zero."""
         self.count = len(rotations)
+        # What cos² + sin² lacks to 1 shows once per rotation in every output: of many qubits, too much.
+        self.widens = plan.n_qubits > 8
         self.length = max((len(r.factors) for r in rotations), default=0)
         padding = ((0.0, 0.0, 1.0), Angle())
         table = [[r.factors[k] if k < len(r.factors) else padding for r in rotations] for k in range(self.length)]
@@ -145,7 +143,8 @@ class Turns:
         half = self.polynomials.evaluate(ops, theta, x) * 0.5
         lead = (-1,) if self.polynomials.uses_inputs else ()
         half = ops.reshape(half, (*lead, self.length, self.count, 1, 1))
-        cos, sin = ops.complex(ops.cos(half), None), ops.complex(ops.sin(half), None)
+        wide = ops.wide(half) if self.widens else half
+        cos, sin = (ops.complex(ops.narrow(f(wide), half), None) for f in (ops.cos, ops.sin))
         eye, generators = ops.const(_EYE, cos), ops.const(self.generators, cos)
         return cos * eye + sin * generators, cos * generators - sin * eye
 
@@ -208,26 +207,12 @@ class KronLayer:
 class DiagonalLayer:
     """Phases exp(-i/2 angles @ signs)."""
 
-    shared: tuple[int, ...]  # masks whose angles depend on weights only
-    sampled: tuple[int, ...]
-    shared_angles: Polynomials
-    sampled_angles: Polynomials
-    tables: dict[tuple[int, ...], np.ndarray]  # sign tables, where they are small enough to be kept
+    parts: tuple[tuple[Signs, Polynomials], ...]  # -1/2 of the signs; of the shared and of the per-sample terms
 
-    def parts(self) -> list[tuple[tuple[int, ...], Polynomials]]:
-        """(masks, angles) of the shared and of the per-sample terms, where there are any."""
-        pairs = ((self.shared, self.shared_angles), (self.sampled, self.sampled_angles))
-        return [(masks, angles) for masks, angles in pairs if masks]
-
-    def slices(self, masks: tuple[int, ...], n_qubits: int) -> Iterator[tuple[int, int, np.ndarray]]:
-        """(start, stop, -1/2 · sign table) over slices of the masks: a table of 2**20 amplitudes must stay small."""
-        if masks in self.tables:
-            yield 0, len(masks), self.tables[masks]
-            return
-        width = max(1, _TABLE_LIMIT >> n_qubits)
-        for start in range(0, len(masks), width):
-            part = masks[start : start + width]
-            yield start, start + len(part), signs(part, n_qubits) * np.float32(-0.5)
+    @property
+    def per_sample(self) -> bool:
+        """True where the phases differ from sample to sample."""
+        return any(angles.uses_inputs for _, angles in self.parts)
 
 
 @lru_cache(maxsize=8)
@@ -268,12 +253,13 @@ class ArrayProgram:
         self.rotations = [s for s in plan.steps if isinstance(s, Rotation)]
         shared = [r for r in self.rotations if not r.uses_inputs]
         sampled = [r for r in self.rotations if r.uses_inputs]
-        self.shared_turns, self.sampled_turns = Turns(shared, plan), Turns(sampled, plan)
+        self.shared_rotations, self.sampled_rotations = FusedRotations(shared, plan), FusedRotations(sampled, plan)
         self._row = {id(r): k for k, r in enumerate(shared)} | {id(r): len(shared) + k for k, r in enumerate(sampled)}
         self.n_shared = len(shared)
         self.stacks: dict[tuple[bool, int], list[tuple[int, ...]]] = {}
         self.layers: list[KronLayer | DiagonalLayer] = []
         self._frame = 0
+        self._tables: dict[tuple[int, ...], Signs] = {}
         self._lay_out()
         self.stack_order = {key: self._order(key) for key in self.stacks}
         self.stack_order_is_plain = all(order is None for key, order in self.stack_order.items() if not key[0])
@@ -336,28 +322,24 @@ class ArrayProgram:
     def _diagonal(self, step: Diagonal) -> DiagonalLayer:
         # Masks are on the physical index; the array is in the current frame: parity(p & m) with p = A l.
         frame = self.plan.frames[self._frame]
-        n = self.plan.n_qubits
-        masks = []
-        for mask, _ in step.terms:
-            bits = [((mask & v).bit_count() & 1) << (n - 1 - q) for q, v in enumerate(frame.v)]
-            masks.append(sum(bits))
+        masks = [frame.logical_mask(mask) for mask, _ in step.terms]
         pairs = list(zip(masks, (angle for _, angle in step.terms), strict=True))
-        chosen = [[(m, a) for m, a in pairs if a.uses_inputs == wanted] for wanted in (False, True)]
-        shared, sampled = (tuple(m for m, _ in part) for part in chosen)
-        shared_angles, sampled_angles = (Polynomials([a for _, a in part], self.plan) for part in chosen)
-        tables = {
-            part: frozen(signs(part, n) * np.float32(-0.5))
-            for part in (shared, sampled)
-            if part and len(part) << n <= _TABLE_LIMIT
-        }
-        return DiagonalLayer(shared, sampled, shared_angles, sampled_angles, tables)
+        chosen = ([(m, a) for m, a in pairs if a.uses_inputs == wanted] for wanted in (False, True))
+        parts = ((tuple(m for m, _ in part), [a for _, a in part]) for part in chosen if part)
+        return DiagonalLayer(tuple((self._signs(masks), Polynomials(angles, self.plan)) for masks, angles in parts))
+
+    def _signs(self, masks: tuple[int, ...]) -> Signs:
+        """The same tables for all layers with these masks."""
+        if masks not in self._tables:
+            self._tables[masks] = Signs(masks, self.plan.n_qubits, -0.5)
+        return self._tables[masks]
 
     # -- run ----------------------------------------------------------------------------------------------------
 
-    def turn_matrices(self, ops: Ops, theta: Array, x: Array) -> tuple[Array | None, Array | None]:
+    def rotation_matrices(self, ops: Ops, theta: Array, x: Array) -> tuple[Array | None, Array | None]:
         """Matrices of the shared (R, 2, 2) and of the per-sample rotations (B, R, 2, 2)."""
-        shared = self.shared_turns.matrices(ops, theta, x) if self.shared_turns.count else None
-        sampled = self.sampled_turns.matrices(ops, theta, x) if self.sampled_turns.count else None
+        shared = self.shared_rotations.matrices(ops, theta, x) if self.shared_rotations.count else None
+        sampled = self.sampled_rotations.matrices(ops, theta, x) if self.sampled_rotations.count else None
         return shared, sampled
 
     def kronecker(self, ops: Ops, shared: Array | None, sampled: Array | None) -> Stacks:
@@ -410,12 +392,9 @@ class ArrayProgram:
     def phases(self, ops: Ops, layer: DiagonalLayer, theta: Array, x: Array) -> Array:
         """The phases of a diagonal layer as unit complex numbers, (1, N) or (B, N)."""
         total = None
-        for masks, angles in layer.parts():
-            values = ops.reshape(angles.evaluate(ops, theta, x), (-1, len(masks)))
-            for start, stop, table in layer.slices(masks, self.plan.n_qubits):
-                block = values if stop - start == len(masks) else values[:, start:stop]
-                term = ops.matmul(block, ops.const(table, theta))
-                total = term if total is None else total + term
+        for signs, angles in layer.parts:
+            term = signs.spread(ops, ops.reshape(angles.evaluate(ops, theta, x), (-1, signs.count)))
+            total = term if total is None else total + term
         return ops.complex(ops.cos(total), ops.sin(total))
 
     def start(self, ops: Ops, theta: Array, inputs: Array) -> tuple[Array, Array]:
@@ -431,7 +410,7 @@ class ArrayProgram:
     def forward(self, ops: Ops, theta: Array, inputs: Array) -> Array:
         """`theta` (W,), `inputs` (B, I) → outputs (B, O)."""
         state, x = self.start(ops, theta, inputs)
-        shared, sampled = self.turn_matrices(ops, theta, x)
+        shared, sampled = self.rotation_matrices(ops, theta, x)
         stacks = self.kronecker(ops, shared, sampled)
         state = self.run(ops, state, stacks, theta, x)
         out = self.measuring.outputs(ops, state)
@@ -439,7 +418,7 @@ class ArrayProgram:
         return out + ops.zero_column(inputs) if self.from_zero else out
 
     def is_product(self, number: int) -> bool:
-        """True for a first layer that turns every group of |0…0⟩: its columns multiply out to the state."""
+        """True for a first layer that rotates every group of |0…0⟩: its columns multiply out to the state."""
         layer = self.layers[number]
         return number == 0 and self.from_zero and isinstance(layer, KronLayer) and len(layer.groups) == len(self.sizes)
 
@@ -459,7 +438,7 @@ class ArrayProgram:
         return state
 
     def product_state(self, ops: Ops, layer: KronLayer, stacks: Stacks) -> Array:
-        """The state after a first layer that turns every qubit of |0…0⟩."""
+        """The state after a first layer that rotates every qubit of |0…0⟩."""
         state = None
         for group in layer.groups:
             column = stacks[group.key].matrix(group.number)[..., :, 0]

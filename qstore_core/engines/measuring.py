@@ -7,26 +7,40 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..circuit.plan import Frame, Plan
-from .ops import Array, Ops, change_of_frame, frozen, linear_index
+from ..circuit.encoding import long_sum
+from ..circuit.frame import Frame, parity
+from ..circuit.plan import Plan
+from .ops import Array, Ops, Signs, change_of_frame, frozen, linear_index
 
 __all__ = ["Measuring"]
 
 _WIDEST = 4  # qubits of a group: strings on more are read by themselves
 _TOGETHER = 1 << 13  # amplitudes in the copies of a state that are read at once
+_SLICE = 1 << 6  # terms of a Gram matrix summed in the precision of the state
+_MANY = 4  # so many times more strings than outputs are read from one column of weights per output
 
 
 @dataclass(frozen=True)
 class _Gram:
-    """Groups of qubits that are read together: `index` sorts copies of (Re ψ, Im ψ), a group's qubits first.
+    """Groups of qubits that are read together.
 
-    `table` takes all entries of all Gram matrices to outputs.
+    `index` sorts copies of (Re ψ, Im ψ), slice by slice, a group's qubits first. `table` takes all entries of all Gram
+    matrices to outputs.
     """
 
     count: int
     width: int
+    slices: int
     index: np.ndarray
     table: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Crossing:
+    """Strings that share their X part: `Σ_p sign(p) conj(ψ_p) ψ_(p ^ x)`, real and imaginary parts apart."""
+
+    shifted: np.ndarray
+    parts: tuple[tuple[Signs, np.ndarray] | None, tuple[Signs, np.ndarray] | None]  # signs, and their outputs
 
 
 class Measuring:
@@ -44,24 +58,24 @@ class Measuring:
         self.n_qubits = n
         self.kind = "probabilities" if not m.strings else "diagonal" if m.is_diagonal else "general"
         self.gather: np.ndarray | None = None
-        self.weights: np.ndarray | None = None  # probabilities (N) → outputs, where that is all it takes
-        self.order = np.zeros(0, np.int64)  # else sorts the basis states by output
-        # `physical[l]` is the physical index of position l of the array as it stands after the last layer.
-        physical = linear_index(frame.v, n).astype(np.uint64)
         if self.kind == "probabilities":
-            self._lay_out_probabilities(plan, physical)
+            # `physical[l]` is the physical index of position l of the array as it stands after the last layer.
+            self._lay_out_probabilities(plan, linear_index(frame.v, n).astype(np.uint64))
             return
         combine = np.zeros((len(m.strings), len(m.outputs)))
         for k, terms in enumerate(m.outputs):
             for string, coefficient in terms:
                 combine[string, k] += coefficient
         if self.kind == "diagonal":
-            rows = [1 - 2 * (np.bitwise_count(physical & np.uint64(z)) & 1).astype(np.int8) for _, z, _ in m.strings]
-            table = np.array(rows, dtype=np.int8)
-            self.weights = frozen(table.T.copy() if _is_identity(combine) else table.T @ combine)
+            masks = [frame.logical_mask(z) for _, z, _ in m.strings]
+            self.signs = Signs(masks, n)
+            self.combine = None if _is_identity(combine) else frozen(combine)
+            self.columns: np.ndarray | None = None  # per output one weight for every basis state
+            if len(masks) > _MANY * len(m.outputs):
+                self.columns = frozen(np.stack([self.signs.column(c) for c in combine.T]))
             return
         self.grams: list[_Gram] = []
-        self.crossing: list[tuple[np.ndarray, np.ndarray]] = []
+        self.crossing: list[_Crossing] = []
         final = plan.frames[m.frame]
         if final != frame:
             self.gather = change_of_frame(frame, final, n)
@@ -73,12 +87,10 @@ class Measuring:
         index = np.zeros(len(physical), dtype=np.int64)
         for mask in m.masks:
             index = index * 2 + (np.bitwise_count(physical & np.uint64(mask)) & 1)
-        self.n_outputs = m.n_outputs
+        self.n_outputs, self.n_outcomes = m.n_outputs, 1 << len(m.masks)
         self.classes = frozen(index if m.n_classes is None else index % m.n_classes)
-        if m.n_classes is None:
-            self.order = frozen(np.argsort(self.classes, kind="stable"))
-        else:
-            self.weights = frozen((self.classes[:, None] == np.arange(m.n_classes)).astype(np.int8))
+        order = np.argsort(index, kind="stable")
+        self.order = None if np.array_equal(order, np.arange(len(order))) else frozen(order)
 
     def _lay_out_strings(
         self, strings: Sequence[tuple[int, int, int]], combine: np.ndarray, final: Frame, place: np.ndarray
@@ -88,7 +100,7 @@ class Measuring:
         logical = []
         for x, z, _ in strings:
             lx = sum(((x & u).bit_count() & 1) << (n - 1 - q) for q, u in enumerate(final.u))
-            lz = sum(((z & v).bit_count() & 1) << (n - 1 - q) for q, v in enumerate(final.v))
+            lz = final.logical_mask(z)
             logical.append((lx, lz))
         supports = [lx | lz for lx, lz in logical]
         groups = _groups(supports, n)
@@ -115,11 +127,13 @@ class Measuring:
             index = place[linear_index([1 << (n - 1 - q) for q in [*group, *rest]], n)]
             orders.append(np.concatenate([index, index + size]))
         together = max(1, _TOGETHER // size)
+        side, slices = 2 << width, max(1, (size >> width) // _SLICE)
         for first in range(0, len(groups), together):
             part = orders[first : first + together]
             index = np.concatenate([order + 2 * size * i for i, order in enumerate(part)])
+            index = index.reshape(len(part), side, slices, -1).swapaxes(1, 2).reshape(-1)
             table = np.concatenate(tables[first : first + together])
-            self.grams.append(_Gram(len(part), width, frozen(index), frozen(table)))
+            self.grams.append(_Gram(len(part), width, slices, frozen(index), frozen(table)))
         self._lay_out_crossing(crossing, strings, logical, combine)
 
     def _lay_out_crossing(
@@ -129,89 +143,125 @@ class Measuring:
         logical: Sequence[tuple[int, int]],
         combine: np.ndarray,
     ) -> None:
-        size = 1 << self.n_qubits
-        p = np.arange(size, dtype=np.uint64)
+        p = np.arange(1 << self.n_qubits, dtype=np.int64)
         for lx, members in crossing.items():
-            # ⟨P⟩ = i^n_y Σ_p conj(ψ_p) (-1)^parity((p ^ x) & z) ψ_(p ^ x)
-            shifted = (p ^ np.uint64(lx)).astype(np.int64)
-            table = np.zeros((2 * size, combine.shape[1]))
-            for k in members:
-                sign = 1 - 2.0 * (np.bitwise_count((p ^ np.uint64(lx)) & np.uint64(logical[k][1])) & 1)
-                phase = 1j ** strings[k][2]
-                flat = np.concatenate([sign * phase.real, sign * -phase.imag])
-                table += flat[:, None] * combine[k]
-            self.crossing.append((frozen(shifted), frozen(table)))
+            # ⟨P⟩ = i^n_y Σ_p conj(ψ_p) (-1)^parity((p ^ x) & z) ψ_(p ^ x): ± the real or the imaginary part of the sum
+            parts = []
+            for odd in (0, 1):
+                chosen = [k for k in members if strings[k][2] & 1 == odd]
+                factors = [(1, -1, -1, 1)[strings[k][2]] * (1.0 - 2.0 * parity(lx & logical[k][1])) for k in chosen]
+                signs = Signs([logical[k][1] for k in chosen], self.n_qubits)
+                parts.append((signs, frozen(np.array(factors)[:, None] * combine[chosen])) if chosen else None)
+            self.crossing.append(_Crossing(frozen(p ^ lx), (parts[0], parts[1])))
 
     def _blocks(self, ops: Ops, flat: Array, gram: _Gram) -> Array:
-        """Real and imaginary parts (B, 2N) as (B, G, 2·2**w, N/2**w): per group its qubits first."""
+        """Real and imaginary parts (B, 2N) as (B, G·S, 2·2**w, …): per group and slice the group's qubits first."""
         copies = flat if gram.count == 1 else ops.concat([flat] * gram.count)
-        side = 2 << gram.width
-        return ops.reshape(ops.permute(copies, gram.index), (-1, gram.count, side, (2 << self.n_qubits) // side))
+        side, parts = 2 << gram.width, gram.count * gram.slices
+        length = (2 << self.n_qubits) // (side * gram.slices)
+        return ops.reshape(ops.permute(copies, gram.index), (-1, parts, side, length))
 
     def outputs(self, ops: Ops, state: Array) -> Array:
         """Outputs (B, O) of a state (B, N)."""
         if self.kind != "general":
             real, imag = ops.real(state), ops.imag(state)
             probabilities = real * real + imag * imag
-            if self.weights is not None:
-                return ops.matmul(probabilities, ops.const(self.weights, real))
-            sorted_ = ops.permute(probabilities, self.order)
-            return ops.sum(ops.reshape(sorted_, (-1, self.n_outputs, (1 << self.n_qubits) // self.n_outputs)), -1)
-        total = None
+            return (self._classes if self.kind == "probabilities" else self._diagonal)(ops, probabilities)
+        outputs = None
         if self.grams:
             flat = ops.concat([ops.real(state), ops.imag(state)])
         for gram in self.grams:
             blocks = self._blocks(ops, flat, gram)
-            products = ops.reshape(ops.matmul(blocks, ops.swap_last(blocks)), (-1, len(gram.table)))
-            term = ops.matmul(products, ops.const(gram.table, flat))
-            total = term if total is None else total + term
+            products = ops.matmul(blocks, ops.swap_last(blocks))
+            if gram.slices > 1:
+                products = ops.wide(ops.reshape(products, (-1, gram.count, gram.slices, 4 << 2 * gram.width)))
+                products = ops.sum(products, 2)
+            products = ops.reshape(products, (-1, len(gram.table)))
+            term = ops.narrow(ops.matmul(products, ops.const(gram.table, products)), flat)
+            outputs = term if outputs is None else outputs + term
         if self.crossing and self.gather is not None:
             state = ops.permute(state, self.gather)
-        for shifted, table in self.crossing:
-            product = ops.conj(state) * ops.permute(state, shifted)
-            flat = ops.concat([ops.real(product), ops.imag(product)])
-            term = ops.matmul(flat, ops.const(table, flat))
-            total = term if total is None else total + term
-        return total
+        for crossing in self.crossing:
+            product = ops.conj(state) * ops.permute(state, crossing.shifted)
+            for part, read in zip(crossing.parts, (ops.real, ops.imag), strict=True):
+                if part is not None:
+                    sums = part[0].sums(ops, read(product))
+                    term = ops.matmul(sums, ops.const(part[1], sums))
+                    outputs = term if outputs is None else outputs + term
+        return outputs
+
+    def _diagonal(self, ops: Ops, probabilities: Array) -> Array:
+        if self.columns is not None:
+            rows = ops.reshape(probabilities, (-1, 1, 1 << self.n_qubits))
+            return long_sum(ops, rows * ops.const(self.columns, rows))
+        sums = self.signs.sums(ops, probabilities)
+        return sums if self.combine is None else ops.matmul(sums, ops.const(self.combine, sums))
+
+    def _classes(self, ops: Ops, probabilities: Array) -> Array:
+        sorted_ = probabilities if self.order is None else ops.permute(probabilities, self.order)
+        size, outcomes = 1 << self.n_qubits, self.n_outcomes
+        if outcomes < size:
+            sorted_ = long_sum(ops, ops.reshape(sorted_, (-1, outcomes, size // outcomes)))
+        if self.n_outputs == outcomes:
+            return sorted_
+        # Outcome k belongs to class k modulo their number: a sum over rows of one outcome of each class.
+        rows = -(-outcomes // self.n_outputs)
+        count = 1 << max(0, (rows - 1).bit_length() - _SLICE.bit_length() + 1)
+        rows = -(-rows // count)
+        padded = ops.pad_last(sorted_, count * rows * self.n_outputs)
+        sums = ops.sum(ops.reshape(padded, (-1, count, rows, self.n_outputs)), 2)
+        return ops.narrow(ops.sum(ops.wide(sums), 1), sums) if count > 1 else ops.sum(sums, 1)
 
     def pull(self, ops: Ops, psi: Array, cotangents: Array) -> Array:
         """dL/dψ = 2 H ψ with H = Σ_k cotangent_k · observable_k."""
         cotangents = 2.0 * cotangents
-        if self.kind != "general":
-            if self.weights is None:
-                slopes = ops.take(cotangents, self.classes, -1)
-            else:
-                slopes = ops.matmul(cotangents, ops.swap_last(ops.const(self.weights, cotangents)))
-            return ops.scale(psi, slopes)
-        n = self.n_qubits
-        total = self._pull_grams(ops, psi, cotangents) if self.grams else None
+        if self.kind == "probabilities":
+            return ops.scale(psi, ops.take(cotangents, self.classes, -1))
+        if self.kind == "diagonal":
+            if self.columns is not None:
+                return ops.scale(psi, ops.matmul(cotangents, ops.const(self.columns, cotangents)))
+            if self.combine is not None:
+                cotangents = ops.matmul(cotangents, ops.swap_last(ops.const(self.combine, cotangents)))
+            return ops.scale(psi, self.signs.spread(ops, cotangents))
+        result = self._pull_grams(ops, psi, cotangents) if self.grams else None
         if not self.crossing:
-            return total
+            return result
         if self.gather is not None:
             psi = ops.permute(psi, self.gather)
         crossed = None
-        for shifted, weights in self.crossing:
-            table = ops.matmul(cotangents * 0.5, ops.swap_last(ops.const(weights, cotangents)))
-            e = ops.complex(table[:, : 1 << n], table[:, 1 << n :])
-            term = (ops.conj(e) + ops.permute(e, shifted)) * ops.permute(psi, shifted)
+        for crossing in self.crossing:
+            real, imag = (self._slopes(ops, part, 0.5 * cotangents) for part in crossing.parts)
+            # d Re(e* product): e = real + i imag
+            e = ops.complex(0.0 * imag if real is None else real, imag)
+            term = (ops.conj(e) + ops.permute(e, crossing.shifted)) * ops.permute(psi, crossing.shifted)
             crossed = term if crossed is None else crossed + term
         if self.gather is not None:
             crossed = ops.permute_back(crossed, self.gather)
-        return crossed if total is None else total + crossed
+        return crossed if result is None else result + crossed
+
+    def _slopes(self, ops: Ops, part: tuple[Signs, np.ndarray] | None, cotangents: Array) -> Array:
+        if part is None:
+            return None
+        signs, combine = part
+        return signs.spread(ops, ops.matmul(cotangents, ops.swap_last(ops.const(combine, cotangents))))
 
     def _pull_grams(self, ops: Ops, psi: Array, cotangents: Array) -> Array:
         flat, size = ops.concat([ops.real(psi), ops.imag(psi)]), 1 << self.n_qubits
-        total: Array = None
+        result: Array = None
         for gram in self.grams:
             side = 2 << gram.width
             table = ops.matmul(cotangents, ops.swap_last(ops.const(gram.table, cotangents)))
-            operators = ops.reshape(table, (-1, gram.count, side, side))
-            term = ops.reshape(ops.matmul(operators, self._blocks(ops, flat, gram)), (-1, gram.count * 2 * size))
+            operators, blocks = ops.reshape(table, (-1, gram.count, side, side)), self._blocks(ops, flat, gram)
+            if gram.slices > 1:
+                length = size * 2 // (side * gram.slices)
+                operators = ops.reshape(operators, (-1, gram.count, 1, side, side))
+                blocks = ops.reshape(blocks, (-1, gram.count, gram.slices, side, length))
+            term = ops.reshape(ops.matmul(operators, blocks), (-1, gram.count * 2 * size))
             term = ops.permute_back(term, gram.index)
             if gram.count > 1:
                 term = ops.sum(ops.reshape(term, (-1, gram.count, 2 * size)), 1)
-            total = term if total is None else total + term
-        return ops.complex(total[:, :size], total[:, size:])
+            result = term if result is None else result + term
+        return ops.complex(result[:, :size], result[:, size:])
 
 
 def _is_identity(matrix: np.ndarray) -> bool:
@@ -224,14 +274,6 @@ def _string_matrix(x: int, z: int, n_y: int, size: int) -> np.ndarray:
     out = np.zeros((size, size), dtype=complex)
     out[p ^ x, p] = (1j**n_y) * (1.0 - 2.0 * (np.bitwise_count(p & z) & 1))
     return out
-
-
-def _bits_at(qubits: Sequence[int], mask: int, n_qubits: int) -> int:
-    """The bits of `mask` at some qubits, the first most significant."""
-    value = 0
-    for q in qubits:
-        value = value << 1 | (mask >> (n_qubits - 1 - q) & 1)
-    return value
 
 
 def _groups(supports: Sequence[int], n_qubits: int) -> list[list[int]]:

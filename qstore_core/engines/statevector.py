@@ -18,7 +18,7 @@ from ..errors import CapabilityError, OptionError
 from .adjoint import value_and_vjp
 from .array import ArrayProgram
 from .memory import check_memory
-from .ops import inverse_index
+from .ops import Scatter, inverse_index
 
 __all__ = ["NumpyOps", "StatevectorBackend", "StatevectorExecutable"]
 
@@ -71,13 +71,13 @@ class NumpyOps:
             self._kept[key] = (index, inverse_index(index))
         return np.take(x, self._kept[key][1], -1)
 
-    def scatter_last(self, x: np.ndarray, index: np.ndarray, width: int) -> np.ndarray:
-        """Add columns of x up where `index` says."""
+    def scatter_last(self, x: np.ndarray, scatter: Scatter) -> np.ndarray:
+        """Add columns of x up where `scatter` says."""
         if x.ndim == 1:
-            return np.bincount(index, x, width).astype(x.dtype, copy=False)
-        out = np.zeros((*x.shape[:-1], width), x.dtype)
-        np.add.at(out.T, index, x.T)
-        return out
+            return np.bincount(scatter.index, x, scatter.width + 1)[:-1].astype(x.dtype, copy=False)
+        out = np.zeros((*x.shape[:-1], scatter.width + 1), x.dtype)
+        np.add.at(out.T, scatter.index, x.T)
+        return out[..., :-1]
 
     stack: Any = staticmethod(np.stack)
 
@@ -119,9 +119,21 @@ class NumpyOps:
         """Largest magnitude of each row, (rows, 1)."""
         return np.abs(x).max(axis=-1, keepdims=True)
 
-    def is_zero(self, x: np.ndarray) -> np.ndarray:
-        """1.0 where x is 0."""
-        return (x == 0).astype(x.dtype)
+    def is_below(self, x: np.ndarray, limit: float) -> np.ndarray:
+        """1.0 where x is below."""
+        return (x < limit).astype(x.dtype)
+
+    def smallest_normal(self, x: np.ndarray) -> float:
+        """Of the precision of x."""
+        return float(np.finfo(x.dtype).smallest_normal)
+
+    def wide(self, x: np.ndarray) -> np.ndarray:
+        """In double precision."""
+        return x.astype(np.float64, copy=False)
+
+    def narrow(self, x: np.ndarray, like: np.ndarray) -> np.ndarray:
+        """In the precision of `like`."""
+        return x.astype(like.dtype, copy=False)
 
     def pad_last(self, x: np.ndarray, width: int) -> np.ndarray:
         """Zeros up to `width` columns."""
