@@ -27,10 +27,11 @@ from qiskit.quantum_info import Statevector
 from qiskit_aer.library import SetStatevector
 
 from qstore_core import Circuit
+from qstore_core.circuit.angle_table import AngleTable
 from qstore_core.circuit.gates import Axis
 from qstore_core.circuit.measurement import Measurement
 
-from ._lowering import AngleTable, Turned, turned
+from ._lowering import Turned, turned
 from ._readout import Readout
 
 Template: TypeAlias = tuple[QuantumCircuit, list[tuple[int, int]], list[tuple[Parameter, int]]]
@@ -94,7 +95,7 @@ class RegisterExecutable:
                 assert step.axis is not None
                 psi, lam = self._gather(ahead, f"s{column}"), self._gather(back, f"s{column}")
                 d_angles[:, column] = _overlap(lam, step.axis, step.qubits[0], psi).imag
-            d_theta, d_x = self._table.pull(d_angles, theta, inputs[:, self._width :])
+            d_theta, d_x = self._table.vjp(theta, inputs[:, self._width :], d_angles)
             d_start = 2 * self._gather(back, "end").real[:, : self._width]
             return d_theta.astype(theta.dtype), np.concatenate([d_start, d_x], axis=1).astype(inputs.dtype)
 

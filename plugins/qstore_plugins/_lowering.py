@@ -1,11 +1,11 @@
 """What a plugin needs before its own library comes in.
 
-Gate angles as arrays, gates as single-qubit turns, and the preparation of real amplitudes by rotations and CNOTs.
+Gates as single-qubit rotations, and the preparation of real amplitudes by rotations and CNOTs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,67 +15,7 @@ from qstore_core.circuit.angle import Angle, as_angle
 from qstore_core.circuit.circuit import Operation
 from qstore_core.circuit.gates import GATES, Axis, Cnot
 
-__all__ = ["AngleTable", "Turned", "amplitude_angles", "amplitude_gates", "gate_angles", "steps_of", "turned"]
-
-
-class AngleTable:
-    """Gate angles of a whole batch, computed from weights and inputs by NumPy.
-
-    A backend's own parameters are then one column per gate angle, whatever polynomial of slots stands there.
-
-    Args:
-        angles: One per column.
-
-    Example:
-        >>> from qstore_core.circuit.angle import input_, weight
-        >>> table = AngleTable([2 * input_(0) + weight(0), weight(0)])
-        >>> table.values(np.array([0.5]), np.array([[1.0], [3.0]]))
-        array([[2.5, 0.5],
-               [6.5, 0.5]])
-        >>> table.pull(np.ones((2, 2)), np.array([0.5]), np.array([[1.0], [3.0]]))
-        (array([4.]), array([[2.],
-               [2.]]))
-    """
-
-    def __init__(self, angles: Sequence[Angle]) -> None:
-        self.angles = tuple(angles)
-
-    def __len__(self) -> int:
-        return len(self.angles)
-
-    def values(self, theta: np.ndarray, x: np.ndarray) -> np.ndarray:
-        """`theta` (W,) and angle inputs `x` (B, F) → float64 (B, columns), radians."""
-        theta, x = np.asarray(theta, np.float64), np.asarray(x, np.float64)
-        out = np.zeros((len(x), len(self.angles)))
-        for column, angle in enumerate(self.angles):
-            for monomial, coefficient in angle.terms:
-                term: float | np.ndarray = coefficient
-                for kind, index in monomial:
-                    term = term * (theta[index] if kind == "w" else x[:, index])
-                out[:, column] += term
-        return out
-
-    def pull(self, d_values: np.ndarray, theta: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Derivatives by the columns (B, columns) → by `theta` (W,) and `x` (B, F)."""
-        theta, x = np.asarray(theta, np.float64), np.asarray(x, np.float64)
-        d_theta, d_x = np.zeros(len(theta)), np.zeros(x.shape)
-        for column, angle in enumerate(self.angles):
-            for monomial, coefficient in angle.terms:
-                for place, (kind, index) in enumerate(monomial):
-                    term = coefficient * d_values[:, column]
-                    for other, (kind2, index2) in enumerate(monomial):
-                        if other != place:
-                            term = term * (theta[index2] if kind2 == "w" else x[:, index2])
-                    if kind == "w":
-                        d_theta[index] += term.sum()
-                    else:
-                        d_x[:, index] += term
-        return d_theta, d_x
-
-
-def gate_angles(circuit: Circuit) -> AngleTable:
-    """The gate angles of a circuit that are not constant, in order."""
-    return AngleTable([a for op in circuit.operations for a in op.params if not a.is_constant])
+__all__ = ["Turned", "amplitude_angles", "amplitude_gates", "steps_of", "turned"]
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,11 @@ import pennylane as qml
 
 from qstore_core import Circuit
 from qstore_core.circuit.angle import Angle
+from qstore_core.circuit.angle_table import AngleTable
 from qstore_core.circuit.circuit import Operation
 from qstore_core.circuit.gates import GATES, Axis
 
-from ._lowering import AngleTable, steps_of
+from ._lowering import steps_of
 
 __all__ = ["OPERATIONS", "Gates"]
 
@@ -125,7 +126,7 @@ class Gates:
         self, d_values: np.ndarray, d_start: np.ndarray, theta: np.ndarray, inputs: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Derivatives by the columns (B, columns) and the start (B, width) → by theta and inputs."""
-        d_theta, d_x = self.table.pull(d_values, theta, inputs[:, self.width :])
+        d_theta, d_x = self.table.vjp(theta, inputs[:, self.width :], d_values)
         return d_theta.astype(theta.dtype), np.concatenate([d_start, d_x], axis=1).astype(inputs.dtype)
 
 

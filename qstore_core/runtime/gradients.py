@@ -20,6 +20,8 @@ from typing import Any
 
 import numpy as np
 
+from ..circuit.angle import Angle
+from ..circuit.angle_table import AngleTable
 from ..circuit.circuit import Circuit
 from ..circuit.gates import GATES, SHIFT_RULES
 from ..errors import GradientError
@@ -60,7 +62,7 @@ class ParameterShift:
 
     def __init__(self, circuit: Circuit, forward: Callable[..., Any]) -> None:
         """Tabulate the rule of every angle."""
-        self.circuit, self.forward, self._angles = circuit, forward, _GateAngles(circuit)
+        self.circuit, self.forward, self._angles = circuit, forward, AngleTable(_gate_angles(circuit))
         self._rules = [
             SHIFT_RULES[rule] for rule in (GATES[op.gate].shift for op in circuit.operations for _ in op.params)
         ]
@@ -137,7 +139,7 @@ class Differences:
     ) -> None:
         """Keep the arguments."""
         self.circuit, self.forward, self.step, self._rng = circuit, forward, step, rng
-        self._angles = _GateAngles(circuit)
+        self._angles = AngleTable(_gate_angles(circuit))
 
     def vjp(
         self,
@@ -193,35 +195,5 @@ def _call(forward: Callable[..., Any], points: np.ndarray, dtype: np.dtype) -> n
     return np.asarray(forward(np.zeros(0, dtype), np.ascontiguousarray(points, dtype)))
 
 
-class _GateAngles:
-    """All gate angles of a circuit, in order, as functions of weights and angle inputs of each row."""
-
-    def __init__(self, circuit: Circuit) -> None:
-        """List them."""
-        self.angles = [angle for op in circuit.operations for angle in op.params]
-
-    def values(self, thetas: np.ndarray, x: np.ndarray) -> np.ndarray:
-        """`thetas` (B, W), `x` (B, F) → gate angles (B, A) in float64."""
-        slots = {"w": np.asarray(thetas, np.float64), "x": np.asarray(x, np.float64)}
-        values = np.zeros((len(x), len(self.angles)))
-        for k, angle in enumerate(self.angles):
-            for monomial, coefficient in angle.terms:
-                term = np.full(len(x), coefficient)
-                for kind, index in monomial:
-                    term = term * slots[kind][:, index]
-                values[:, k] += term
-        return values
-
-    def vjp(self, thetas: np.ndarray, x: np.ndarray, d_angles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Slopes by gate angle (B, A) → slopes by weight (B, W) and by input (B, F)."""
-        slots = {"w": np.asarray(thetas, np.float64), "x": np.asarray(x, np.float64)}
-        out = {"w": np.zeros(thetas.shape), "x": np.zeros(x.shape)}
-        for k, angle in enumerate(self.angles):
-            for monomial, coefficient in angle.terms:
-                for place, (kind, index) in enumerate(monomial):
-                    term = coefficient * d_angles[:, k]
-                    for other, (kind2, index2) in enumerate(monomial):
-                        if other != place:
-                            term = term * slots[kind2][:, index2]
-                    out[kind][:, index] += term
-        return out["w"], out["x"]
+def _gate_angles(circuit: Circuit) -> list[Angle]:
+    return [angle for op in circuit.operations for angle in op.params]

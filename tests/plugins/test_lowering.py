@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from qstore_plugins._lowering import amplitude_angles, amplitude_gates, gate_angles, turned
+from qstore_plugins._lowering import amplitude_angles, amplitude_gates, turned
 from qstore_plugins._readout import Readout
 
 from qstore_core import Circuit, Expectation, Pauli, Probabilities
+from qstore_core.circuit.angle_table import AngleTable, gate_angles
 from qstore_core.circuit.gates import GATES
 from tests.reference import apply, difference_vjp, simulate, state
 from tests.strategies import problems
@@ -44,10 +45,33 @@ def test_angle_tables_have_the_values_and_slopes_of_the_angles(problem):
     expected = [[angle.value(problem.theta, row) for angle in table.angles] for row in x]
     np.testing.assert_allclose(values, np.reshape(expected, values.shape), rtol=0, atol=allow(values, EXACT))
     cotangents = np.random.default_rng(0).normal(size=values.shape)
-    found = table.pull(cotangents, problem.theta, x)
+    found = table.vjp(problem.theta, x, cotangents)
     wanted = difference_vjp(lambda t, y: table.values(t, y), cotangents, problem.theta, x)
     for a, b in zip(found, wanted, strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=allow(b, FINITE_DIFFERENCE))
+
+
+@given(problems(max_gates=8))
+def test_weights_may_differ_from_row_to_row(problem):
+    """As one table of as many rows, and as one table per row."""
+    x = problem.inputs[:, problem.circuit.n_amplitudes :]
+    table = gate_angles(problem.circuit)
+    thetas = np.array([problem.theta + k for k in range(len(x))])
+    slopes = np.random.default_rng(0).normal(size=(len(x), len(table)))
+    d_thetas, d_x = table.vjp(thetas, x, slopes)
+    values = table.values(thetas, x)
+    assert (d_thetas.shape, d_x.shape) == (thetas.shape, x.shape)
+    for k, theta in enumerate(thetas):
+        rows = slice(k, k + 1)
+        one = table.values(theta, x[rows]), *table.vjp(theta, x[rows], slopes[rows])
+        for a, b in zip(one, (values[rows], d_thetas[k], d_x[rows]), strict=True):
+            np.testing.assert_allclose(a, b, rtol=0, atol=allow(a, EXACT))
+
+
+def test_an_empty_table():
+    table = AngleTable([])
+    assert table.values(np.zeros(2), np.zeros((3, 1))).shape == (3, 0)
+    assert [g.shape for g in table.vjp(np.zeros(2), np.zeros((3, 1)), np.zeros((3, 0)))] == [(2,), (3, 1)]
 
 
 @pytest.mark.parametrize("name", sorted(GATES))
