@@ -14,7 +14,7 @@ from qstore_core.circuit.measurement import Measurement
 from qstore_core.engines.adjoint import value_and_vjp
 from qstore_core.engines.array import ArrayProgram
 from qstore_core.engines.memory import check_memory
-from qstore_core.engines.ops import inverse_index
+from qstore_core.engines.ops import Scatter, inverse_index
 
 __all__ = ["OPS", "JaxBackend", "JaxExecutable", "JaxOps"]
 
@@ -45,9 +45,9 @@ class JaxOps:
         """Take by the inverse permutation."""
         return jnp.take(x, inverse_index(index), axis=-1, unique_indices=True)
 
-    def scatter_last(self, x: jax.Array, index: np.ndarray, width: int) -> jax.Array:
-        """Add columns of x up where `index` says."""
-        return jnp.zeros((*x.shape[:-1], width), x.dtype).at[..., index].add(x)
+    def scatter_last(self, x: jax.Array, scatter: Scatter) -> jax.Array:
+        """Add columns of x up where `scatter` says."""
+        return jnp.zeros((*x.shape[:-1], scatter.width), x.dtype).at[..., scatter.index].add(x, mode="drop")
 
     def stack(self, arrays: Sequence[jax.Array], axis: int) -> jax.Array:
         """Along a new axis."""
@@ -96,9 +96,21 @@ class JaxOps:
         """Largest magnitude of each row, (rows, 1), a constant for the gradient."""
         return jnp.max(jnp.abs(jax.lax.stop_gradient(x)), axis=-1, keepdims=True)
 
-    def is_zero(self, x: jax.Array) -> jax.Array:
-        """1.0 where x is 0."""
-        return (x == 0).astype(x.dtype)
+    def is_below(self, x: jax.Array, limit: float) -> jax.Array:
+        """1.0 where x is below."""
+        return (x < limit).astype(x.dtype)
+
+    def smallest_normal(self, x: jax.Array) -> float:
+        """Of the precision of x."""
+        return float(jnp.finfo(x.dtype).smallest_normal)
+
+    def wide(self, x: jax.Array) -> jax.Array:
+        """In double precision, where JAX has it switched on."""
+        return x.astype(jnp.float64) if jax.config.jax_enable_x64 else x
+
+    def narrow(self, x: jax.Array, like: jax.Array) -> jax.Array:
+        """In the precision of `like`."""
+        return x.astype(like.dtype)
 
     def pad_last(self, x: jax.Array, width: int) -> jax.Array:
         """Zeros up to `width` columns."""
