@@ -13,6 +13,7 @@ outlives the process.
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import math
 import os
@@ -27,7 +28,7 @@ from pathlib import Path
 
 import numpy as np
 
-from qstore_core import BackendError, Capabilities, Circuit, JobLostError, JobPolicy, TransientError
+from qstore_core import BackendError, Capabilities, CapabilityError, Circuit, JobLostError, JobPolicy, TransientError
 from qstore_core.circuit.spec import measurement_from_dict, measurement_to_dict
 
 FAULTS = (
@@ -173,6 +174,29 @@ async def _serve(port, life, log):
         await server.serve_forever()
 
 
+class LocalService:
+    """The server in a thread of this process, where nothing goes wrong by itself."""
+
+    def __init__(self):
+        self.port, started = 0, threading.Event()
+
+        async def serve():
+            server = await asyncio.start_server(_Server("local", io.StringIO()).handle, "127.0.0.1", 0, backlog=512)
+            self.port = server.sockets[0].getsockname()[1]
+            self._stop, self._loop = asyncio.Event(), asyncio.get_running_loop()
+            started.set()
+            async with server:
+                await self._stop.wait()
+
+        self._thread = threading.Thread(target=asyncio.run, args=(serve(),), daemon=True)
+        self._thread.start()
+        assert started.wait(30), "the service did not start"
+
+    def close(self):
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(10)
+
+
 class Service:
     """The server's process; started anew, on the same port, whenever it ends."""
 
@@ -264,6 +288,8 @@ class HttpBackend:
         self.port, self.schedule = port, schedule
 
     def compile(self, circuit, measurement, *, dtype="float32", shots=None):
+        if shots is not None:
+            raise CapabilityError(f"backend 'http' computes exact values; shots={shots} was asked for.")
         what = {"circuit": circuit.to_dict(), "measurement": measurement_to_dict(measurement), "dtype": dtype}
         return _HttpExecutable(self, what)
 

@@ -1,0 +1,1 @@
+"""Over a hundred faulty backends, one fault each: what the conformance kit must refuse."""
