@@ -29,7 +29,7 @@ from pathlib import Path
 import numpy as np
 
 from qstore_core import BackendError, Capabilities, CapabilityError, Circuit, JobLostError, JobPolicy, TransientError
-from qstore_core.circuit.spec import measurement_from_dict, measurement_to_dict
+from qstore_core.circuit.measurement import as_measurement
 
 FAULTS = (
     "delay",  # the answer comes late
@@ -137,7 +137,7 @@ class _Server:
 
         key = json.dumps([body["circuit"], body["measurement"], body["dtype"]])
         if key not in self.compiled:
-            circuit, measurement = Circuit.from_dict(body["circuit"]), measurement_from_dict(body["measurement"])
+            circuit, measurement = Circuit.from_dict(body["circuit"]), as_measurement(body["measurement"])
             self.compiled[key] = get_backend("statevector").compile(circuit, measurement, dtype=body["dtype"])
         theta, inputs = np.array(body["theta"], body["dtype"]), np.array(body["inputs"], body["dtype"])
         inputs = inputs.reshape(len(body["inputs"]), -1)
@@ -290,7 +290,7 @@ class HttpBackend:
     def compile(self, circuit, measurement, *, dtype="float32", shots=None):
         if shots is not None:
             raise CapabilityError(f"backend 'http' computes exact values; shots={shots} was asked for.")
-        what = {"circuit": circuit.to_dict(), "measurement": measurement_to_dict(measurement), "dtype": dtype}
+        what = {"circuit": circuit.to_dict(), "measurement": measurement.to_dict(), "dtype": dtype}
         return _HttpExecutable(self, what)
 
 

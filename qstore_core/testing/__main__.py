@@ -42,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--shots", type=int, default=4096, help="for backends that only sample (default: 4096)")
     parser.add_argument("--skip", action="append", default=[], metavar="CHECK", help="leave a check out")
+    parser.add_argument("--qubits", type=int, default=12, help="most qubits to try (default: 12)")
     parser.add_argument("--thorough", action="store_true", help="more and larger circuits and batches")
     chosen = parser.parse_args(arguments)
     shown = _Progress(chosen.backend)
@@ -49,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         report = run_checks(
             chosen.backend,
             shots=chosen.shots,
+            qubits=chosen.qubits,
             thorough=chosen.thorough,
             skip=chosen.skip,
             progress=shown,

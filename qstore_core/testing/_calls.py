@@ -142,6 +142,8 @@ def _report(subject: Subject) -> None:
     """value_and_report has the outputs of forward, and a report of the right types."""
     circuit = generic(2)
     compiled = subject.compile(circuit, _ZX)
+    if not hasattr(compiled.raw, "value_and_report") and subject.capabilities.shots:
+        compiled = subject.compile(circuit, _ZX, shots=500)
     point = arrays(*random_point(circuit, 3))
     seed = {} if compiled.shots is None else {"seed": 5}
     outputs, report = compiled.report(*point, **seed)
@@ -194,9 +196,10 @@ def _gradient_threads(subject: Subject) -> None:
 
     def call(number: int) -> Callable[[], Any]:
         def run() -> Any:
-            if number % 2 and shares:
-                return shared.value_and_vjp(*points[number])[1](d[number])
-            return shared.vjp(*points[number], d[number])
+            theta, inputs, own = (a.copy() for a in (*points[number], d[number]))
+            return (
+                shared.value_and_vjp(theta, inputs)[1](own) if number % 2 and shares else shared.vjp(theta, inputs, own)
+            )
 
         return run
 

@@ -146,13 +146,15 @@ def _amplitudes(subject: Subject) -> None:
         c.append("ry", (qubit,), (w,))
         c.append("rx", (qubit,), (0.3 + qubit,))
     ring(c)
-    kinds = {
+    kinds: dict[str, Measurement] = {
         "bases X, Y, Z": _XYZ,
         "observables XYZ - 2·IZI": Expectation(observables=(Pauli("XYZ") - 2.0 * Pauli("IZI"),)),
         "probabilities": Probabilities(),
         "3 classes": Probabilities(n_classes=3),
     }
-    each(kinds.items(), lambda what, measured: _compare(subject, c, measured, random_point(c, 3), f"amplitudes, {what}"))
+    each(
+        kinds.items(), lambda what, measured: _compare(subject, c, measured, random_point(c, 3), f"amplitudes, {what}")
+    )
     bare = Circuit(2, amplitudes=True)
     _compare(subject, bare, _XYZ, random_point(bare, 3), "amplitudes without gates")
 
@@ -206,8 +208,8 @@ def _qubits(subject: Subject) -> None:
     circuit = many_slots()
     _compare(subject, circuit, _ZX, random_point(circuit, 2), "13 inputs and 14 weights in scrambled order")
     circuit = random_circuit(2, 150, np.random.default_rng(1), slots=2)
-    small = tuple(0.1 * a for a in random_point(circuit, 1))
-    _compare(subject, circuit, _ZX, small, "a circuit of 150 gates")
+    theta, inputs = random_point(circuit, 1)
+    _compare(subject, circuit, _ZX, (0.1 * theta, 0.1 * inputs), "a circuit of 150 gates")
     for n in subject.sizes(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, *((13, 14) if subject.thorough else ())):
         rng = np.random.default_rng(n)
         circuit = random_circuit(n, 2 * n + 8, rng, names=_SAFE)

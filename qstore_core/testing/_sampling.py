@@ -37,7 +37,7 @@ def _turned(basis: str, rows: int, low: float = 0.9, high: float = 2.2) -> tuple
 
 
 def _telling_points(circuit: Circuit, measured: Measurement) -> tuple[np.ndarray, np.ndarray]:
-    """Theta and rows, of random ones, at which values are far from 0 in units of their deviation: a bias shows there."""
+    """Theta and rows at which values are far from 0 in units of their deviation: a bias shows there."""
     rng, best = np.random.default_rng(SEED), (-1.0, (np.zeros(0), np.zeros((0, 0))))
     for _ in range(6):
         theta, inputs = rng.uniform(-2, 2, circuit.n_weights), rng.uniform(-2, 2, (3 * _ROWS, circuit.n_inputs))
@@ -121,8 +121,8 @@ def _ratio(deviation: np.ndarray, sigma: np.ndarray) -> float:
 def _number(subject: Subject) -> None:
     """The variance of sampled values, from 1 to a million shots: as many samples as were asked for."""
     subject.need("shots", _NO_SHOTS)
-    cases = [(what, 250, 300) for what in _SPREAD] + [("basis Z", shots, 300) for shots in (1, 5)]
-    cases += [("probabilities", 5, 300), ("basis Z", 8192, 200), ("basis X", 1_000_000, 20)]
+    cases = [(what, 250, 300) for what in _SPREAD] + [("basis Z", shots, 600) for shots in (1, 5)]
+    cases += [("probabilities", 5, 600), ("basis Z", 8192, 120), ("basis X", 1_000_000, 8)]
 
     def compare(what: str, case: tuple[str, int, int]) -> None:
         name, shots, rows = case
@@ -273,12 +273,12 @@ def _rows(subject: Subject) -> None:
     for qubit, x in enumerate(circuit.inputs(2)):
         circuit.append("ry", (qubit,), (x,))
         circuit.append("rz", (qubit,), (0.9,))
-    x = np.tile([[0.9, 1.1]], (rows, 1))
-    x[::2] += 0.2
+    points = np.tile([[0.9, 1.1]], (rows, 1))
+    points[::2] += 0.2
     measured = Expectation(("Z", "X", "Y"))
-    deviation = subject.compile(circuit, measured, shots=200).forward(np.zeros(0), x)
-    deviation = deviation - reference.outputs(circuit, measured, np.zeros(0), x)
-    for step in (1, 2, rows // 2):
+    deviation = subject.compile(circuit, measured, shots=200).forward(np.zeros(0), points)
+    deviation = deviation - reference.outputs(circuit, measured, np.zeros(0), points)
+    for step in (1, 2, 3, 4, 8, 16, 32, 64, 100, 128, 256):
         _uncorrelated(deviation[:-step, 0], deviation[step:, 0], f"rows and those {step} further on")
     names = [f"⟨{basis}{qubit}⟩" for basis in "ZXY" for qubit in range(2)]
     for a in range(6):
@@ -307,7 +307,7 @@ def _all_circuits(subject: Subject) -> None:
             scramble(c, 0.6)
             c.append(name, range(entry.n_qubits), c.inputs(entry.n_params))
             c.append("ry", (0,), (0.4,))
-            yield f"gate {name}", (c, Expectation(("X", "Y", "Z")), 2, 100_000)
+            yield f"gate {name}", (c, Expectation(("X", "Y", "Z")), 2, 20_000)
         for n in subject.sizes(5, 6, 8, 10, 12):
             yield f"{n} qubits", (random_circuit(n, 2 * n, rng), zx, 2, 20_000)
             yield f"probabilities of {n} qubits", (random_circuit(n, n, rng), Probabilities(n_classes=3), 2, 20_000)

@@ -35,9 +35,7 @@ class _Torch:
 
     def slopes(self, function: Callable[[list], Any], leaves: list, wanted: list[int], d: np.ndarray) -> list[Any]:
         outputs = function(leaves)
-        return list(
-            self.library.autograd.grad(outputs, [leaves[k] for k in wanted], self.tensor(d), allow_unused=True)
-        )
+        return list(self.library.autograd.grad(outputs, [leaves[k] for k in wanted], self.tensor(d), allow_unused=True))
 
 
 class _TensorFlow:
@@ -96,7 +94,7 @@ def _cases(subject: Subject) -> list[tuple[str, tuple[Circuit, Measurement, int,
 
 @check("tensors: values", "T1")
 def _values(subject: Subject) -> None:
-    """apply on tensors against the reference; tensors come back, of the dtype that went in."""
+    """Apply on tensors against the reference; tensors come back, of the dtype that went in."""
     framework = _framework(subject)
 
     def compare(what: str, case: tuple[Circuit, Measurement, int, str]) -> None:
@@ -141,7 +139,12 @@ def _gradients(subject: Subject) -> None:
             got = list(compiled.slopes(tuple(got), theta, inputs, "apply"))
             for k in wanted:
                 size = max(1.0, float(np.abs(want[k]).max(initial=0.0)) / 10)
-                same(got[k], want[k], SLOPES[dtype] * size, f"gradient through apply for {('theta', 'inputs')[k]}: {what}")
+                same(
+                    got[k],
+                    want[k],
+                    SLOPES[dtype] * size,
+                    f"gradient through apply for {('theta', 'inputs')[k]}: {what}",
+                )
 
     each(_cases(subject), compare)
 

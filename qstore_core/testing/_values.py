@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 
-from ..circuit.angle import Angle
 from ..circuit.circuit import Circuit
 from ..circuit.gates import GATES
 from ..circuit.measurement import Expectation, Measurement, Pauli, Probabilities
@@ -118,8 +117,25 @@ def _gates(subject: Subject) -> None:
     )
 
 
-ANGLES = (9e-9, -1e-6, 1e-4, -0.01, 0.0, math.pi / 2, math.pi, -math.pi, 3.6, -4.1, 2 * math.pi, 6.9, -8.0, 13.1, -60.5)
-ANGLES += (400.25, -12345.5)
+ANGLES = (
+    9e-9,
+    -1e-6,
+    1e-4,
+    -0.01,
+    0.0,
+    math.pi / 2,
+    math.pi,
+    -math.pi,
+    3.6,
+    -4.1,
+    2 * math.pi,
+    6.9,
+    -8.0,
+    13.1,
+    -60.5,
+    400.25,
+    -12345.5,
+)
 
 
 @check("values: angle ranges", "V4")
@@ -136,9 +152,7 @@ def _angle_ranges(subject: Subject) -> None:
         for row in turned if kind == "w" else ():
             subject.expect(circuit, _XYZ, (row, np.zeros((1, 0))), f"{what} at the weights {row.tolist()}")
 
-    each(
-        ((f"gate {name}", (name, kind)) for kind in "xw" for name, entry in GATES.items() if entry.n_params), compare
-    )
+    each(((f"gate {name}", (name, kind)) for kind in "xw" for name, entry in GATES.items() if entry.n_params), compare)
 
 
 EXPRESSIONS = {

@@ -127,4 +127,3 @@ def blocking_calls() -> Iterator[list[str]]:
             yield calls
     finally:
         del _watched[me]
-

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..backends.contract import CONTRACT_VERSION, Backend
 from ..errors import SpecError, nearest
-from . import _backend, _calls, _gradients, _jobs, _sampling, _tensors, _values  # noqa: F401 - their checks
+from . import _backend, _calls, _features, _gradients, _jobs, _sampling, _tensors, _values  # noqa: F401 - their checks
 from .compare import ConformanceError
 from .sentences import SENTENCES
 from .subject import Check, Subject, registered
@@ -87,13 +87,20 @@ class Report:
 
 
 def conformance_checks(
-    backend: str | Backend, *, shots: int = 4096, thorough: bool = False, skip: Iterable[str] = (), **options: Any
+    backend: str | Backend,
+    *,
+    shots: int = 4096,
+    qubits: int = 12,
+    thorough: bool = False,
+    skip: Iterable[str] = (),
+    **options: Any,
 ) -> list[Check]:
     """All checks of a backend, each to be called; nothing is loaded before the first call.
 
     Args:
         backend: Name, or a `Backend`.
         shots: Samples per circuit where the backend cannot give exact values.
+        qubits: Most qubits to try: fewer for a simulator of density matrices.
         thorough: More and larger circuits and batches; may take minutes.
         skip: Names of checks to leave out; say why in a comment.
         **options: For `get_backend`.
@@ -107,7 +114,7 @@ def conformance_checks(
         >>> [str(check) for check in checks][:3]
         ['backend: parts', 'backend: options', 'backend: max_qubits']
     """
-    checks = registered(Subject(backend, options, shots, thorough=thorough))
+    checks = registered(Subject(backend, options, shots, qubits=qubits, thorough=thorough))
     names, left_out = [check.name for check in checks], set(skip)
     for name in left_out.difference(names):
         raise SpecError(f"no check {name!r}. Known: {', '.join(names)}.{nearest(name, names)}", argument="skip")
@@ -118,6 +125,7 @@ def run_checks(
     backend: str | Backend,
     *,
     shots: int = 4096,
+    qubits: int = 12,
     thorough: bool = False,
     skip: Iterable[str] = (),
     progress: Callable[[str | Outcome], None] | None = None,
@@ -126,8 +134,9 @@ def run_checks(
     """Run all checks.
 
     Args:
-        backend: As in `conformance_checks`, with the next three arguments.
+        backend: As in `conformance_checks`, with the next four arguments.
         shots: See there.
+        qubits: See there.
         thorough: See there.
         skip: See there.
         progress: Called with the name of each check before it runs, and with its outcome afterwards.
@@ -139,7 +148,7 @@ def run_checks(
     Raises:
         QstoreError: the backend cannot be loaded; see `get_backend`.
     """
-    checks = conformance_checks(backend, shots=shots, thorough=thorough, skip=skip, **options)
+    checks = conformance_checks(backend, shots=shots, qubits=qubits, thorough=thorough, skip=skip, **options)
     name = checks[0].subject.backend.name if checks else str(backend)
     outcomes = []
     for check in checks:

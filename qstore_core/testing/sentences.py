@@ -18,6 +18,8 @@ SENTENCES: dict[str, str] = {
     "B5": "A gate that it does not know is refused with a `CapabilityError`, never skipped or replaced.",
     "B6": "Compiled circuits share nothing that they differ in: gates, constants, slots, measurement, dtype, shots.",
     "B7": "A layer on it gives the circuit's values and gradients, also after pickling.",
+    "B8": "With `capabilities.features`, executables normalise and pad amplitudes themselves; a row of zeros is |0…0⟩, "
+    "with zero gradient; features and theta that are not finite raise an `InputError`.",
     # -- values
     "V1": "Outputs are (B, O), real floats, for every B ≥ 1; W and I may be 0.",
     "V2": "Values are exact to 1e-9 with dtype float64, to 1e-5 with float32.",

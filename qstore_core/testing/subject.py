@@ -83,7 +83,8 @@ def check(name: str, *sentences: str, core: bool = False) -> Callable[[_Function
         *sentences: Ids of the sentences of the contract that it checks.
         core: A backend may not decline it with a CapabilityError.
     """
-    assert sentences and all(sentence in SENTENCES for sentence in sentences), name
+    assert sentences, name
+    assert set(sentences) <= set(SENTENCES), name
 
     def add(function: _Function) -> _Function:
         _registry.append((name, sentences, function, core))
@@ -195,13 +196,22 @@ class Subject:
         backend: Name or object.
         options: For `get_backend`.
         shots: Samples per circuit where the backend cannot give exact values.
+        qubits: Most qubits to try.
         thorough: Larger circuits and batches, more of them.
     """
 
-    def __init__(self, backend: str | Backend, options: dict[str, Any], shots: int, *, thorough: bool = False) -> None:
+    def __init__(
+        self,
+        backend: str | Backend,
+        options: dict[str, Any] | None = None,
+        shots: int = 4096,
+        *,
+        qubits: int = 12,
+        thorough: bool = False,
+    ) -> None:
         """Load nothing yet."""
-        self.given, self.options = backend, dict(options)
-        self._shots, self.thorough = shots, thorough
+        self.given, self.options = backend, dict(options or {})
+        self._shots, self._qubits, self.thorough = shots, qubits, thorough
 
     @cached_property
     def backend(self) -> Backend:
@@ -225,10 +235,9 @@ class Subject:
 
     def sizes(self, *sizes: int) -> list[int]:
         """Those of some numbers of qubits that it takes; its own limit where that is in reach."""
-        most = self.capabilities.max_qubits
-        if most is None:
-            return list(sizes)
-        return [n for n in sizes if n < most] + ([most] if most <= max(sizes) else [])
+        bounds = [max(sizes), self._qubits + 4 * self.thorough, self.capabilities.max_qubits or max(sizes)]
+        most = min(bounds)
+        return [n for n in sizes if n < most] + [most]
 
     def compile(self, circuit: Circuit, measured: Measurement, dtype: str = "float64", **changes: Any) -> Compiled:
         """A freshly compiled circuit, past the circuit cache."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from .backend import QulacsBackend, QulacsExecutable
 
-__all__ = ["FAULTS", "Fault", "by_name", "fault", "faulty"]
+__all__ = ["FAULTS", "Fault", "by_name", "fault", "faulty", "in_values"]
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,17 @@ def faulty(
     fault(kind, name, refused_by, make, only=only)
 
 
-def by_name(name: str) -> Fault:
-    """The fault of that name."""
-    return next(f for f in FAULTS if f.name == name)
+def in_values(**methods: Any) -> dict[str, Any]:
+    """Methods that are wrong in exact values only: gradients and samples stay right."""
+    other = type("OtherExecutable", (QulacsExecutable,), dict(methods))
+
+    def value_and_report(self, theta, inputs, *, seed=None):
+        one = self if self.shots is not None else other(self.circuit, self.measurement, self.dtype, None)
+        return QulacsExecutable.value_and_report(one, theta, inputs, seed=seed)
+
+    return {"value_and_report": value_and_report}
+
+
+def by_name(text: str) -> Fault:
+    """The fault with this kind and name."""
+    return next(f for f in FAULTS if str(f) == text)

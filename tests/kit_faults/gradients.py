@@ -65,7 +65,9 @@ faulty(
     "no gradient for phi of u3 on qubit 2, as a weight",
     "gradient: weights",
     only=True,
-    **slopes(lambda op, k, a, s: 0.0 if op.gate == "u3" and op.qubits == (2,) and ("w", 1) in op.params[k].slots else s),
+    **slopes(
+        lambda op, k, a, s: 0.0 if op.gate == "u3" and op.qubits == (2,) and ("w", 1) in op.params[k].slots else s
+    ),
 )
 faulty(
     KIND,
@@ -186,15 +188,15 @@ def amplitude_columns_first(self, d_theta, d_inputs, inputs, cotangents):
     return d_theta, d_inputs
 
 
-faulty(KIND, "the wrong column after amplitudes", "gradient: angles after amplitudes", **pulled(amplitude_columns_first))
+faulty(
+    KIND, "the wrong column after amplitudes", "gradient: angles after amplitudes", **pulled(amplitude_columns_first)
+)
 faulty(
     KIND,
-    "the wrong column after four amplitudes",
+    "the wrong column after amplitudes, for probabilities",
     "gradient: angles after amplitudes",
-    only=False,
-    **pulled(
-        lambda self, t, d, x, c: amplitude_columns_first(self, t, d, x, c) if self.start_width == 4 else (t, d)
-    ),
+    only=True,
+    **pulled(lambda self, t, d, x, c: amplitude_columns_first(self, t, d, x, c) if self.is_born else (t, d)),
 )
 faulty(
     KIND, "no gradient for amplitudes", "gradient: amplitudes", amplitude_slopes=lambda self, bra: np.zeros(1 << self.n)
@@ -216,9 +218,11 @@ faulty(
 )
 
 
-def buffered(which):
+def buffered(which, rows=None):
     def value_and_vjp(self, theta, inputs):
         outputs, vjp_fn = E.value_and_vjp(self, theta, inputs)
+        if rows not in (None, len(inputs)):
+            return outputs, vjp_fn
 
         def again(cotangents):
             parts = list(vjp_fn(cotangents))
@@ -234,6 +238,7 @@ def buffered(which):
 
 faulty(KIND, "a buffer used again for theta", "gradient: nothing kept", **buffered(0))
 faulty(KIND, "a buffer used again for inputs", "gradient: nothing kept", **buffered(1))
+faulty(KIND, "a buffer used again for three rows", "gradient: nothing kept", only=True, **buffered(0, 3))
 
 
 def racing_vjp(self, theta, inputs, cotangents):
@@ -269,9 +274,7 @@ faulty(
     "gradient: weights",
     **slopes(lambda op, k, a, s: float(np.float32(s))),
 )
-faulty(
-    KIND, "wrong from 5 qubits on", "gradient: qubits", **pulled(lambda s, t, d, x, c: (t * (1 - 2 * (s.n > 4)), d))
-)
+faulty(KIND, "wrong from 5 qubits on", "gradient: qubits", **pulled(lambda s, t, d, x, c: (t * (1 - 2 * (s.n > 4)), d)))
 faulty(
     KIND,
     "wrong from 9 qubits on",
@@ -327,9 +330,9 @@ faulty(
     "value_and_vjp with outputs of its own",
     "gradient: value_and_vjp",
     only=True,
-    value_and_vjp=lambda self, theta, inputs: (
-        lambda pair: (pair[0].astype(np.float16).astype(self.dtype), pair[1])
-    )(E.value_and_vjp(self, theta, inputs)),
+    value_and_vjp=lambda self, theta, inputs: (lambda pair: (pair[0].astype(np.float16).astype(self.dtype), pair[1]))(
+        E.value_and_vjp(self, theta, inputs)
+    ),
     vjp=lambda self, theta, inputs, cotangents: E.value_and_vjp(self, theta, inputs)[1](cotangents),
 )
 
@@ -346,7 +349,7 @@ def writes_theta(self, theta, inputs, cotangents):
     return answer
 
 
-faulty(KIND, "writes to cotangents", "gradient: arguments", vjp=writes_cotangents)
+faulty(KIND, "writes to cotangents", "gradient: arguments", only=True, vjp=writes_cotangents)
 faulty(KIND, "writes to theta", "gradient: arguments", vjp=writes_theta)
 faulty(
     KIND,
@@ -372,6 +375,13 @@ faulty(
     "half in float32",
     "gradient: shapes",
     **pulled(lambda self, t, d, x, c: (t, d / 2) if self.dtype == np.float32 else (t, d)),
+)
+faulty(
+    KIND,
+    "half in float32 on three qubits",
+    "gradient: shapes",
+    only=True,
+    **pulled(lambda self, t, d, x, c: (t, d / 2) if self.dtype == np.float32 and self.n == 3 else (t, d)),
 )
 faulty(
     KIND,

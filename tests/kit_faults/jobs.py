@@ -23,7 +23,7 @@ from .faults import fault
 KIND = "jobs"
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """An answer of the service that is no success."""
 
     def __init__(self, status: int) -> None:
@@ -42,7 +42,7 @@ class Service:
     def post(self, compute, *arguments) -> str:
         with self.lock:
             if sum(not job.done() for job in self.jobs.values()) >= 40:
-                raise Refused(429)
+                raise RefusedError(429)
             job = f"job-{next(self.numbers):08d}"
             self.jobs[job] = self.pool.submit(compute, *arguments)
             return job
@@ -50,7 +50,7 @@ class Service:
     def get(self, job):
         with self.lock:
             if job not in self.jobs:
-                raise Refused(404)
+                raise RefusedError(404)
             future = self.jobs[job]
         return future.result(0.002) if future.done() else None
 
@@ -94,7 +94,7 @@ class JobExecutable:
             await asyncio.sleep(0)
             try:
                 return await to_thread(call, *arguments)
-            except Refused as refused:
+            except RefusedError as refused:
                 raise self.error(refused) from refused
 
     def compute(self, theta, inputs, seed):
@@ -105,9 +105,11 @@ class JobExecutable:
         return await self.ask(self.service.post, self.compute, theta.copy(), inputs.copy(), seed)
 
     async def result(self, job):
-        while (outputs := await self.ask(self.service.get, job)) is None:
+        while True:
+            outputs = await self.ask(self.service.get, job)
+            if outputs is not None:
+                return outputs
             await asyncio.sleep(0.002)
-        return outputs
 
     async def cancel(self, job):
         await self.ask(self.service.delete, job)
@@ -144,7 +146,7 @@ async def submit_computing(self, theta, inputs, *, seed=None):
 
 
 async def submit_sleeping(self, theta, inputs, *, seed=None):
-    time.sleep(0.001)
+    time.sleep(0.001)  # noqa: ASYNC251 - that is the fault
     return await JobExecutable.submit(self, theta, inputs, seed=seed)
 
 
@@ -200,7 +202,7 @@ def once_per_point(self, theta, inputs, *, seed=None):
     return submit()
 
 
-faulty("429 is final", "jobs: outages", only=True, **status_is(lambda s: BackendError("busy") if s == 429 else None))
+faulty("429 is final", "jobs: outages", **status_is(lambda s: BackendError("busy") if s == 429 else None))
 faulty("404 is a KeyError", "jobs: lost", only=True, **status_is(lambda s: KeyError("job") if s == 404 else None))
 faulty("404 may pass", "jobs: lost", **status_is(lambda s: TransientError("job") if s == 404 else None))
 faulty("cancel does nothing", "jobs: cancel", only=True, cancel=nothing)
@@ -210,7 +212,10 @@ faulty("submit sleeps on the loop", "jobs: loop", only=True, submit=submit_sleep
 faulty("result waits on the loop", "jobs: loop", result=result_waiting)
 faulty("a client shared by loops", "jobs: loops", only=True, slots=OneForAll)
 faulty(
-    "ids are numbers", "jobs: ids", only=True, **job_ids(number_of, lambda job: job if isinstance(job, str) else f"job-{job:08d}")
+    "ids are numbers",
+    "jobs: ids",
+    only=True,
+    **job_ids(number_of, lambda job: job if isinstance(job, str) else f"job-{job:08d}"),
 )
 faulty("ids are bytes", "jobs: ids", **job_ids(str.encode, lambda job: job if isinstance(job, str) else job.decode()))
 faulty("one job for equal arguments", "jobs: ids", submit=once_per_point)
@@ -223,6 +228,17 @@ async def transposed(self, job):
 
 
 faulty("rows of a result reversed", "jobs: order", result=transposed)
+
+
+async def forgetting(self, job):
+    """Fetching a job forgets those before it."""
+    answer = await JobExecutable.result(self, job)
+    for older in [other for other in self.service.jobs if other < job]:
+        self.service.delete(older)
+    return answer
+
+
+faulty("fetching a job forgets those before it", "jobs: order", only=True, result=forgetting)
 
 
 # -- over HTTP
@@ -248,9 +264,11 @@ class OverHttp(HttpBackend):
         async def ask(method, path, **body):
             try:
                 return await self.ask(self.port, method, path, {**executable.what, **body})
-            except Exception as error:
+            except (BackendError, TransientError, JobLostError) as error:
                 changed = self.meaning(error) if self.meaning else None
-                raise error if changed is None else changed
+                if changed is None:
+                    raise
+                raise changed from error
 
         executable._ask = ask
         return executable

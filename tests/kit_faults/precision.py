@@ -56,14 +56,26 @@ faulty(
 )
 faulty(KIND, "rows past 128 are 0", "values: batches", **from_rows(lambda k, rows: k >= 128))
 faulty(KIND, "rows past 1000 are 0", "values: batches", **from_rows(lambda k, rows: k >= 1000))
-faulty(KIND, "the last row of odd batches", "values: batches", **from_rows(lambda k, rows: rows > 5 and rows % 2 == 1 and k == rows - 1))
-faulty(KIND, "the last row of a batch of 2**k + 1", "values: batches", **from_rows(lambda k, rows: k > 16 and k & (k - 1) == 0 and k == rows - 1))
+faulty(
+    KIND,
+    "the last row of odd batches",
+    "values: batches",
+    **from_rows(lambda k, rows: rows > 5 and rows % 2 == 1 and k == rows - 1),
+)
+faulty(
+    KIND,
+    "the last row of a batch of 2**k + 1",
+    "values: batches",
+    **from_rows(lambda k, rows: k > 16 and k & (k - 1) == 0 and k == rows - 1),
+)
 faulty(
     KIND,
     "a batch of 257 rows in the wrong order",
     "values: batches",
     only=True,
-    exact=lambda self, theta, inputs: E.exact(self, theta, inputs)[:: -1 if len(inputs) == 257 and self.shots is None and self.width == 4 else 1],
+    exact=lambda self, theta, inputs: E.exact(self, theta, inputs)[
+        :: -1 if len(inputs) == 257 and self.shots is None and self.width == 4 else 1
+    ],
 )
 faulty(KIND, "float32 where float64 was asked for", "values: gates", **measured(lambda self, y: y.astype(np.float32)))
 faulty(
@@ -89,19 +101,41 @@ faulty(
     KIND,
     "three digits for float32",
     "values: float32",
-    only=False,
+    only=True,
     **outputs(lambda self, y: y.round(3) if self.dtype == np.float32 and self.n == 3 else y),
 )
 faulty(KIND, "angles in float32", "values: gates", **angles(lambda a, op: float(np.float32(a))))
 faulty(KIND, "small angles taken as 0", "values: angle ranges", **angles(lambda a, op: 0.0 if abs(a) < 1e-3 else a))
-faulty(KIND, "angles below 1e-8 taken as 0", "values: angle ranges", **angles(lambda a, op: 0.0 if abs(a) < 1e-8 else a))
-faulty(KIND, "angles clipped at a turn", "values: angle ranges", **angles(lambda a, op: max(-2 * math.pi, min(2 * math.pi, a))))
+faulty(
+    KIND,
+    "angles below 1e-8 taken as 0",
+    "values: angle ranges",
+    only=True,
+    **angles(lambda a, op: 0.0 if abs(a) < 1e-8 else a),
+)
+faulty(
+    KIND,
+    "angles clipped at a turn",
+    "values: angle ranges",
+    **angles(lambda a, op: max(-2 * math.pi, min(2 * math.pi, a))),
+)
 faulty(KIND, "angles clipped at π", "values: angle ranges", **angles(lambda a, op: max(-math.pi, min(math.pi, a))))
 faulty(KIND, "angles clipped at 100", "values: angle ranges", **angles(lambda a, op: max(-100.0, min(100.0, a))))
-faulty(KIND, "controlled rotations of a turn taken as none", "values: angle ranges", **angles(lambda a, op: math.remainder(a, 2 * math.pi)))
+faulty(
+    KIND,
+    "controlled rotations of a turn taken as none",
+    "values: angle ranges",
+    **angles(lambda a, op: math.remainder(a, 2 * math.pi)),
+)
 faulty(KIND, "signs of angles lost", "values: gates", **angles(lambda a, op: abs(a)))
 faulty(KIND, "angles rounded to six digits", "values: gates", **angles(lambda a, op: round(a, 6)))
-faulty(KIND, "angles beyond ten turns are 0", "values: angle ranges", only=False, **angles(lambda a, op: 0.0 if abs(a) > 20 * math.pi else a))
+faulty(
+    KIND,
+    "angles beyond ten turns are 0",
+    "values: angle ranges",
+    only=False,
+    **angles(lambda a, op: 0.0 if abs(a) > 20 * math.pi else a),
+)
 faulty(
     KIND,
     "an angle of exactly a quarter turn is a Clifford of the other sign",

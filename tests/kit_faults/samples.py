@@ -56,7 +56,14 @@ def new(*seed):
 
 
 faulty(KIND, "Y measured as X", "shots: bases", **string(lambda s: s.replace("Y", "X")))
-faulty(KIND, "Y with the other sign", "shots: bases", sample_term=lambda self, s, state, rng: (lambda m, v: (m * (-1) ** s.count("Y"), v))(*E.sample_term(self, s, state, rng)))
+faulty(
+    KIND,
+    "Y with the other sign",
+    "shots: bases",
+    sample_term=lambda self, s, state, rng: (lambda m, v: (m * (-1) ** s.count("Y"), v))(
+        *E.sample_term(self, s, state, rng)
+    ),
+)
 
 
 def without_coefficients(self, state, rng):
@@ -95,12 +102,25 @@ faulty(
     "chosen qubits of a basis in the wrong order",
     "shots: bases",
     only=True,
-    strings=lambda self: E.strings(self)
-    if self.shots is None or self.circuit.n_qubits != 3 or getattr(self.measurement, "qubits", None) is None
-    else tuple(sorted(E.strings(self))),
+    strings=lambda self: (
+        E.strings(self)
+        if self.shots is None or self.circuit.n_qubits != 3 or getattr(self.measurement, "qubits", None) is None
+        else tuple(sorted(E.strings(self)))
+    ),
 )
-faulty(KIND, "a bias of 1 % of bases", "shots: bases", only=True, **drawn(lambda self, m, v: (m * 0.99 if self.n == 3 and not self.is_born and self.measurement.bases else m, v)))
-faulty(KIND, "a bias of 1 % of observables", "shots: observables", **drawn(lambda self, m, v: (m * 0.99, v) if not self.is_born and self.measurement.observables else (m, v)))
+faulty(
+    KIND,
+    "a bias of 1 % of bases",
+    "shots: bases",
+    only=True,
+    **drawn(lambda self, m, v: (m * 0.99 if self.n == 3 and not self.is_born and self.measurement.bases else m, v)),
+)
+faulty(
+    KIND,
+    "a bias of 1 % of observables",
+    "shots: observables",
+    **drawn(lambda self, m, v: (m * 0.99, v) if not self.is_born and self.measurement.observables else (m, v)),
+)
 faulty(
     KIND,
     "a bias of 1 % of probabilities",
@@ -112,7 +132,12 @@ faulty(
     "a bias of 1 % of probabilities of three qubits",
     "shots: probabilities",
     only=True,
-    **drawn(lambda self, m, v: (0.99 * m + 0.01 / self.width if self.is_born and self.n == 3 and self.circuit.n_weights else m, v)),
+    **drawn(
+        lambda self, m, v: (
+            0.99 * m + 0.01 / self.width if self.is_born and self.n == 3 and self.circuit.n_weights else m,
+            v,
+        )
+    ),
 )
 faulty(KIND, "values shifted by 0.01", "shots: bases", **drawn(lambda self, m, v: (m + 0.01 * (not self.is_born), v)))
 faulty(
@@ -130,19 +155,36 @@ def flipped(self, counts, rng):
     return out
 
 
-faulty(KIND, "samples that do not sum to all", "shots: probabilities", **drawn(lambda self, m, v: (m * (1 + 1e-3) if self.is_born else m, v)))
+faulty(
+    KIND,
+    "samples that do not sum to all",
+    "shots: probabilities",
+    **drawn(lambda self, m, v: (m * (1 + 1e-3) if self.is_born else m, v)),
+)
 faulty(KIND, "twice the shots", "shots: number", **shots_of(lambda n: 2 * n))
 faulty(KIND, "half the shots", "shots: number", **shots_of(lambda n: max(1, n // 2)))
 faulty(KIND, "at least 100 shots", "shots: number", **shots_of(lambda n: max(n, 100)))
 faulty(KIND, "at most 100,000 shots", "shots: number", only=True, **shots_of(lambda n: min(n, 100_000)))
-faulty(KIND, "shots rounded up to a power of two", "shots: number", **shots_of(lambda n: 1 << (n - 1).bit_length() if n < 8 else n))
+faulty(
+    KIND,
+    "shots rounded up to a power of two",
+    "shots: number",
+    **shots_of(lambda n: 1 << (n - 1).bit_length() if n < 8 else n),
+)
 faulty(
     KIND,
     "shots ignored",
     "shots: number",
     sampled=lambda self, theta, inputs, seed: (E.exact(self, theta, inputs), np.zeros((len(inputs), self.width))),
 )
-faulty(KIND, "shots ignored for probabilities", "shots: number", draw=lambda self, state, rng: (E.probabilities(self, state), np.zeros(self.width)) if self.is_born else E.draw(self, state, rng))
+faulty(
+    KIND,
+    "shots ignored for probabilities",
+    "shots: number",
+    draw=lambda self, state, rng: (
+        (E.probabilities(self, state), np.zeros(self.width)) if self.is_born else E.draw(self, state, rng)
+    ),
+)
 
 
 def errors(change):
@@ -161,33 +203,74 @@ faulty(KIND, "standard errors tenfold", "shots: standard errors", only=True, **e
 faulty(KIND, "standard errors of one shot", "shots: standard errors", **errors(lambda self, e: e * self.shots**0.5))
 faulty(KIND, "standard errors of other rows", "shots: standard errors", **errors(lambda self, e: np.roll(e, 1, axis=0)))
 faulty(KIND, "variances for standard errors", "shots: standard errors", **errors(lambda self, e: e**2))
-faulty(KIND, "one shot with a standard error of 0", "shots: standard errors", only=True, **errors(lambda self, e: np.nan_to_num(e)))
+faulty(
+    KIND,
+    "one shot with a standard error of 0",
+    "shots: standard errors",
+    only=True,
+    **errors(lambda self, e: np.nan_to_num(e)),
+)
 
 
 def plain_errors(self, state, rng):
     means, variances = E.draw(self, state, rng)
     if not self.is_born:
-        variances = [sum(self.sample_term(s, state, np.random.default_rng(0))[1] for s, _ in t) for t in self.observables]
+        variances = [
+            sum(self.sample_term(s, state, np.random.default_rng(0))[1] for s, _ in t) for t in self.observables
+        ]
     return means, variances
 
 
 faulty(KIND, "standard errors without coefficients", "shots: standard errors", only=True, draw=plain_errors)
 faulty(KIND, "the same samples at every call", "shots: seeds", **generators(lambda self, seed, row: new(1, row)))
-faulty(KIND, "samples that no seed fixes", "shots: seeds", generators=lambda self, seed, rows: [np.random.default_rng()] * rows)
-faulty(KIND, "a stream that goes on from call to call", "shots: seeds", generators=lambda self, seed, rows: [self.__dict__.setdefault("rng", new(seed))] * rows)
-faulty(KIND, "seeds cut to 32 bits", "shots: seeds", only=True, **generators(lambda self, seed, row: new(seed % 2**32, row)))
-faulty(KIND, "seeds cut to 31 bits", "shots: seeds", only=True, generators=lambda self, seed, rows: [new(seed % 2**31)] * rows)
-faulty(KIND, "seed plus row", "shots: seeds", **generators(lambda self, seed, row: new(seed + row)))
-faulty(KIND, "seed 0 taken as none", "shots: seeds", generators=lambda self, seed, rows: [new(seed or 1)] * rows)
-faulty(KIND, "large seeds refused", "shots: seeds", only=True, generators=lambda self, seed, rows: [np.random.default_rng(seed if seed < 2**62 else -1)] * rows)
-faulty(KIND, "rows that share random numbers", "shots: rows", **generators(lambda self, seed, row: new(seed)))
-faulty(KIND, "every other row shares random numbers", "shots: rows", **generators(lambda self, seed, row: new(seed, row // 2)))
 faulty(
     KIND,
-    "rows 300 apart share random numbers",
+    "samples that no seed fixes",
+    "shots: seeds",
+    generators=lambda self, seed, rows: [np.random.default_rng()] * rows,
+)
+faulty(
+    KIND,
+    "a stream that goes on from call to call",
+    "shots: seeds",
+    generators=lambda self, seed, rows: [self.__dict__.setdefault("rng", new(seed))] * rows,
+)
+faulty(
+    KIND,
+    "seeds cut to 32 bits",
+    "shots: seeds",
+    only=True,
+    **generators(lambda self, seed, row: new(seed % 2**32, row)),
+)
+faulty(
+    KIND,
+    "seeds cut to 31 bits",
+    "shots: seeds",
+    only=True,
+    generators=lambda self, seed, rows: [new(seed % 2**31)] * rows,
+)
+faulty(KIND, "seed plus row", "shots: seeds", **generators(lambda self, seed, row: new(seed + row)))
+faulty(KIND, "seed 0 taken as none", "shots: seeds", generators=lambda self, seed, rows: [new(seed or 1)] * rows)
+faulty(
+    KIND,
+    "large seeds refused",
+    "shots: seeds",
+    only=True,
+    generators=lambda self, seed, rows: [np.random.default_rng(seed if seed < 2**62 else -1)] * rows,
+)
+faulty(KIND, "rows that share random numbers", "shots: rows", **generators(lambda self, seed, row: new(seed)))
+faulty(
+    KIND,
+    "every other row shares random numbers",
+    "shots: rows",
+    **generators(lambda self, seed, row: new(seed, row // 2)),
+)
+faulty(
+    KIND,
+    "a stream that begins anew every 256 rows",
     "shots: rows",
     only=True,
-    **generators(lambda self, seed, row: new(seed, row % 300)),
+    **generators(lambda self, seed, row: new(seed, row % 256)),
 )
 
 
@@ -200,7 +283,11 @@ def one_stream_per_basis(self, state, rng):
 
 
 def bases_together(self, state, rng):
-    return E.draw(self, state, rng) if self.is_born or self.measurement.observables else one_stream_per_basis(self, state, rng)
+    return (
+        E.draw(self, state, rng)
+        if self.is_born or self.measurement.observables
+        else one_stream_per_basis(self, state, rng)
+    )
 
 
 faulty(KIND, "bases that share random numbers", "shots: rows", draw=bases_together)
@@ -211,7 +298,14 @@ faulty(
     only=True,
     targets=lambda self, q: E.targets(self, q if self.shots is None or len(q) < 3 else (q[1], q[2], q[0])),
 )
-faulty(KIND, "sampled rows past 128 mixed up", "shots: all circuits", sampled=lambda self, theta, inputs, seed: E.sampled(self, theta, np.concatenate([inputs[:128], inputs[128:][::-1]]), seed))
+faulty(
+    KIND,
+    "sampled rows past 128 mixed up",
+    "shots: all circuits",
+    sampled=lambda self, theta, inputs, seed: E.sampled(
+        self, theta, np.concatenate([inputs[:128], inputs[128:][::-1]]), seed
+    ),
+)
 faulty(
     KIND,
     "sampled from 9 qubits on with another order of qubits",
@@ -224,5 +318,7 @@ faulty(
     "amplitudes ignored under shots",
     "shots: all circuits",
     only=True,
-    start=lambda self, row: E.start(self, row if self.shots is None or not self.start_width else np.eye(1, len(row))[0]),
+    start=lambda self, row: E.start(
+        self, row if self.shots is None or not self.start_width else np.eye(1, len(row))[0]
+    ),
 )

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from qstore_core import Capabilities, Pauli
+from qstore_core import Capabilities, InputError, Pauli
 from qstore_core.circuit.gates import GATES
 
 from .backend import QulacsBackend, QulacsExecutable
 from .backend import QulacsExecutable as E
-from .faults import fault, faulty
+from .faults import fault, faulty, in_values
 
 KIND = "structure"
 
@@ -58,22 +58,50 @@ faulty(
     **on_qubits(lambda q, n: tuple(sorted(q)) if len(q) == 3 else q),
 )
 faulty(KIND, "control and target exchanged", "values: gates", **on_qubits(lambda q, n: q[::-1] if len(q) == 2 else q))
-faulty(KIND, "controls last in gates of three", "values: gates", **on_qubits(lambda q, n: q[1:] + q[:1] if len(q) == 3 else q))
 faulty(
-    KIND, "two-qubit gates on neighbours only", "values: gates", **on_qubits(lambda q, n: (q[0], q[0] + 1) if len(q) == 2 and q[1] == q[0] + 2 else q)
+    KIND,
+    "controls last in gates of three",
+    "values: gates",
+    **on_qubits(lambda q, n: q[1:] + q[:1] if len(q) == 3 else q),
+)
+faulty(
+    KIND,
+    "two-qubit gates on neighbours only",
+    "values: gates",
+    **on_qubits(lambda q, n: (q[0], q[0] + 1) if len(q) == 2 and q[1] == q[0] + 2 else q),
 )
 faulty(KIND, "RX turns the other way", "values: gates", **instead("rx", "rx", -1))
 faulty(KIND, "sdg is s", "values: gates", **instead("sdg", "s"))
 faulty(KIND, "t is tdg", "values: gates", **instead("t", "tdg"))
-faulty(KIND, "sx is its inverse", "values: gates", **matrices(lambda op, a: GATES["sx"].matrix().conj().T if op.gate == "sx" else None))
+faulty(
+    KIND,
+    "sx is its inverse",
+    "values: gates",
+    **matrices(lambda op, a: GATES["sx"].matrix().conj().T if op.gate == "sx" else None),
+)
 faulty(KIND, "cp is crz", "values: gates", **instead("cp", "crz"))
 faulty(KIND, "ch is cnot", "values: gates", **instead("ch", "cnot"))
 faulty(KIND, "iswap is swap", "values: gates", **instead("iswap", "swap"))
-faulty(KIND, "iswap with phase -i", "values: gates", **matrices(lambda op, a: GATES["iswap"].matrix().conj() if op.gate == "iswap" else None))
+faulty(
+    KIND,
+    "iswap with phase -i",
+    "values: gates",
+    **matrices(lambda op, a: GATES["iswap"].matrix().conj() if op.gate == "iswap" else None),
+)
 faulty(KIND, "angles of u3 in another order", "values: gates", **permuted("u3", (2, 0, 1)))
 faulty(KIND, "angles of rot in reverse order", "values: gates", **permuted("rot", (2, 1, 0)))
-faulty(KIND, "controls on 0", "values: gates", **matrices(lambda op, a: GATES["cnot"].matrix()[::-1, ::-1].copy() if op.gate == "cy" else None))
-faulty(KIND, "cz with the phase on |10⟩", "values: gates", **matrices(lambda op, a: np.diag([1, 1, -1, 1]) if op.gate == "cz" else None))
+faulty(
+    KIND,
+    "controls on 0",
+    "values: gates",
+    **matrices(lambda op, a: GATES["cnot"].matrix()[::-1, ::-1].copy() if op.gate == "cy" else None),
+)
+faulty(
+    KIND,
+    "cz with the phase on |10⟩",
+    "values: gates",
+    **matrices(lambda op, a: np.diag([1, 1, -1, 1]) if op.gate == "cz" else None),
+)
 faulty(
     KIND,
     "unknown gates skipped",
@@ -129,19 +157,41 @@ def terms(change):
 
     def angles(self, op, theta, x):
         values = {"w": theta, "x": x}
-        return [
-            sum(c * np.prod([values[k][i] for k, i in m]) for m, c in change(angle.terms)) for angle in op.params
-        ]
+        return [sum(c * np.prod([values[k][i] for k, i in m]) for m, c in change(angle.terms)) for angle in op.params]
 
     return {"angles": angles}
 
 
-faulty(KIND, "x·x taken as x", "values: angle polynomials", **terms(lambda t: [(tuple(dict.fromkeys(m)), c) for m, c in t]))
-faulty(KIND, "only the first slot of a product", "values: angle polynomials", **terms(lambda t: [(m[:1], c) for m, c in t]))
-faulty(KIND, "constants of angles left out", "values: angle polynomials", **terms(lambda t: [(m, c) for m, c in t if m or len(t) == 1]))
-faulty(KIND, "coefficients of angles left out", "values: angle polynomials", **terms(lambda t: [(m, 1.0 if m else c) for m, c in t]))
+faulty(
+    KIND, "x·x taken as x", "values: angle polynomials", **terms(lambda t: [(tuple(dict.fromkeys(m)), c) for m, c in t])
+)
+faulty(
+    KIND, "only the first slot of a product", "values: angle polynomials", **terms(lambda t: [(m[:1], c) for m, c in t])
+)
+faulty(
+    KIND,
+    "constants of angles left out",
+    "values: angle polynomials",
+    **terms(lambda t: [(m, c) for m, c in t if m or len(t) == 1]),
+)
+faulty(
+    KIND,
+    "coefficients of angles left out",
+    "values: angle polynomials",
+    **terms(lambda t: [(m, 1.0 if m else c) for m, c in t]),
+)
 faulty(KIND, "only one term of an angle", "values: angle polynomials", **terms(lambda t: t[-1:]))
-faulty(KIND, "products of more than two slots", "values: angle polynomials", **terms(lambda t: [(m[:2], c) for m, c in t]))
+faulty(
+    KIND, "products of more than two slots", "values: angle polynomials", **terms(lambda t: [(m[:2], c) for m, c in t])
+)
+
+faulty(
+    KIND,
+    "products of three slots taken as two, in values",
+    "values: angle polynomials",
+    only=True,
+    **in_values(**terms(lambda t: [(m[:2], c) for m, c in t])),
+)
 
 # -- start states
 
@@ -164,7 +214,12 @@ faulty(
     "values: amplitudes",
     **start(lambda self, row: row[: self.start_width] ** 2 / np.linalg.norm(row[: self.start_width] ** 2)),
 )
-faulty(KIND, "amplitudes taken from the last columns", "values: amplitudes", **start(lambda self, row: row[-self.start_width :]))
+faulty(
+    KIND,
+    "amplitudes taken from the last columns",
+    "values: amplitudes",
+    **start(lambda self, row: row[-self.start_width :]),
+)
 faulty(
     KIND,
     "zeros among amplitudes filled",
@@ -209,10 +264,27 @@ faulty(KIND, "Y measured as X", "values: bases", **letters(lambda s: s.replace("
 faulty(KIND, "outputs in the order of qubits", "values: bases", **strings(by_qubit))
 faulty(KIND, "chosen qubits sorted", "values: bases", **strings(sorted_qubits))
 faulty(KIND, "bases sorted", "values: bases", **strings(sorted_bases))
-faulty(KIND, "coefficients of observables ignored", "values: observables", **strings(lambda self, o: [[(s, 1.0) for s, _ in t] for t in o]))
-faulty(KIND, "coefficients without their sign", "values: observables", **strings(lambda self, o: [[(s, abs(c)) for s, c in t] for t in o]))
-faulty(KIND, "identity worth 0", "values: observables", pauli=lambda self, s, state: 0.0 if set(s) == {"I"} else E.pauli(self, s, state))
-faulty(KIND, "only the first term of an observable", "values: observables", **strings(lambda self, o: [t[:1] for t in o]))
+faulty(
+    KIND,
+    "coefficients of observables ignored",
+    "values: observables",
+    **strings(lambda self, o: [[(s, 1.0) for s, _ in t] for t in o]),
+)
+faulty(
+    KIND,
+    "coefficients without their sign",
+    "values: observables",
+    **strings(lambda self, o: [[(s, abs(c)) for s, c in t] for t in o]),
+)
+faulty(
+    KIND,
+    "identity worth 0",
+    "values: observables",
+    pauli=lambda self, s, state: 0.0 if set(s) == {"I"} else E.pauli(self, s, state),
+)
+faulty(
+    KIND, "only the first term of an observable", "values: observables", **strings(lambda self, o: [t[:1] for t in o])
+)
 faulty(
     KIND,
     "wrong sign for three Y",
@@ -229,7 +301,10 @@ faulty(
     KIND,
     "outputs past the tenth are 0",
     "values: observables",
-    measure=lambda self, state: np.array(E.measure(self, state)) * ((np.arange(self.width) < 10) | self.is_born | (self.width % 3 != 0) | (not self.measurement.observables)),
+    measure=lambda self, state: (
+        np.array(E.measure(self, state))
+        * ((np.arange(self.width) < 10) | self.is_born | (self.width % 3 != 0) | (not self.measurement.observables))
+    ),
 )
 
 
@@ -265,13 +340,50 @@ faulty(
     KIND,
     "the first qubit least significant",
     "values: probabilities",
-    **classes(lambda self, index: np.array([int(f"{k:0{self.n}b}"[::-1], 2) for k in range(1 << self.n)])[index] if self.measurement.qubits is None and self.measurement.n_classes is None else index),
+    **classes(
+        lambda self, index: (
+            np.array([int(f"{k:0{self.n}b}"[::-1], 2) for k in range(1 << self.n)])[index]
+            if self.measurement.qubits is None and self.measurement.n_classes is None
+            else index
+        )
+    ),
 )
 faulty(
     KIND,
     "probabilities not normalised",
     "values: probabilities",
     probabilities=lambda self, state: E.probabilities(self, state) * (1 + 1e-6),
+)
+
+faulty(
+    KIND,
+    "chosen qubits of three sorted, in values",
+    "values: bases",
+    only=True,
+    **in_values(**strings(lambda self, o: sorted_qubits(self, o) if self.n == 3 else o)),
+)
+faulty(
+    KIND,
+    "wrong sign for three Y, in values",
+    "values: observables",
+    only=True,
+    **in_values(pauli=lambda self, s, state: E.pauli(self, s, state) * (-1 if s == "YYY" else 1)),
+)
+faulty(
+    KIND,
+    "qubits of probabilities of three sorted, in values",
+    "values: probabilities",
+    only=True,
+    **in_values(
+        **classes(lambda self, i: sorted_kept(self, i) if self.n == 3 and not self.measurement.n_classes else i)
+    ),
+)
+faulty(
+    KIND,
+    "qubits and three classes together, in values",
+    "values: classes",
+    only=True,
+    **in_values(**classes(lambda self, i: with_qubits(self, i) if self.measurement.n_classes == 3 else i)),
 )
 
 # -- shapes
@@ -293,7 +405,7 @@ faulty(
     "without inputs a single row",
     "values: shapes",
     only=True,
-    **outputs(lambda s, y: y[:1] if not (s.circuit.n_inputs or s.start_width) and s.n == 2 else y),
+    **outputs(lambda s, y: y[:1] if s.shots is None and not (s.circuit.n_inputs or s.start_width) and s.n == 2 else y),
 )
 faulty(KIND, "complex outputs", "values: shapes", **outputs(lambda s, y: y.astype(complex)))
 faulty(KIND, "outputs as text", "values: shapes", **outputs(lambda s, y: y.astype(str)))
@@ -321,7 +433,13 @@ def without_vjp(self, circuit, measurement, *, dtype="float32", shots=None):
 
 faulty(KIND, "vjp declared and not there", "backend: parts", backend={"compile": without_vjp})
 faulty(KIND, "max_qubits not kept", "backend: max_qubits", only=True, backend={"check": lambda self, circuit: None})
-faulty(KIND, "max_qubits promised and not there", "values: qubits", only=False, backend={"check": lambda self, circuit: too_many(circuit)})
+faulty(
+    KIND,
+    "max_qubits promised and not there",
+    "values: qubits",
+    only=False,
+    backend={"check": lambda self, circuit: too_many(circuit)},
+)
 
 
 def too_many(circuit):
@@ -330,6 +448,7 @@ def too_many(circuit):
 
 
 def deaf(self, circuit, measurement, *, dtype="float32", shots=None):
+    self.check(circuit)
     return QulacsExecutable(circuit, measurement, dtype, None)
 
 
@@ -361,11 +480,71 @@ fault(KIND, "another name than that it is installed under", "backend: parts", Na
 class Careless(QulacsBackend):
     """It takes any option."""
 
+    name = "kit_fault"
+
     def __init__(self, **options):
         self.options = options
 
 
 fault(KIND, "unknown options taken", "backend: options", Careless, only=True, installed=True)
+
+
+class RawExecutable(QulacsExecutable):
+    """It takes features as they are."""
+
+    def encode(self, inputs):
+        columns = inputs.shape[1] - self.circuit.n_inputs
+        raw, angles = inputs[:, :columns], inputs[:, columns:]
+        norms = np.linalg.norm(raw, axis=1, keepdims=True)
+        start = np.zeros((len(inputs), self.start_width))
+        start[:, :columns] = raw / np.where(norms == 0, 1.0, norms)
+        start[:, :1] += norms == 0
+        return np.concatenate([start, angles], axis=1), norms, columns
+
+    def finite(self, theta, inputs):
+        if not (np.isfinite(theta).all() and np.isfinite(inputs).all()):
+            raise InputError("theta or features are not finite.")
+
+    def value_and_report(self, theta, inputs, *, seed=None):
+        self.finite(theta, inputs)
+        encoded = self.encode(inputs)[0] if self.start_width else inputs
+        return QulacsExecutable.value_and_report(self, theta, encoded, seed=seed)
+
+    def value_and_vjp(self, theta, inputs):
+        if not self.start_width:
+            return QulacsExecutable.value_and_vjp(self, theta, inputs)
+        encoded, norms, columns = self.encode(inputs)
+        outputs, vjp_fn = QulacsExecutable.value_and_vjp(self, theta, encoded)
+
+        def vjp(cotangents):
+            d_theta, d = vjp_fn(cotangents)
+            d_start, start = d[:, : self.start_width], encoded[:, : self.start_width]
+            d_start = d_start - (d_start * start).sum(axis=1, keepdims=True) * start
+            d_raw = self.raw(d_start[:, :columns], norms)
+            return d_theta, np.concatenate([d_raw, d[:, self.start_width :]], axis=1).astype(self.dtype)
+
+        return outputs, vjp
+
+    def raw(self, d_start, norms):
+        return d_start / np.where(norms == 0, 1.0, norms) * (norms > 0)
+
+
+def raw(name, **methods):
+    def make():
+        backend = QulacsBackend()
+        backend.capabilities = Capabilities(exact=True, shots=True, vjp=True, features=True, max_qubits=16)
+        executable = type("FaultyRaw", (RawExecutable,), methods)
+        backend.compile = lambda circuit, measurement, *, dtype="float32", shots=None: (
+            backend.check(circuit) or executable(circuit, measurement, dtype, shots)
+        )
+        return backend
+
+    fault(KIND, name, "features", make, only=True)
+
+
+raw("features without their norm in gradients", raw=lambda self, d_start, norms: d_start * (norms > 0))
+raw("features that are not finite", finite=lambda self, theta, inputs: None)
+raw("rows of zeros with a gradient", raw=lambda self, d_start, norms: d_start / np.where(norms == 0, 1.0, norms))
 
 
 class Forgetful(QulacsBackend):

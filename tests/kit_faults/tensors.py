@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from qstore_core.circuit.gates import GATES
 from .faults import fault
 
 KIND = "tensors"
+KNOWN = {"rx", "ry", "rz", "p", "rot", "u3", "cp", "crx", "cry", "crz", "rxx", "ryy", "rzz"}
 WHOLE = {("p", 0), ("cp", 0), ("u3", 1), ("u3", 2)}  # e^(i·angle); all other angles appear halved
 
 
@@ -22,13 +24,18 @@ class TorchBackend:
 
     name = "torch_dense"
     capabilities = Capabilities(exact=True, vjp=True, framework="torch", max_qubits=12)
-    methods: dict = {}
+    methods: ClassVar[dict] = {}
 
     def compile(self, circuit, measurement, *, dtype="float32", shots=None):
         if shots is not None:
             raise CapabilityError(f"backend 'torch_dense' computes exact values; shots={shots} was asked for.")
         if circuit.n_qubits > 12:
             raise CapabilityError(f"backend 'torch_dense' takes at most 12 qubits, received {circuit.n_qubits}.")
+        for op in circuit.operations:
+            if op.params and op.gate not in KNOWN:
+                raise CapabilityError(
+                    f"backend 'torch_dense' does not know how gate {op.gate!r} depends on its angles."
+                )
         return type("Executable", (TorchExecutable,), self.methods)(circuit, measurement)
 
 
@@ -57,7 +64,8 @@ class TorchExecutable:
         total = torch.zeros(len(x), dtype=torch.float64)
         for monomial, coefficient in angle.terms:
             total = total + coefficient * math.prod(
-                (theta[index] if kind == "w" else x[:, index] for kind, index in monomial), start=torch.ones((), dtype=torch.float64)
+                (theta[index] if kind == "w" else x[:, index] for kind, index in monomial),
+                start=torch.ones((), dtype=torch.float64),
             )
         return total
 
@@ -155,11 +163,25 @@ def _right(self):
     return right
 
 
-faulty("apply in half precision", "tensors: values", only=True, **own_forward(lambda self, t, x: E.apply(self, t, x) + 1e-4))
+faulty(
+    "apply in half precision",
+    "tensors: values",
+    only=True,
+    **own_forward(lambda self, t, x: E.apply(self, t, x) + 1e-4),
+)
 faulty("apply gives arrays", "tensors: values", **own_forward(lambda self, t, x: E.apply(self, t, x).detach().numpy()))
-faulty("apply gives float64 for float32", "tensors: values", only=True, **own_forward(lambda self, t, x: E.apply(self, t, x).double()))
-faulty("inputs detached", "tensors: gradients", only=True, **own_forward(lambda self, t, x: E.apply(self, t, x.detach())))
-faulty("theta detached", "tensors: gradients", only=True, **own_forward(lambda self, t, x: E.apply(self, t.detach(), x)))
+faulty(
+    "apply gives float64 for float32",
+    "tensors: values",
+    only=True,
+    **own_forward(lambda self, t, x: E.apply(self, t, x).double()),
+)
+faulty(
+    "inputs detached", "tensors: gradients", only=True, **own_forward(lambda self, t, x: E.apply(self, t, x.detach()))
+)
+faulty(
+    "theta detached", "tensors: gradients", only=True, **own_forward(lambda self, t, x: E.apply(self, t.detach(), x))
+)
 faulty(
     "gradient twice where both are wanted",
     "tensors: gradients",
@@ -183,14 +205,23 @@ def other_vjp(change):
     }
 
 
-faulty("half a gradient from apply_and_vjp", "tensors: apply_and_vjp", only=True, **other_vjp(lambda s, t, x: (t, x / 2)))
-faulty("no gradient for amplitudes from apply_and_vjp", "tensors: apply_and_vjp", only=True, **other_vjp(lambda s, t, x: (t, x * 0 if s.circuit.n_amplitudes else x)))
+faulty(
+    "half a gradient from apply_and_vjp", "tensors: apply_and_vjp", only=True, **other_vjp(lambda s, t, x: (t, x / 2))
+)
+faulty(
+    "no gradient for amplitudes from apply_and_vjp",
+    "tensors: apply_and_vjp",
+    only=True,
+    **other_vjp(lambda s, t, x: (t, x * 0 if s.circuit.n_amplitudes else x)),
+)
 
 
 def good_for_one_call(self, theta, inputs):
     leaves = [theta.detach().requires_grad_(), inputs.detach().requires_grad_()]
     outputs = E.apply(self, *leaves)
-    return outputs.detach(), lambda cotangents: torch.autograd.grad(outputs, leaves, cotangents, allow_unused=True, materialize_grads=True)
+    return outputs.detach(), lambda cotangents: torch.autograd.grad(
+        outputs, leaves, cotangents, allow_unused=True, materialize_grads=True
+    )
 
 
 faulty(
@@ -200,4 +231,9 @@ faulty(
     apply_and_vjp=good_for_one_call,
     value_and_vjp=lambda self, theta, inputs: E.value_and_vjp(_right(self), theta, inputs),
 )
-faulty("no apply_and_vjp", "tensors: apply_and_vjp", apply_and_vjp=property(), value_and_vjp=lambda self, theta, inputs: E.value_and_vjp(_right(self), theta, inputs))
+faulty(
+    "no apply_and_vjp",
+    "tensors: apply_and_vjp",
+    apply_and_vjp=property(),
+    value_and_vjp=lambda self, theta, inputs: E.value_and_vjp(_right(self), theta, inputs),
+)
