@@ -66,7 +66,7 @@ $(VENV)/.ready-dev: $(VENV)/.ready-demo
 	@echo "Installing PyTorch ..."
 	@$(INSTALL) torch==2.13.0
 	@echo "Installing the tools for tests: pytest, hypothesis, mypy, and PennyLane and Aer to compare with ..."
-	@$(INSTALL) -e '.[tf,torch,jax,fast,sklearn,cli,docs,examples,dev]'
+	@$(INSTALL) -e '.[tf,torch,jax,fast,files,sklearn,cli,docs,examples,dev]'
 	@touch $@
 
 # Triton has an environment of its own: imported after TensorFlow, it ends the process. PyTorch's CUDA builds bring the

@@ -59,7 +59,6 @@ def main(options: argparse.Namespace) -> None:
     problems = [p for p in problems if p.batch << p.n_qubits <= 1 << options.amplitudes]
     compile_ahead(problems, some, end)
     lab = make_lab(options, side_by_side=_SIDE_BY_SIDE, at_once=True)
-    results.add_point("nothing", Problem(8, 32), lab.measure(Problem(8, 32), names("nothing", "cuda")))
     for problem in problems:
         if time.monotonic() > end:
             results.add("left", **problem.to_dict())

@@ -232,9 +232,9 @@ class Lab:
                         fail(name, mode, NoAnswerError("wrong", f"differs from the reference by {off:.1e}"))
                 self._time(remotes, mode, results, fail)
                 if launches:
-                    for name in (n for n in wanted if "torch" in LIBRARIES[n].imports):  # one by one: they share a GPU
-                        answers = ask_all([name], mode, self.limit, "launches", mode=mode)
-                        results[name, mode] |= answers.get(name, {})
+                    timed = [name for name in wanted if "torch" in LIBRARIES[name].imports]
+                    for name, answer in ask_all(timed, mode, self.limit, "launches", mode=mode).items():
+                        results[name, mode] |= answer
                 for name in remotes:
                     if results[name, mode].get("seconds", 0.0) > _SLOW:
                         self._slow.setdefault((name, mode), []).append((problem, results[name, mode]["seconds"]))

@@ -13,16 +13,7 @@ from .results import POINT, Line, Results
 
 PAGE = ROOT / "docs" / "performance.md"
 MODES = {"forward": "forward", "step": "forward + backward"}
-HEADLINES = (
-    ((4, 32), (8, 32), (8, 256), (12, 32)),
-    ("torch-auto", "torch-engine", "keras-auto", "keras-xla"),
-    ("pennylane", "tensorcircuit"),
-)
-ON_GPU = (
-    ((4, 32), (8, 32), (8, 4096), (10, 4096), (12, 4096), (14, 256), (16, 32), (18, 32), (20, 32)),
-    ("gpu-triton", "gpu-triton-graph", "gpu-torch", "gpu-torch-graph", "gpu-jax"),
-    ("gpu-pennylane", "gpu-tensorcircuit", "gpu-triton-qml", "gpu-fastqml-graph"),
-)
+HEADLINES = ((4, 32), (8, 32), (8, 256), (12, 32))
 
 
 def duration(seconds: float) -> str:
@@ -136,11 +127,12 @@ class Tables:
         head = [column.replace("n_", ""), *(["the batch of states"] if len(rows[0]) > 1 + len(self.names) else [])]
         return table([*head, *self.head(self.names)], rows)
 
-    def headlines(self, points: Iterable[tuple[int, int]], main: Sequence[str], against: Sequence[str]) -> list[str]:
-        """Forward + backward at some points: ours, the best peer, and how many times the first of ours is faster."""
-        main, against = ([name for name in wanted if name in self.names] for wanted in (main, against))
+    def headlines(self) -> list[str]:
+        """Four points."""
+        main = [n for n in ("torch-auto", "torch-engine", "keras-auto", "keras-xla") if n in self.ours]
+        against = [n for n in ("pennylane", "tensorcircuit") if n in self.peers and main]
         rows = []
-        for n, batch in points:
+        for n, batch in HEADLINES:
             point = {"n_qubits": n, "batch": batch, "mode": "step"}
             lines = [self.results.get(self.section, library=name, **point) for name in main]
             if not any(lines):
@@ -149,8 +141,9 @@ class Tables:
             row = [f"{n} qubits, batch {batch}", *(cell(line) for line in lines)]
             row.append(f"{duration(top[0])} ({LIBRARIES[top[1]].label})" if top else "–")
             mine = self.results.seconds(self.section, library=main[0], **point)
-            rows.append([*row, *(ratio(self.results.seconds(self.section, library=p, **point), mine) for p in against)])
-        head = [f"{LIBRARIES[n].label} ÷ {LIBRARIES[main[0]].label}" for n in against] if main else []
+            row += [ratio(self.results.seconds(self.section, library=p, **point), mine) for p in against]
+            rows.append(row)
+        head = [f"{LIBRARIES[n].label} ÷ {LIBRARIES[main[0]].label}" for n in against]
         return table(["forward + backward", *self.head(main), "best peer", *head], rows)
 
     def slower(self) -> list[str]:
@@ -253,7 +246,7 @@ def cpu_tables(results: Results) -> list[str]:
         grid = Tables(results)
         middle = 32 if results.get("grid", batch=32) else results.values("grid", "batch")[-1]
         out += ["", *grid.libraries()]
-        add("At a glance", grid.headlines(*HEADLINES))
+        add("At a glance", grid.headlines())
         add("Where a peer is faster", grid.slower())
         for batch in sorted(results.values("grid", "batch")):
             for mode, title in MODES.items():
@@ -305,12 +298,8 @@ def gpu_tables(results: Results) -> list[str]:
         f"product of matrices makes {top['multiply_adds'] / 1e12:.1f} · 10¹² multiply-adds per second (float32), a "
         f"launch takes {top['launch'] * 1e6:.1f} µs, in a CUDA graph {top['launch_in_graph'] * 1e6:.1f} µs."
     )
-    if calls := [results.seconds("nothing", mode=mode) for mode in MODES]:
-        forward, step = (duration(t) if t else "–" for t in calls)
-        head += f" An autograd function of PyTorch that does nothing takes {forward}, with backward {step}."
     versions = "Versions: " + ", ".join(f"{k} {v}" for k, v in m["versions"].items()) + "."
     out = [head, "", versions, "", *grid.libraries()]
-    out += ["", "### At a glance, on the GPU", "", *grid.headlines(*ON_GPU)]
     for batch in sorted(results.values("gpu", "batch")):
         for mode, title in MODES.items():
             out += ["", f"### Batch {batch}, {title}, on the GPU", "", *grid.times(batch, mode)]

@@ -48,6 +48,7 @@ from .errors import (
     CapabilityError,
     DeadlineError,
     FallbackWarning,
+    FileError,
     GradientError,
     InputError,
     JobLostError,
@@ -63,6 +64,7 @@ from .errors import (
     TransientError,
     UnknownBackendError,
 )
+from .interchange.files import load, save
 from .layers.numpy import QuantumEncoder, QuantumFeatureExtractor, QuantumLayer, QuantumPooling, QuantumReadout
 from .runtime.cache import CacheInfo, cache_clear, cache_info
 from .runtime.fallback import fallback_counts, reset_fallback_counts
@@ -93,6 +95,7 @@ __all__ = [
     "Executable",
     "Expectation",
     "FallbackWarning",
+    "FileError",
     "Gate",
     "GradientError",
     "HardwareEfficient",
@@ -134,6 +137,7 @@ __all__ = [
     "get_backend",
     "hookimpl",
     "list_backends",
+    "load",
     "lower",
     "profile",
     "register_ansatz",
@@ -143,6 +147,7 @@ __all__ = [
     "register_init",
     "register_measurement",
     "reset_fallback_counts",
+    "save",
     "unregister_ansatz",
     "unregister_backend",
     "unregister_encoding",

@@ -5,6 +5,7 @@
     ├── InputError (ValueError)                 the numbers themselves are unusable: NaN, infinity, a wrong kind
     ├── SpecError (ValueError)                  a layer was described wrongly: bad argument, unknown name
     │   └── OptionError                         a backend does not know an option, or not this value of it
+    ├── FileError (ValueError)                  a file is damaged, foreign, or newer than this version
     ├── UnknownBackendError (LookupError)       no backend has this name
     ├── BackendUnavailableError (ImportError)   a backend is registered, and a library of it is missing
     ├── PluginError                             a plugin breaks the contract, or two plugins claim one name
@@ -38,6 +39,7 @@ __all__ = [
     "CapabilityError",
     "DeadlineError",
     "FallbackWarning",
+    "FileError",
     "GradientError",
     "InputError",
     "JobLostError",
@@ -122,6 +124,10 @@ class OptionError(SpecError):
         """Store the message, the option's name and the backend's."""
         super().__init__(message, argument=argument)
         self.backend = backend
+
+
+class FileError(QstoreError, ValueError):
+    """A file is damaged, foreign, newer than this version of qstore, or not there."""
 
 
 class UnknownBackendError(QstoreError, LookupError):

@@ -161,6 +161,11 @@ class KerasLayer(LayerDefinition, keras.Layer):
     def _framework_config(self) -> dict[str, Any]:
         return {"dtype": self.dtype_policy, "trainable": self.trainable}
 
+    def _put_theta(self, theta: np.ndarray) -> None:
+        if not self.built:
+            self.build((None, self.spec.n_features))
+        self.theta.assign(theta)
+
     def _take_theta(self, other: Self) -> None:
         if other.built:
             self.build(other.get_build_config()["input_shape"])

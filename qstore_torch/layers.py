@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any, ClassVar, Self
 
+import numpy as np
 import torch
 from torch import nn
 from torch.masked import MaskedTensor
@@ -199,6 +200,10 @@ class TorchLayer(LayerDefinition, nn.Module):
 
     def _framework_config(self) -> dict[str, Any]:
         return {"name": self.name, "device": self.theta.device, "dtype": self.theta.dtype}
+
+    def _put_theta(self, theta: np.ndarray) -> None:
+        with torch.no_grad():
+            self.theta.copy_(torch.from_numpy(theta))
 
     def _take_theta(self, other: Self) -> None:
         with torch.no_grad():

@@ -210,6 +210,10 @@ class LayerDefinition:
         """Give this layer the weights of another one."""
         raise NotImplementedError
 
+    def _put_theta(self, theta: np.ndarray) -> None:
+        """Take weights from an array (W,)."""
+        raise NotImplementedError
+
     def _postprocessed(self, ops: Any, values: Any, epsilon: float) -> Any:
         """Outputs from what the circuits gave, in the framework's array functions."""
         assert self._spec.measurement is not None

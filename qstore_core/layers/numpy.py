@@ -129,6 +129,9 @@ class NumpyLayer(LayerDefinition):
     def _framework_config(self) -> dict[str, Any]:
         return {"name": self.name}
 
+    def _put_theta(self, theta: np.ndarray) -> None:
+        self.theta = theta
+
     def _take_theta(self, other: Self) -> None:
         self.theta = other.theta
 
