@@ -18,6 +18,7 @@ from qstore_core.runtime.program import Execution, LayerProgram
 
 from .engine import OPS
 from .host import draw_seed, on_host
+from .initial import as_init
 from .tensor import values_on_tensors
 
 __all__ = [
@@ -111,6 +112,10 @@ class JaxLayer(LayerDefinition):
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments."""
         return self.config()
+
+    @classmethod
+    def _as_init(cls, init: Any) -> Init:
+        return as_init(init)
 
     def _framework_config(self) -> dict[str, Any]:
         return {"name": self.name}

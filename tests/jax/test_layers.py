@@ -183,6 +183,14 @@ def test_a_layer_is_drawn_pickled_and_explained():
     assert layer.last_run.backend == "numba"
 
 
+def test_initialisers_of_jax_draw_theta():
+    layer = qstore_jax.QuantumFeatureExtractor(3, init=jax.nn.initializers.constant(0.25), seed=0)
+    assert (layer.init() == 0.25).all()
+    drawn = qstore_jax.QuantumFeatureExtractor(3, init=jax.nn.initializers.normal(0.1), seed=0)
+    assert jnp.array_equal(drawn.init(), drawn.init())
+    assert not jnp.array_equal(drawn.init(), drawn.init(jax.random.key(5)))
+
+
 def test_flax_and_equinox_train_it():
     nnx, eqx = pytest.importorskip("flax.nnx"), pytest.importorskip("equinox")
     from qstore_jax.modules import as_equinox, as_nnx
