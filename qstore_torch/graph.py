@@ -96,6 +96,8 @@ def in_graph(content: str, width: int, theta: torch.Tensor, x: torch.Tensor) -> 
         return _operations(content, theta, x)
     wanted = torch.is_grad_enabled()
     wrt_theta, wrt_x = wanted and theta.requires_grad, wanted and x.requires_grad
+    if torch.jit.is_tracing():  # traced once, run in training and inference
+        wrt_theta, wrt_x = True, not _program(content).no_input_gradient
     return torch.ops.qstore.layer(content, width, wrt_theta, wrt_x, theta, x)[0]
 
 

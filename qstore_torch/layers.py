@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.masked import MaskedTensor
 
-from qstore_core import GradientError, InputError, LayerSpec
+from qstore_core import GradientError, InputError, LayerSpec, SpecError
 from qstore_core.backends import runner
 from qstore_core.circuit.initial import Init, initial_theta
 from qstore_core.layers import definition
@@ -178,7 +178,17 @@ class TorchLayer(LayerDefinition, nn.Module):
             bits = program.spec.encoding.checks_values
             if bits or not torch.isfinite(x).all() or not torch.isfinite(theta).all():  # refused as in NumPy layers
                 program.on_tensors(x).check_values(to_array(theta), to_array(x))
-        return on_tensors(program, theta, x)
+        if around or len(program.backends) < 2:
+            return on_tensors(program, theta, x)
+        failures: list[str] = []
+
+        def attempt(index: int) -> torch.Tensor:
+            return on_host(program.only(index), theta, x) if index else on_tensors(program, theta, x)
+
+        out, index = program.chain.run(attempt, failures=failures)
+        if index:
+            program.adopt(program.only(index), failures)
+        return out
 
     async def call_async(self, x: torch.Tensor) -> torch.Tensor:
         """The same without blocking the running event loop; gradients flow through the result."""
@@ -209,6 +219,29 @@ class TorchLayer(LayerDefinition, nn.Module):
         with torch.no_grad():
             self.theta.copy_(other.theta)
         self.theta.requires_grad_(other.theta.requires_grad)
+
+    def get_extra_state(self) -> torch.Tensor:
+        """The spec's fingerprint, so that a checkpoint of another circuit does not load."""
+        return torch.tensor(list(bytes.fromhex(self.spec.fingerprint)), dtype=torch.uint8)
+
+    def set_extra_state(self, state: torch.Tensor) -> None:
+        """Nothing: `_load_from_state_dict` has compared it."""
+
+    def _load_from_state_dict(
+        self, state_dict: Any, prefix: str, meta: Any, strict: bool, missing: Any, *rest: Any
+    ) -> None:
+        key = f"{prefix}_extra_state"
+        saved = state_dict.get(key)
+        if saved is not None and bytes(saved.tolist()).hex() != self.spec.fingerprint:
+            raise SpecError(
+                f"{self.name}: the checkpoint holds the weights of another circuit under {prefix + 'theta'!r}. Make "
+                "the layer with the arguments that it was saved with, or copy theta itself where that is meant: "
+                "layer.theta.data.copy_(…).",
+                argument="state_dict",
+            )
+        super()._load_from_state_dict(state_dict, prefix, meta, strict, missing, *rest)
+        if key in missing:  # a file of an earlier version
+            missing.remove(key)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """A copy draws from seeds of its own."""

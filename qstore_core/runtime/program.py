@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any, Literal
 
@@ -85,6 +85,7 @@ class LayerProgram:
         self.last: PassRecord | None = None
         self._calls: dict[Any, Call] = {}
         self._executables: dict[tuple[int, str], EncodedExecutable] = {}
+        self._single: dict[int, LayerProgram] = {}
         self._draw_seed, self._seeds = draw_seed, SeedStream(execution.seed, draw_seed)
         self._draws = execution.shots is not None or execution.gradient == "spsa"
         self.backends: tuple[Backend, ...] = ()
@@ -172,6 +173,22 @@ class LayerProgram:
                 ops=FRAMEWORKS[self.framework].load_ops() if self.framework is not None and index < 0 else None,
             )
         return found
+
+    def only(self, index: int) -> LayerProgram:
+        """The same layer on backend number `index` alone."""
+        if index not in self._single:
+            execution = replace(self.execution, backend=self.backends[index], fallback=None, gradient="auto")
+            if not self.backends[index].capabilities.shots:
+                execution = replace(execution, shots=None)
+            state = self.__getstate__() | {"execution": execution}
+            self._single[index] = LayerProgram(**state)
+        return self._single[index]
+
+    def adopt(self, other: LayerProgram, failures: list[str]) -> None:
+        """Take the record of a pass that another program ran in the place of this one."""
+        self.last = other.last
+        if self.last is not None:
+            self.last.failures = failures
 
     def on_tensors(self, x: Any) -> EncodedExecutable:
         """The layer on the framework's tensors, in the precision of tensor `x`."""

@@ -32,15 +32,25 @@ def model():
 def test_state_dict_round_trip():
     one, two = model(), model()
     x = torch.rand(3, 5)
-    assert sorted(one.state_dict()) == ["0.bias", "0.weight", "1.theta", "2.theta", "3.theta", "4.theta"]
+    parameters = [key for key in one.state_dict() if not key.endswith("._extra_state")]
+    assert sorted(parameters) == ["0.bias", "0.weight", "1.theta", "2.theta", "3.theta", "4.theta"]
     assert not torch.allclose(one(x), two(x))
     file = io.BytesIO()
     torch.save(one.state_dict(), file)
     two.load_state_dict(torch.load(io.BytesIO(file.getvalue()), weights_only=True))
     torch.testing.assert_close(one(x), two(x))
-    other = QuantumReadout(2)
-    with pytest.raises(RuntimeError, match="size mismatch for theta"):
-        other.load_state_dict(QuantumReadout(3).state_dict())
+    two.load_state_dict({key: one.state_dict()[key] for key in parameters})  # a file without fingerprints
+
+
+@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize("other", [QuantumReadout(3), QuantumReadout(2, entanglement="none")])
+def test_a_checkpoint_of_another_circuit_does_not_load(other, strict):
+    layer = QuantumReadout(2)
+    before = layer.theta.detach().clone()
+    with pytest.raises(SpecError, match="weights of another circuit"):
+        layer.load_state_dict(other.state_dict(), strict=strict)
+    torch.testing.assert_close(layer.theta.detach(), before)
+    layer.load_state_dict(QuantumReadout(2, seed=3).state_dict())
 
 
 COPIES = {
