@@ -28,7 +28,7 @@ def test_the_snippets_of_a_page_run_as_a_reader_would_type_them(page):
     """From top to bottom, in one session."""
     namespace = {"__name__": "snippet"}
     for number, text in enumerate(snippets(page), 1):
-        exec(compile(text, f"{page}, Python snippet {number}", "exec"), namespace)
+        exec(compile(text, f"{page}, Python snippet {number}", "exec", dont_inherit=True), namespace)
 
 
 @pytest.mark.parametrize("page", sorted(FRAGMENTS))

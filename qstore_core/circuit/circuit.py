@@ -32,6 +32,7 @@ from .checks import (
     shown,
     whole_number,
 )
+from .composing import Composing
 from .gates import GATES, Gate, gate
 from .user_gates import add_gate, module_of, remove_gate
 
@@ -51,7 +52,7 @@ class Operation:
         return f"{self.gate}{arguments} {' '.join(map(str, self.qubits))}"
 
 
-class Circuit:
+class Circuit(Composing):
     """A circuit, built gate by gate; frozen from the first time that it is hashed or compiled.
 
     Every gate of the gate table is a method: angles first, then qubits, controls before targets
@@ -157,9 +158,14 @@ class Circuit:
 
     def copy(self) -> Circuit:
         """A copy that can be built further."""
+        other = self._like()
+        other._operations = list(self._operations)
+        return other
+
+    def _like(self) -> Circuit:
+        """A circuit with the same qubits and slots, without gates."""
         other = Circuit(self._n_qubits, amplitudes=self._amplitudes)
         other._n_inputs, other._n_weights = self._n_inputs, self._n_weights
-        other._operations = list(self._operations)
         return other
 
     def _check_open(self) -> None:

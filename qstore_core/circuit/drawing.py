@@ -29,7 +29,8 @@ def labels(op: Operation) -> dict[int, str]:
     controls = entry.controls
     name = (entry.symbol or op.gate.removeprefix("c" * controls)).upper()
     arguments = f"({', '.join(map(str, op.params))})" if op.params else ""
-    return {q: "●" if k < controls else name + arguments for k, q in enumerate(op.qubits)}
+    dots = ["○" if value == "0" else "●" for value in entry.values.ljust(controls, "1")]
+    return {q: dots[k] if k < controls else name + arguments for k, q in enumerate(op.qubits)}
 
 
 def draw(circuit: Circuit) -> str:

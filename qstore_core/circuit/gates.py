@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import cmath
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,7 +31,9 @@ __all__ = [
     "AxisRotation",
     "Cnot",
     "Gate",
+    "GateTable",
     "gate",
+    "multiplied_out",
     "rotation_matrix",
 ]
 
@@ -89,6 +91,7 @@ class Gate:
         help: One line.
         controls: How many qubits, the first ones, only control.
         symbol: What drawings show on the others; by default the name without its leading "c" of each control.
+        values: For each of the first controls the value with which it controls, "1" or "0"; the others control with 1.
     """
 
     name: str
@@ -100,6 +103,7 @@ class Gate:
     help: str
     controls: int = 0
     symbol: str = ""
+    values: str = ""
 
 
 _I2 = np.eye(2, dtype=complex)
@@ -330,7 +334,27 @@ _TABLE = [
     ),
 ]
 
-GATES: dict[str, Gate] = {entry.name: entry for entry in _TABLE}
+
+class GateTable(dict[str, Gate]):
+    """Gates by name.
+
+    Attributes:
+        families: Functions `name → entry or None`, for gates that are made when they are asked for.
+    """
+
+    def __init__(self, entries: Iterable[Gate]) -> None:
+        """Take the entries that have a fixed name."""
+        super().__init__((entry.name, entry) for entry in entries)
+        self.families: list[Callable[[str], Gate | None]] = []
+
+    def __missing__(self, name: str) -> Gate:
+        for family in self.families:
+            if isinstance(name, str) and (entry := family(name)) is not None:
+                return entry
+        raise KeyError(name)
+
+
+GATES = GateTable(_TABLE)
 ALIASES = {"cx": "cnot", "toffoli": "ccx", "phase": "p", "i": "id", "hadamard": "h"}
 
 
@@ -344,8 +368,26 @@ def gate(name: str) -> Gate:
         >>> gate("cx").name
         'cnot'
     """
-    found = GATES.get(ALIASES.get(name.lower(), name.lower())) if isinstance(name, str) else None
-    if found is None:
-        near = nearest(name, GATES) if isinstance(name, str) and len(name) <= 80 else ""
-        raise SpecError(f"no gate named {shown(name)}. Known: {', '.join(sorted(GATES))}.{near}")
-    return found
+    try:
+        return GATES[ALIASES.get(name.lower(), name.lower())]
+    except (KeyError, AttributeError):
+        pass
+    near = nearest(name, GATES) if isinstance(name, str) and len(name) <= 80 else ""
+    raise SpecError(f"no gate named {shown(name)}. Known: {', '.join(sorted(GATES))}.{near}")
+
+
+def multiplied_out(entry: Gate, angles: np.ndarray) -> np.ndarray:
+    """The steps of a gate multiplied out: its matrix up to a global phase."""
+    n = entry.n_qubits
+    out = np.eye(1 << n, dtype=complex)
+    for step in entry.steps:
+        if isinstance(step, Cnot):
+            p = np.arange(1 << n)
+            out = out[p ^ ((p >> (n - 1 - step.control) & 1) << (n - 1 - step.target))]
+        else:
+            angle = step.constant + sum(c * a for c, a in zip(step.coefficients, angles, strict=False))
+            pauli = sum(part * PAULIS[letter] for part, letter in zip(step.axis, "xyz", strict=True))
+            block = rotation_matrix(np.asarray(pauli), angle)
+            before, after = np.eye(1 << step.qubit), np.eye(1 << (n - 1 - step.qubit))
+            out = np.kron(np.kron(before, block), after) @ out
+    return out

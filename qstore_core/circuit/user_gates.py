@@ -10,9 +10,9 @@ import numpy as np
 
 from ..errors import SpecError
 from .checks import shown, whole_number
-from .gates import ALIASES, GATES, PAULIS, SHIFT_RULES, AxisRotation, Cnot, Gate, rotation_matrix
+from .gates import ALIASES, GATES, SHIFT_RULES, AxisRotation, Cnot, Gate, multiplied_out
 
-__all__ = ["add_gate", "module_of", "remove_gate"]
+__all__ = ["add_gate", "check_numbers", "module_of", "remove_gate"]
 
 _modules: dict[str, str] = {}  # gates of users → where they come from
 
@@ -48,7 +48,7 @@ def add_gate(entry: Gate) -> None:
                 raise SpecError(f"gate {name!r}: {step} has more coefficients than the gate has angles, {k}.")
     if k and entry.shift not in SHIFT_RULES:
         raise SpecError(f"gate {name!r}: shift is one of {', '.join(SHIFT_RULES)}, received {shown(entry.shift)}.")
-    _check_numbers(entry)
+    check_numbers(entry)
     GATES[name] = entry
     _modules[name] = getattr(entry.matrix, "__module__", "") or "__main__"
 
@@ -63,7 +63,7 @@ def remove_gate(name: str) -> None:
 _AGREEMENT = 1e-9  # of matrices at random angles, and of slopes
 
 
-def _check_numbers(entry: Gate) -> None:
+def check_numbers(entry: Gate) -> None:
     """Matrix, decomposition and shift rule against each other, at random angles."""
     rng = np.random.default_rng(0)
     size, what = 1 << entry.n_qubits, f"gate {entry.name!r}"
@@ -72,7 +72,7 @@ def _check_numbers(entry: Gate) -> None:
         matrix = np.asarray(entry.matrix(*angles), complex)
         if matrix.shape != (size, size) or np.abs(matrix @ matrix.conj().T - np.eye(size)).max() > _AGREEMENT:
             raise SpecError(f"{what}: its matrix at angles {angles.tolist()} is not unitary of shape {(size, size)}.")
-        product = _multiplied(entry, angles)
+        product = multiplied_out(entry, angles)
         phase = np.vdot(product, matrix) / size
         if np.abs(phase * product - matrix).max() > _AGREEMENT:
             raise SpecError(f"{what}: its steps are not its matrix, at angles {angles.tolist()}.")
@@ -97,20 +97,3 @@ def _check_numbers(entry: Gate) -> None:
 def _expectation(entry: Gate, psi: np.ndarray, observable: np.ndarray, angles: np.ndarray) -> float:
     out = np.asarray(entry.matrix(*angles), complex) @ psi
     return float(np.vdot(out, observable @ out).real)
-
-
-def _multiplied(entry: Gate, angles: np.ndarray) -> np.ndarray:
-    """The steps multiplied out."""
-    n = entry.n_qubits
-    out = np.eye(1 << n, dtype=complex)
-    for step in entry.steps:
-        if isinstance(step, Cnot):
-            p = np.arange(1 << n)
-            out = out[p ^ ((p >> (n - 1 - step.control) & 1) << (n - 1 - step.target))]
-        else:
-            angle = step.constant + sum(c * a for c, a in zip(step.coefficients, angles, strict=False))
-            pauli = sum(part * PAULIS[letter] for part, letter in zip(step.axis, "xyz", strict=True))
-            block = rotation_matrix(np.asarray(pauli), angle)
-            before, after = np.eye(1 << step.qubit), np.eye(1 << (n - 1 - step.qubit))
-            out = np.kron(np.kron(before, block), after) @ out
-    return out
