@@ -18,7 +18,7 @@ from . import launch
 
 __all__ = ["MOST_QUBITS", "TritonBackend", "TritonExecutable"]
 
-MOST_QUBITS = {"float32": 12, "float64": 12}
+MOST_QUBITS = {"float32": 13, "float64": 12}
 """A state of more does not fit the registers of one program."""
 
 Vjp = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
@@ -71,7 +71,7 @@ class TritonExecutable:
     def apply(self, theta: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
         """`theta` (W,), `features` (B, F) → outputs (B, O), which PyTorch can differentiate any number of times."""
         wanted = torch.is_grad_enabled() and (theta.requires_grad or features.requires_grad)
-        if wanted or not plain.is_plain():
+        if wanted or plain.surroundings():
             return self._in_operations(theta, features)
         return self._circuit.forward(*self._checked(theta, features), keep=False)[0]
 

@@ -18,8 +18,8 @@ __all__ = ["INTERPRETED", "Circuit", "Kept"]
 INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") == "1"
 """True where Triton's interpreter runs the kernels, on CPU tensors; fixed when Triton is imported."""
 
-_REGISTERS = 3
-_BANKS = {torch.float32: 4, torch.float64: 4}
+_REGISTERS = {torch.float32: 4, torch.float64: 3}
+_STATE = {torch.float32: torch.int64, torch.float64: torch.float64}  # complex64, as one number
 _LEAST_LANES = 64
 _REDUCE_ROWS, _REDUCE_COLUMNS = 128, 8
 _TINY = {torch.float32: 1.1754943508222875e-38, torch.float64: 2.2250738585072014e-308}
@@ -38,13 +38,20 @@ class _Launch:
         if device.type != "cuda":  # the interpreter
             self._kernel[(programs,)](*arguments, *self._constants)
             return
-        with torch.cuda.device(device):
-            compiled = self._compiled.get(device.index)
-            if compiled is None:
-                launch = self._kernel[(programs,)]
-                self._compiled[device.index] = launch(*arguments, *self._constants, num_warps=self._warps)
-            else:
-                compiled[(programs, 1, 1)](*arguments, *self._constants)
+        if torch.cuda.current_device() == device.index:
+            self._on_current_device(device.index, programs, arguments)
+        else:
+            with torch.cuda.device(device):
+                self._on_current_device(device.index, programs, arguments)
+
+    def _on_current_device(self, index: int, programs: int, arguments: tuple[Any, ...]) -> None:
+        compiled = self._compiled.get(index)
+        if compiled is None:
+            launch = self._kernel[(programs,)]
+            self._compiled[index] = launch(*arguments, *self._constants, num_warps=self._warps)
+        else:  # addresses as numbers: Triton asks the driver about every tensor
+            numbers = [a.data_ptr() if isinstance(a, torch.Tensor) else a for a in arguments]
+            compiled[(programs, 1, 1)](*numbers, *self._constants)
 
 
 @dataclass(frozen=True)
@@ -66,16 +73,16 @@ class Circuit:
     def __init__(self, plan: Plan, dtype: torch.dtype) -> None:
         """Write the tables."""
         self.plan, self.dtype = plan, dtype
-        self.program = p = Program(plan, _REGISTERS, _BANKS[dtype])
-        n, r = plan.n_qubits, p.registers
-        self.samples = max(1, _LEAST_LANES >> (n - r))
-        self.warps = max(2, (self.samples << (n - r)) // 32)
+        n, r = plan.n_qubits, min(_REGISTERS[dtype], plan.n_qubits)
+        samples = max(1, _LEAST_LANES >> (n - r))
+        self.program = p = Program(plan, r, samples)
+        self.samples, self.warps = samples, (samples << (n - r)) // 32
         self._tables: dict[torch.device, tuple[torch.Tensor, torch.Tensor]] = {}
         shared = {
-            "TINY": _TINY[dtype], "S": self.samples, "K": n, "R": r, "FACTORS": p.factors, "ROUND": p.round_size,
-            "SAMPLED": p.sampled, "TERMS": p.has_terms, "STRINGS_READ": bool(plan.measurement.strings),
+            "TINY": _TINY[dtype], "S": samples, "K": n, "R": r, "FACTORS": p.factors, "ROUND": p.round_size,
+            "SAMPLED": p.sampled, "TERMS": p.has_terms, "STRINGS": bool(plan.measurement.strings),
             "SHIFTED": p.has_shifts, "PLAIN": p.identity_outputs, "DEGREE": p.degree,
-            "START": int(plan.n_amplitudes > 0),
+            "AMPLITUDES": plan.n_amplitudes > 0,
         }  # fmt: skip
         strings = bool(plan.measurement.strings)
         self._forward = {**shared, "MONOMIALS": p.monomials, "ENTRIES": p.out_entries if strings else 1}
@@ -110,7 +117,9 @@ class Circuit:
         programs = -(-batch // self.samples)
         rows = programs * self.samples if p.sampled else programs
         scratch = x.new_empty((rows, max(p.scratch, 1)))
-        state = x.new_empty((batch, 2 << plan.n_qubits)) if keep else outputs
+        size = programs * self.samples << plan.n_qubits
+        size = size if self.dtype == torch.float32 else 2 * size
+        state = torch.empty(size if keep else 0, dtype=_STATE[self.dtype], device=x.device)
         plain = p.identity_outputs or not plan.measurement.strings
         values = outputs if plain else x.new_empty((batch, len(plan.measurement.strings)))
         if batch:

@@ -8,7 +8,7 @@ a sign or a lookup, and the change from one round's M to the next one's is one e
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from qstore_core.circuit.plan import Diagonal, Rotation, parity
@@ -18,12 +18,18 @@ __all__ = ["Layout", "Round", "arrange", "commute", "coordinates", "independent"
 
 @dataclass(frozen=True)
 class Layout:
-    """Columns of M: the amplitude index that each bit of a position stands for, registers first."""
+    """Columns of M: the amplitude index that each bit of a register's number, then of a thread's, stands for."""
 
-    columns: tuple[int, ...]
+    registers: tuple[int, ...]
+    threads: tuple[int, ...]
+
+    @property
+    def columns(self) -> tuple[int, ...]:
+        """Registers, then threads."""
+        return (*self.registers, *self.threads)
 
     def local(self, mask: int) -> int:
-        """The parity mask of positions that reads `parity(amplitude index & mask)`."""
+        """The parity mask of positions that reads `parity(amplitude index & mask)`; register bits are the lowest."""
         return sum(parity(column & mask) << bit for bit, column in enumerate(self.columns))
 
     def exchange(self, old: Layout) -> list[int]:
@@ -90,14 +96,14 @@ def commute(a: Rotation | Diagonal, b: Rotation | Diagonal) -> bool:
 
 
 def natural(space: Sequence[int], registers: int) -> Layout:
-    """Threads take the lowest vectors, so that neighbouring threads hold neighbouring amplitudes."""
+    """Memory order: threads take the lowest vectors, so that neighbouring threads hold neighbouring amplitudes."""
     ordered = sorted(space)
     split = len(ordered) - registers
-    return Layout((*ordered[split:], *ordered[:split]))
+    return Layout(tuple(ordered[split:]), tuple(ordered[:split]))
 
 
 def rounds_of(
-    steps: Sequence[Rotation | Diagonal], space: Sequence[int], registers: int, start: Layout | None, banks: int
+    steps: Sequence[Rotation | Diagonal], space: Sequence[int], registers: int, start: Layout | None, lanes: int
 ) -> list[Round]:
     """Steps in rounds of at most `registers` rotations, first to last in time.
 
@@ -106,64 +112,108 @@ def rounds_of(
         space: Basis of the amplitude indices that a kernel holds.
         registers: R.
         start: The layout before; None where the state is |0…0⟩, which looks the same in every layout.
-        banks: Threads whose reads reach memory at once are numbered by this many bits.
+        lanes: See `arrange`.
     """
-    left, rounds, layout = list(steps), [], start
+    blocks = list(_blocks(steps, registers))
+    rounds: list[Round] = []
+    layout = start
+    for number, block in enumerate(blocks):
+        if isinstance(block, Diagonal):
+            layout = layout or natural(space, registers)
+            rounds.append(Round(layout, terms=block.terms))
+            continue
+        unseen = []
+        for vector in space:
+            for rotation in block:
+                if parity(vector & rotation.u):
+                    vector ^= rotation.v
+            unseen.append(vector)
+        ahead = next((b for b in blocks[number + 1 :] if not isinstance(b, Diagonal)), ())
+        seen = [rotation.u for rotation in ahead]
+        layout = arrange([r.v for r in block], span_rank(unseen), registers, layout, lanes, seen)
+        rounds.append(Round(layout, tuple(block)))
+    return rounds
+
+
+def _blocks(steps: Sequence[Rotation | Diagonal], most: int) -> Iterator[list[Rotation] | Diagonal]:
+    """Diagonals, and up to `most` rotations that act on different qubits of one relabelling."""
+    left = list(steps)
     while left:
         first = left[0]
-        skipped: list[Rotation | Diagonal] = []
         if isinstance(first, Diagonal):
-            layout = layout or natural(space, registers)
-            rounds.append(Round(layout, terms=first.terms))
+            yield first
             left = left[1:]
             continue
-        block = [first]
+        block, skipped = [first], []  # type: tuple[list[Rotation], list[Rotation | Diagonal]]
         for step in left[1:]:
-            fits = isinstance(step, Rotation) and len(block) < registers and independent(step, block)
+            fits = isinstance(step, Rotation) and len(block) < most and independent(step, block)
             if fits and all(commute(step, other) for other in skipped):
                 block.append(step)  # type: ignore[arg-type]
             else:
                 skipped.append(step)
-        layout = _layout(block, space, registers, layout, banks)
-        rounds.append(Round(layout, tuple(block)))
+        yield block
         left = skipped
-    return rounds
 
 
-def _layout(block: Sequence[Rotation], space: Sequence[int], registers: int, old: Layout | None, banks: int) -> Layout:
-    """Registers along the block's pairs; threads along what all its parity masks do not see."""
-    unseen = []
-    for vector in space:
-        for rotation in block:
-            if parity(vector & rotation.u):
-                vector ^= rotation.v
-        unseen.append(vector)
-    return arrange([r.v for r in block], span_rank(unseen), registers, old, banks)
-
-
-def arrange(directions: Sequence[int], rest: Sequence[int], registers: int, old: Layout | None, banks: int) -> Layout:
+def arrange(
+    directions: Sequence[int],
+    rest: Sequence[int],
+    registers: int,
+    old: Layout | None,
+    lanes: int,
+    ahead: Sequence[int] = (),
+) -> Layout:
     """A layout with `directions` as first registers and `rest` as the others.
 
-    The first threads' bits are chosen so that threads that read at once read from different banks: the low bits of the
-    positions where the amplitudes lay before must differ.
+    An exchange reads from as many banks of memory at once as it can: banks are numbered by the lowest `lanes` bits of a
+    thread in the old layout, and so are the threads that read at once in the new one. So the first threads of the new
+    layout are vectors that differ in these bits of the old one, where possible vectors that the next round (`ahead`:
+    its parity masks) can do the same with.
     """
-    rest = list(rest)
-    if old is not None:
-        low = (1 << banks) - 1
-        places = coordinates(old.columns, rest)
-        first: list[int] = []
-        pivots: list[tuple[int, int, int]] = []
-        other: list[int] = []
-        for vector, place in zip(rest, places, strict=True):
-            for pivot, row, vector_of in pivots:
-                if place & pivot:
-                    place, vector = place ^ row, vector ^ vector_of
-            if place & low:
-                pivots.append((place & low & -(place & low), place, vector))
-                first.append(vector)
-            else:
-                other.append(vector)
-        rest = first + other
-    spare = registers - len(directions)
-    split = len(rest) - spare
-    return Layout((*directions, *rest[split:], *rest[:split]))
+    if old is None or lanes <= 0:
+        return _divided(directions, list(rest), registers)
+    known = [v for v in (*old.threads, *old.registers) if _within(v, rest)]
+    vectors = span_rank([*known, *rest])
+    kept = len(old.registers)
+    places = coordinates(old.columns, vectors)
+    banks = [place >> kept & (1 << lanes) - 1 for place in places]
+    first: list[tuple[int, int, int]] = []  # (pivot, bank, vector)
+    free: list[int] = []
+    for vector, bank in zip(vectors, banks, strict=True):
+        for pivot, row, of in first:
+            if bank & pivot:
+                bank, vector = bank ^ row, vector ^ of
+        if bank:
+            first.append((bank & -bank, bank, vector))
+        else:
+            free.append(vector)
+    threads = [_unseen(vector, free, ahead) for _, _, vector in first]
+    threads.sort(key=lambda v: any(parity(v & u) for u in ahead))
+    return _divided(directions, threads + free, registers)
+
+
+def _divided(directions: Sequence[int], rest: list[int], registers: int) -> Layout:
+    """The last of `rest` fill up the registers."""
+    split = len(rest) - (registers - len(directions))
+    return Layout((*directions, *rest[split:]), tuple(rest[:split]))
+
+
+def _within(vector: int, basis: Sequence[int]) -> bool:
+    return len(span_rank([*basis, vector])) == len(basis)
+
+
+def _unseen(vector: int, free: Sequence[int], masks: Sequence[int]) -> int:
+    """`vector` plus some of `free`, such that as few of `masks` as possible see it."""
+    rows: list[tuple[int, int, int]] = []
+    for extra in free:
+        seen = sum(parity(extra & u) << k for k, u in enumerate(masks))
+        for pivot, row, of in rows:
+            if seen & pivot:
+                seen, extra = seen ^ row, extra ^ of
+        if seen:
+            rows.append((seen & -seen, seen, extra))
+    seen = sum(parity(vector & u) << k for k, u in enumerate(masks))
+    for pivot, row, of in rows:
+        if seen & pivot:
+            seen, vector = seen ^ row, vector ^ of
+    return vector

@@ -16,19 +16,21 @@ from qstore_core.circuit.plan import Diagonal, Plan, Rotation
 
 from .layout import Layout, Round, arrange, natural, rounds_of, span_rank
 
-__all__ = ["CHUNK", "HEADER", "MOST_FACTORS", "ROUND_FIELDS", "TERM_FIELDS", "Program"]
+__all__ = ["CHUNK", "HEADER", "MOST_FACTORS", "TERM_FIELDS", "Program"]
 
 HEADER = (
     "angles", "rotations", "polynomials", "factors", "rounds", "n_rounds", "diagonal", "n_diagonal", "shifts",
     "n_shifts", "back", "classes", "label", "n_strings", "outputs", "strings", "inputs", "weights", "coefficients",
     "constants", "scratch", "unused", "n_unused",
 )  # fmt: skip
+_BANK_BITS = 4  # memory reads 16 numbers of 8 bytes at once
 CHUNK = 8
 """Sums over amplitudes are taken this many at a time."""
 MOST_FACTORS = 3
 """Angles of one rotation; longer products are split."""
-ROUND_FIELDS = 3  # kind (0 rotations, 1 diagonal), first term, number of terms; then words and numbers
-TERM_FIELDS = 4  # mask of threads, mask of registers, number of the angle or string, factor
+TERM_FIELDS = 5
+"""Mask of threads, mask of registers, number of the angle or string, and what the real and the imaginary part of an
+amplitude's product with its neighbour are multiplied by."""
 
 
 @dataclass
@@ -46,31 +48,32 @@ class Program:
     Attributes:
         ints: int32; starts with the fields named in `HEADER`.
         floats: float64 coefficients.
-        registers: Bits of a thread's registers.
+        registers: Bits of a register's number.
         factors: Most angles of one rotation.
         sampled: True where angles differ from sample to sample.
         degree: Most slots in a monomial.
         monomials: Most monomials in an angle.
     """
 
-    def __init__(self, plan: Plan, registers: int, banks: int) -> None:
-        """Lay out the tables."""
-        self.plan, self.registers = plan, min(registers, plan.n_qubits)
+    def __init__(self, plan: Plan, registers: int, samples: int) -> None:
+        """Lay out the tables for `samples` samples a program, whose threads take turns."""
+        self.plan, self.registers, self.samples = plan, registers, samples
         self._ints: list[int] = [0] * len(HEADER)
         self._floats: list[float] = []
         self._head = dict.fromkeys(HEADER, 0)
         self._angles: list[Angle] = []
         self._rotations: list[tuple[np.ndarray, list[tuple[np.ndarray, int]]]] = []
         space = [1 << bit for bit in range(plan.n_qubits)]
-        start = natural(space, self.registers) if plan.n_amplitudes else None
+        start = natural(space, registers) if plan.n_amplitudes else None
         steps = [part for step in plan.steps for part in _split(step)]
-        rounds = rounds_of(steps, space, self.registers, start, banks)
+        lanes = max(_BANK_BITS - (samples.bit_length() - 1), 0)
+        rounds = rounds_of(steps, space, registers, start, lanes)
         self.factors = max([1, *(_n_variable(s) for s in steps if isinstance(s, Rotation))])
         self.has_terms = any(r.terms for r in rounds)
         # |0…0⟩ looks the same in every layout: no exchange before the first round.
-        begin = start or (rounds[0].layout if rounds else natural(space, self.registers))
+        begin = start or (rounds[0].layout if rounds else natural(space, registers))
         end = self._write_rounds(rounds, begin)
-        self._write_measurement(end, space, banks)
+        self._write_measurement(end, space, lanes)
         self._write_angles()
         self._write_gradients()
         self._head["n_strings"] = len(plan.measurement.strings)
@@ -98,35 +101,34 @@ class Program:
         """Records of rounds; returns the layout after the last one."""
         records: list[list[int]] = []
         slots = self.registers * self.factors
-        identity: int | None = None
+        slots += -slots % CHUNK
         for round_ in rounds:
             new = round_.layout
-            words = [*new.exchange(layout), *layout.exchange(new)]
-            if round_.terms:
-                numbers = [(mask, self._number(angle), 1) for mask, angle in round_.terms]  # type: ignore[arg-type]
-                terms = self._put_terms(new, numbers, gradients=True)
-                fixed = [1, terms, len(round_.terms)]
-                ids, columns = [0] * self.registers, [-1] * slots
-            else:
-                fixed, ids, columns = [0, 0, 0], [], []
-                for rotation in round_.rotations:
-                    ids.append(self._add_rotation(rotation))
-                    angles = [number for _, number in self._rotations[-1][1]]
-                    columns += [-1 if self._angles[a].is_constant else a for a in angles]
-                    columns += [-1] * (self.factors - len(angles))
-                if len(ids) < self.registers and identity is None:
-                    identity = len(self._rotations)
-                    self._rotations.append((np.array([1.0, 0.0, 0.0, 0.0]), []))
-                ids += [identity] * (self.registers - len(ids))  # type: ignore[list-item]
-                columns += [-1] * (slots - len(columns))
-            moved = [int(new != layout)]
-            columns += [-1] * (-len(columns) % CHUNK)
-            records.append([*fixed, *moved, *words, *ids, *columns])
+            words = [*self._words(new, layout), *self._words(layout, new)]
+            columns: list[int] = []
+            for rotation in round_.rotations:
+                self._add_rotation(rotation)
+                angles = [number for _, number in self._rotations[-1][1]]
+                columns += [-1 if self._angles[a].is_constant else a for a in angles]
+                columns += [-1] * (self.factors - len(angles))
+            missing = self.registers - len(round_.rotations)
+            self._rotations += [(np.array([1.0, 0.0, 0.0, 0.0]), [])] * missing
+            columns += [-1] * (slots - len(columns))
+            numbers = [(mask, self._number(angle)) for mask, angle in round_.terms]  # type: ignore[arg-type]
+            terms = self._put_terms(new, [(m, a, int(not self._angles[a].is_constant), 0) for m, a in numbers])
+            records.append([terms, len(numbers), *words, *columns])
             layout = new
-        self.round_size = 4 + 2 * self.plan.n_qubits + self.registers + (-(-slots // CHUNK)) * CHUNK
+        self.round_size = 2 + 2 * self.plan.n_qubits + slots
         assert all(len(record) == self.round_size for record in records)
-        self._head["rounds"], self._head["n_rounds"] = self._put([f for r in records for f in r]), len(records)
+        records.append([0] * self.round_size)  # read one round ahead
+        self._head["rounds"], self._head["n_rounds"] = self._put([f for r in records for f in r]), len(records) - 1
         return layout
+
+    def _words(self, new: Layout, old: Layout) -> list[int]:
+        """`Layout.exchange` in places of the memory for it: samples, then threads, then registers."""
+        bits = [self.samples << len(old.threads) + j for j in range(self.registers)]
+        bits += [self.samples << b for b in range(len(old.threads))]
+        return [sum(bits[k] for k in range(len(bits)) if word >> k & 1) for word in new.exchange(old)]
 
     def _number(self, angle: Angle) -> int:
         self._angles.append(angle)
@@ -146,19 +148,18 @@ class Program:
         self._rotations.append((constant, variable))
         return len(self._rotations) - 1
 
-    def _put_terms(self, layout: Layout, terms: Sequence[tuple[int, int, int]], gradients: bool = False) -> int:
-        """Records of `(mask, number, factor)`, filled up to whole chunks by records without a number."""
+    def _put_terms(self, layout: Layout, terms: Sequence[tuple[int, int, int, int]]) -> int:
+        """Records of `(mask, number, factors)`, filled up to whole chunks by records without factors."""
         records, low = [], (1 << self.registers) - 1
-        for mask, number, factor in terms:
+        for mask, number, real, imaginary in terms:
             local = layout.local(mask)
-            keep = not gradients or not self._angles[number].is_constant
-            records.append([local >> self.registers, local & low, number, factor if keep else 0])
-        records += [[0, 0, 0, 0]] * (-len(records) % CHUNK)
+            records.append([local >> self.registers, local & low, number, real, imaginary])
+        records += [[0] * TERM_FIELDS] * (-len(records) % CHUNK)
         return self._put([f for r in records for f in r])
 
     # -- measurement --------------------------------------------------------------------------------------------
 
-    def _write_measurement(self, end: Layout, space: Sequence[int], banks: int) -> None:
+    def _write_measurement(self, end: Layout, space: Sequence[int], lanes: int) -> None:
         m, head = self.plan.measurement, self._head
         self.identity_outputs = bool(m.strings) and m.outputs == tuple(((k, 1.0),) for k in range(len(m.strings)))
         self.has_shifts = not m.is_diagonal
@@ -171,7 +172,7 @@ class Program:
                 words.append(label)
             head["label"], head["classes"] = self._put(words), m.n_outputs
             return
-        diagonal = [(z, k, 1) for k, (x, z, _) in enumerate(m.strings) if not x]
+        diagonal = [(z, k, 1, 0) for k, (x, z, _) in enumerate(m.strings) if not x]
         head["diagonal"], head["n_diagonal"] = self._put_terms(end, diagonal), len(diagonal)
         by_shift: dict[int, list[int]] = {}
         for k, (x, _, _) in enumerate(m.strings):
@@ -179,16 +180,15 @@ class Program:
                 by_shift.setdefault(x, []).append(k)
         records, layout = [], end
         for x, numbers in by_shift.items():
-            rest = span_rank([x, *space])[1:]
-            new = arrange([x], rest, self.registers, layout, banks)
-            record = list(new.exchange(layout))
-            for odd in (0, 1):
-                terms = [(m.strings[k][1], k, 1 - (m.strings[k][2] & 2)) for k in numbers if m.strings[k][2] & 1 == odd]
-                record += [self._put_terms(new, terms), len(terms)]
-            records.append(record)
+            new = arrange([x], span_rank([x, *space])[1:], self.registers, layout, lanes)
+            terms = []
+            for k in numbers:
+                sign = 1 - (m.strings[k][2] & 2)
+                terms.append((m.strings[k][1], k, *((0, sign) if m.strings[k][2] & 1 else (sign, 0))))
+            records.append([self._put_terms(new, terms), len(terms), *self._words(new, layout)])
             layout = new
         head["shifts"], head["n_shifts"] = self._put([f for r in records for f in r]), len(records)
-        head["back"] = self._put(end.exchange(layout))
+        head["back"] = self._put(self._words(end, layout))
         pairs = [(o, s, c) for o, output in enumerate(m.outputs) for s, c in output]
         self.out_entries = self._put_sparse(
             "outputs", [[(s, c) for p, s, c in pairs if p == o] for o in range(len(m.outputs))]

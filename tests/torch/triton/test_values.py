@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from qstore_core import Circuit, Expectation, Pauli, Probabilities, lower
+from qstore_core import CapabilityError, Circuit, Expectation, Pauli, Probabilities, lower
 from qstore_core.circuit import spec as specs
 from qstore_core.circuit.encoding import unit_rows_of_array
 from qstore_core.engines.statevector import StatevectorExecutable
@@ -17,7 +17,7 @@ from ...tolerances import allow, angle_stretch
 from .needed import DEVICE, skip_where_it_cannot_run
 
 skip_where_it_cannot_run()
-from qstore_torch.triton.backend import TritonExecutable  # noqa: E402 - imports Triton
+from qstore_torch.triton.backend import MOST_QUBITS, TritonBackend, TritonExecutable  # noqa: E402 - imports Triton
 
 # What the project promises of this engine, against float64. Gradients carry the slopes of polynomial angles, and are
 # compared on their own scale; float32 angles of many turns lose what `angle_stretch` says.
@@ -88,7 +88,7 @@ FIXED = {
     "classes": (specs.readout, {"n_qubits": 6, "n_classes": 10}),
     "pooling": (specs.pooling, {"n_qubits": 6}),
     "9 qubits": (specs.feature_extractor, {"n_qubits": 9, "depth": 1}),
-    "12 qubits": (specs.feature_extractor, {"n_qubits": 12, "depth": 1}),
+    "13 qubits": (specs.feature_extractor, {"n_qubits": 13, "depth": 1}),
 }  # fmt: skip
 
 
@@ -97,6 +97,10 @@ FIXED = {
 def test_fixed_layers(name, dtype):
     make, arguments = FIXED[name]
     spec = make(**arguments)
+    if spec.n_qubits > MOST_QUBITS[dtype]:
+        with pytest.raises(CapabilityError, match="takes at most 12 qubits in float64"):
+            TritonBackend().compile(spec.circuit, spec.measurement, dtype=dtype)
+        return
     rng = np.random.default_rng(1)
     x = rng.normal(size=(1 if spec.n_qubits > 8 else 3, spec.n_features))
     compare(lower(spec.circuit, spec.measurement), dtype, rng.uniform(-3, 3, spec.n_weights), x)

@@ -1,0 +1,83 @@
+"""Device functions on a round: its rotations or phases, forward and in reverse, and the gradients of its angles."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from .registers import contract, parity_sign, rotate, spread, spread_signed, sum_samples
+from .tables import TERM_FIELDS
+
+__all__ = ["FIELDS", "apply_phases", "apply_rotations", "axes", "matrices", "store_contractions"]
+
+FIELDS = tl.constexpr(TERM_FIELDS)
+
+
+@triton.jit
+def matrices(at, R: tl.constexpr, FACTORS: tl.constexpr):
+    """The a and b of a round's rotations, four numbers each."""
+    out = ()
+    for j in tl.static_range(R):
+        for k in tl.static_range(4):
+            out = out + (tl.load(at + j * (4 + 3 * FACTORS) + k),)
+    return out
+
+
+@triton.jit
+def axes(at, R: tl.constexpr, FACTORS: tl.constexpr):
+    """The axes of a round's angles, three numbers each."""
+    out = ()
+    for j in tl.static_range(R):
+        for k in tl.static_range(3 * FACTORS):
+            out = out + (tl.load(at + j * (4 + 3 * FACTORS) + 4 + k),)
+    return out
+
+
+@triton.jit
+def apply_rotations(re, im, m, sign, R: tl.constexpr, LANE_WISE: tl.constexpr):
+    """All rotations of a round, or with sign -1 their inverses."""
+    for j in tl.static_range(R):
+        re, im = rotate(
+            re, im, m[4 * j], m[4 * j + 1] * sign, m[4 * j + 2] * sign, m[4 * j + 3] * sign, j, R, LANE_WISE
+        )  # fmt: skip
+    return re, im
+
+
+@triton.jit
+def apply_phases(re, im, ints, row, terms, count, t, sign, R: tl.constexpr, LANE_WISE: tl.constexpr):
+    """All terms of a diagonal round, or with sign -1 their inverses: c - i s (±1) for every angle."""
+    for k in range(count):
+        record = ints + terms + FIELDS * k
+        a = tl.load(record + 2)
+        mask = tl.load(record + 1)
+        c = tl.load(row + 2 * a)
+        s = tl.load(row + 2 * a + 1) * parity_sign(t & tl.load(record)) * sign
+        if LANE_WISE:
+            c = spread(c, R)
+        signed = spread_signed(s, mask, R)
+        new_re = re * c + im * signed
+        im = im * c - re * signed
+        re = new_re
+    return re, im
+
+
+@triton.jit
+def store_contractions(
+    re, im, lam_re, lam_im, e, ints, columns, d_angles, width, first, batch,
+    S: tl.constexpr, R: tl.constexpr, FACTORS: tl.constexpr,
+):  # fmt: skip
+    """Gradients of the angles of a round's rotations, to their columns of `d_angles` (batch, width)."""
+    sums = ()
+    for j in tl.static_range(R):
+        x, y, z = contract(re, im, lam_re, lam_im, j, R)
+        for f in tl.static_range(FACTORS):
+            n = e[3 * (j * FACTORS + f) : 3 * (j * FACTORS + f) + 3]
+            sums = sums + (x * n[0] + y * n[1] + z * n[2],)
+    for _ in tl.static_range((8 - R * FACTORS % 8) % 8):
+        sums = sums + (tl.zeros_like(sums[0]),)
+    sample = first + tl.arange(0, S)[:, None]
+    eight = tl.arange(0, 8)[None, :]
+    for part in tl.static_range((R * FACTORS + 7) // 8):
+        total = sum_samples(sums[8 * part : 8 * part + 8], S)
+        column = tl.load(ints + columns + 8 * part + eight)
+        tl.store(d_angles + sample.to(tl.int64) * width + column, total, mask=(column >= 0) & (sample < batch))
