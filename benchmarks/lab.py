@@ -134,9 +134,12 @@ class Lab:
         names: Sequence[str],
         modes: Sequence[str] = MODES,
         keep: bool = False,
-        launches: bool = False,
+        launches: Sequence[str] = (),
     ) -> dict[tuple[str, str], Result]:
-        """All libraries at one point: (name, mode) → result. With `keep`, workers stay for the next point."""
+        """All libraries at one point: (name, mode) → result.
+
+        With `keep`, workers stay for the next point; of those in `launches` the kernels of a call are counted.
+        """
         results: dict[tuple[str, str], Result] = {}
         for name in names:
             for mode in modes:
@@ -174,7 +177,7 @@ class Lab:
         expected: dict[str, np.ndarray],
         results: dict[tuple[str, str], Result],
         keep: bool,
-        launches: bool,
+        launches: Sequence[str],
     ) -> None:
         remotes = {name: self._idle.pop(name, None) or Remote(name, self.threads, self.memory) for name in names}
 
@@ -231,10 +234,8 @@ class Lab:
                     if not off <= problem.tolerance:
                         fail(name, mode, NoAnswerError("wrong", f"differs from the reference by {off:.1e}"))
                 self._time(remotes, mode, results, fail)
-                if launches:
-                    timed = [name for name in wanted if "torch" in LIBRARIES[name].imports]
-                    for name, answer in ask_all(timed, mode, self.limit, "launches", mode=mode).items():
-                        results[name, mode] |= answer
+                for name in [name for name in wanted if name in launches]:  # one by one: they share a GPU
+                    results[name, mode] |= ask_all([name], mode, self.limit, "launches", mode=mode).get(name, {})
                 for name in remotes:
                     if results[name, mode].get("seconds", 0.0) > _SLOW:
                         self._slow.setdefault((name, mode), []).append((problem, results[name, mode]["seconds"]))

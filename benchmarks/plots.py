@@ -15,6 +15,8 @@ STYLES = {
     "keras-xla": ("#f7b267", "s", 1.8),
     "numpy-numba": ("#7b2d8b", "D", 1.8),
     "numpy": ("#b892d0", "D", 1.8),
+    "jax-auto": ("#3a5a00", "^", 1.8),
+    "jax-ops": ("#8fb339", "^", 1.8),
     "pennylane": ("#1d3557", "", 1.4),
     "pennylane-lightning": ("#457b9d", "", 1.4),
     "tensorcircuit": ("#2a7d4f", "", 1.4),

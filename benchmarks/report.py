@@ -13,7 +13,16 @@ from .results import POINT, Line, Results
 
 PAGE = ROOT / "docs" / "performance.md"
 MODES = {"forward": "forward", "step": "forward + backward"}
-HEADLINES = ((4, 32), (8, 32), (8, 256), (12, 32))
+HEADLINES = (
+    ((4, 32), (8, 32), (8, 256), (12, 32)),
+    ("torch-auto", "torch-engine", "keras-auto", "keras-xla"),
+    ("pennylane", "tensorcircuit"),
+)
+ON_GPU = (
+    ((4, 32), (8, 32), (8, 4096), (10, 4096), (12, 4096), (14, 256), (16, 32), (18, 32), (20, 32)),
+    ("gpu-triton", "gpu-triton-graph", "gpu-torch", "gpu-torch-graph", "gpu-jax"),
+    ("gpu-pennylane", "gpu-tensorcircuit", "gpu-triton-qml", "gpu-fastqml-graph"),
+)
 
 
 def duration(seconds: float) -> str:
@@ -96,7 +105,9 @@ class Tables:
 
     def libraries(self) -> list[str]:
         """Column names and what they are."""
-        return table(("column", "what runs"), [(LIBRARIES[n].label, LIBRARIES[n].note) for n in self.names])
+        return table(
+            ("column", "what runs"), [(LIBRARIES[n].label, LIBRARIES[n].note) for n in (*self.ours, *self.peers)]
+        )
 
     def times(self, batch: int, mode: str) -> list[str]:
         """Time against qubits, for one batch size."""
@@ -127,12 +138,11 @@ class Tables:
         head = [column.replace("n_", ""), *(["the batch of states"] if len(rows[0]) > 1 + len(self.names) else [])]
         return table([*head, *self.head(self.names)], rows)
 
-    def headlines(self) -> list[str]:
-        """Four points."""
-        main = [n for n in ("torch-auto", "torch-engine", "keras-auto", "keras-xla") if n in self.ours]
-        against = [n for n in ("pennylane", "tensorcircuit") if n in self.peers and main]
+    def headlines(self, points: Iterable[tuple[int, int]], main: Sequence[str], against: Sequence[str]) -> list[str]:
+        """Forward + backward at some points: ours, the best peer, and how many times the first of ours is faster."""
+        main, against = ([name for name in wanted if name in self.names] for wanted in (main, against))
         rows = []
-        for n, batch in HEADLINES:
+        for n, batch in points:
             point = {"n_qubits": n, "batch": batch, "mode": "step"}
             lines = [self.results.get(self.section, library=name, **point) for name in main]
             if not any(lines):
@@ -141,9 +151,8 @@ class Tables:
             row = [f"{n} qubits, batch {batch}", *(cell(line) for line in lines)]
             row.append(f"{duration(top[0])} ({LIBRARIES[top[1]].label})" if top else "–")
             mine = self.results.seconds(self.section, library=main[0], **point)
-            row += [ratio(self.results.seconds(self.section, library=p, **point), mine) for p in against]
-            rows.append(row)
-        head = [f"{LIBRARIES[n].label} ÷ {LIBRARIES[main[0]].label}" for n in against]
+            rows.append([*row, *(ratio(self.results.seconds(self.section, library=p, **point), mine) for p in against)])
+        head = [f"{LIBRARIES[n].label} ÷ {LIBRARIES[main[0]].label}" for n in against] if main else []
         return table(["forward + backward", *self.head(main), "best peer", *head], rows)
 
     def slower(self) -> list[str]:
@@ -246,7 +255,7 @@ def cpu_tables(results: Results) -> list[str]:
         grid = Tables(results)
         middle = 32 if results.get("grid", batch=32) else results.values("grid", "batch")[-1]
         out += ["", *grid.libraries()]
-        add("At a glance", grid.headlines())
+        add("At a glance", grid.headlines(*HEADLINES))
         add("Where a peer is faster", grid.slower())
         for batch in sorted(results.values("grid", "batch")):
             for mode, title in MODES.items():
@@ -298,20 +307,29 @@ def gpu_tables(results: Results) -> list[str]:
         f"product of matrices makes {top['multiply_adds'] / 1e12:.1f} · 10¹² multiply-adds per second (float32), a "
         f"launch takes {top['launch'] * 1e6:.1f} µs, in a CUDA graph {top['launch_in_graph'] * 1e6:.1f} µs."
     )
+    if calls := [results.seconds("gpu", library="gpu-nothing", mode=mode) for mode in MODES]:
+        forward, step = (duration(t) if t else "–" for t in calls)
+        head += f" An autograd function of PyTorch that does nothing takes {forward}, with backward {step}."
     versions = "Versions: " + ", ".join(f"{k} {v}" for k, v in m["versions"].items()) + "."
     out = [head, "", versions, "", *grid.libraries()]
+    out += ["", "### At a glance, on the GPU", "", *grid.headlines(*ON_GPU)]
     for batch in sorted(results.values("gpu", "batch")):
         for mode, title in MODES.items():
             out += ["", f"### Batch {batch}, {title}, on the GPU", "", *grid.times(batch, mode)]
     rows = []
     for line in sorted(results.find("gpu", status="ok"), key=lambda x: [x[k] for k in ("batch", "n_qubits", "mode")]):
-        if "launches" in line and LIBRARIES[line["library"]].kind == "ours":
+        if "launches" in line:
             where = f"{line['n_qubits']} qubits, batch {line['batch']}, {MODES[line['mode']]}"
-            cells = [f"{line['bytes'] / 1e6:.3g}", f"{line['multiply_adds'] / 1e6:.3g}", str(line["launches"])]
-            share = f"{100 * line['floor'] / line['seconds']:.0f} %"
-            times = [duration(line["floor"]), duration(line["busy"]), duration(line["seconds"]), share]
-            rows.append([where, LIBRARIES[line["library"]].label, *cells, *times])
-    head = ("point", "engine", "MB", "10⁶ multiply-adds", "launches", "floor", "GPU busy", "time", "floor ÷ time")
+            point = {key: line[key] for key in (*POINT, "mode")}
+            graph = results.seconds("gpu", library=line["library"] + "-graph", **point)
+            fastest = min(line["seconds"], graph or line["seconds"])
+            millions = [line[key] / 1e6 for key in ("bytes", "multiply_adds")]
+            cells = [*(f"{m:.3g}" if m < 999 else f"{m:.0f}" for m in millions), str(line["launches"])]
+            times = [duration(t) if t else "–" for t in (line["floor"], line["busy"], line["seconds"], graph)]
+            share = f"{100 * line['floor'] / fastest:.0f} %"
+            rows.append([where, LIBRARIES[line["library"]].label, *cells, *times, share])
+    head = ["point", "engine", "MB", "10⁶ multiply-adds", "launches", "least time"]
+    head += ["GPU busy", "eager", "graph", "least ÷ best"]
     out += ["", "### Distance to the GPU's limit", "", *table(head, rows)]
     if left := list(results.find("left")):
         points = ", ".join(f"{x['n_qubits']} qubits batch {x['batch']}" for x in left)

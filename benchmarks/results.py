@@ -78,9 +78,10 @@ def now() -> str:
 def command() -> str:
     """How this process was called."""
     words = sys.argv[1:]
-    if "--python" in words:  # which this package adds itself
-        k = words.index("--python")
-        words = words[:k] + words[k + 2 :]
+    for option in ("--python", "--output"):  # where things are on this machine
+        if option in words:
+            k = words.index(option)
+            words = words[:k] + words[k + 2 :]
     return " ".join(["python -m benchmarks", *words])
 
 

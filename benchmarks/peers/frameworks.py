@@ -8,7 +8,7 @@ from ..problem import Problem
 from . import Library, Running, _torch
 
 
-def torch_nothing(problem: Problem) -> Running:
+def torch_nothing(problem: Problem, device: str = "cpu") -> Running:
     """An autograd function that returns tensors of the layer's shapes without writing to them."""
     import torch
 
@@ -31,8 +31,13 @@ def torch_nothing(problem: Problem) -> Running:
         def forward(self, x: Any) -> Any:
             return Nothing.apply(self.theta, x)
 
-    module = Module()
-    return _torch.running(module, [module.theta], problem)
+    module = Module().to(device)
+    return _torch.running(module, [module.theta], problem, device)
+
+
+def gpu_nothing(problem: Problem) -> Running:
+    """The same with tensors on the GPU."""
+    return torch_nothing(problem, "cuda")
 
 
 def tensorflow_nothing(problem: Problem) -> Running:
@@ -67,4 +72,16 @@ LIBRARIES = tuple(
         ("keras", "TensorFlow", tensorflow_nothing, "tensorflow", "a `tf.function` that adds one to its arguments"),
         ("jax", "JAX", jax_nothing, "jax", "a jitted function that adds one to its arguments"),
     )
+)
+LIBRARIES += (
+    Library(
+        "gpu-nothing",
+        "PyTorch",
+        gpu_nothing,
+        "torch",
+        ("torch",),
+        "an autograd function that does nothing, on the GPU",
+        "nothing",
+        "cuda",
+    ),
 )

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..problem import Problem
-from . import Library, Running, _torch
+from . import Library, Running, _jax, _torch
 
 
 def numpy_layer(backend: str) -> Callable[[Problem], Running]:
@@ -100,7 +100,21 @@ def keras_layer(backend: str, jit_compile: bool) -> Callable[[Problem], Running]
     return build
 
 
-_TORCH, _TF = ("torch", "qstore_torch"), ("qstore_tf",)
+def jax_layer(backend: str) -> Callable[[Problem], Running]:
+    """The JAX layer, jitted."""
+
+    def build(problem: Problem) -> Running:
+        from qstore_jax import QuantumFeatureExtractor
+
+        layer = QuantumFeatureExtractor(**problem.layer(), backend=backend)
+        out = _jax.running(lambda theta, x: layer.apply(theta.ravel(), x), problem)
+        out.info["backend"] = layer.backend_name
+        return out
+
+    return build
+
+
+_TORCH, _TF, _JAX = ("torch", "qstore_torch"), ("qstore_tf",), ("jax", "qstore_jax")
 
 
 def _ours(name: str, label: str, build: Any, imports: tuple[str, ...], note: str = "", **more: Any) -> Library:
@@ -148,6 +162,8 @@ LIBRARIES = (
         ("qstore_core",),
         '`qstore_core` layer on NumPy arrays, backend="statevector"',
     ),
+    _ours("jax-auto", "qstore JAX", jax_layer("auto"), _JAX, '`qstore_jax` layer, backend="auto", under `jit`'),
+    _ours("jax-ops", "qstore JAX ops", jax_layer("jax"), _JAX, '`qstore_jax` layer, backend="jax", under `jit`'),
     _ours("keras-numba", "two host calls", keras_layer("numba", False), _TF, kind="variant"),
     _ours("keras-ops", "TensorFlow's operations", keras_layer("tensorflow", False), _TF, kind="variant"),
     _ours("engine-numba", "numba engine", engine("numba"), ("numba", "qstore_core"), kind="engine"),
@@ -156,4 +172,5 @@ LIBRARIES = (
     _on_gpu("gpu-triton-graph", "triton, graph", "triton", "the same in a CUDA graph", graph=True),
     _on_gpu("gpu-torch", "qstore torch ops", "torch", '`qstore_torch` layer, backend="torch"'),
     _on_gpu("gpu-torch-graph", "torch ops, graph", "torch", "the same in a CUDA graph", graph=True),
+    _ours("gpu-jax", "qstore JAX ops", jax_layer("jax"), _JAX, "`qstore_jax` layer under `jit`", device="cuda"),
 )
