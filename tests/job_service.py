@@ -13,6 +13,7 @@ outlives the process.
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import math
 import os
@@ -27,8 +28,8 @@ from pathlib import Path
 
 import numpy as np
 
-from qstore_core import BackendError, Capabilities, Circuit, JobLostError, JobPolicy, TransientError
-from qstore_core.circuit.spec import measurement_from_dict, measurement_to_dict
+from qstore_core import BackendError, Capabilities, CapabilityError, Circuit, JobLostError, JobPolicy, TransientError
+from qstore_core.circuit.measurement import as_measurement
 
 FAULTS = (
     "delay",  # the answer comes late
@@ -136,7 +137,7 @@ class _Server:
 
         key = json.dumps([body["circuit"], body["measurement"], body["dtype"]])
         if key not in self.compiled:
-            circuit, measurement = Circuit.from_dict(body["circuit"]), measurement_from_dict(body["measurement"])
+            circuit, measurement = Circuit.from_dict(body["circuit"]), as_measurement(body["measurement"])
             self.compiled[key] = get_backend("statevector").compile(circuit, measurement, dtype=body["dtype"])
         theta, inputs = np.array(body["theta"], body["dtype"]), np.array(body["inputs"], body["dtype"])
         inputs = inputs.reshape(len(body["inputs"]), -1)
@@ -171,6 +172,29 @@ async def _serve(port, life, log):
     print(server.sockets[0].getsockname()[1], flush=True)
     async with server:
         await server.serve_forever()
+
+
+class LocalService:
+    """The server in a thread of this process, where nothing goes wrong by itself."""
+
+    def __init__(self):
+        self.port, started = 0, threading.Event()
+
+        async def serve():
+            server = await asyncio.start_server(_Server("local", io.StringIO()).handle, "127.0.0.1", 0, backlog=512)
+            self.port = server.sockets[0].getsockname()[1]
+            self._stop, self._loop = asyncio.Event(), asyncio.get_running_loop()
+            started.set()
+            async with server:
+                await self._stop.wait()
+
+        self._thread = threading.Thread(target=asyncio.run, args=(serve(),), daemon=True)
+        self._thread.start()
+        assert started.wait(30), "the service did not start"
+
+    def close(self):
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(10)
 
 
 class Service:
@@ -264,7 +288,9 @@ class HttpBackend:
         self.port, self.schedule = port, schedule
 
     def compile(self, circuit, measurement, *, dtype="float32", shots=None):
-        what = {"circuit": circuit.to_dict(), "measurement": measurement_to_dict(measurement), "dtype": dtype}
+        if shots is not None:
+            raise CapabilityError(f"backend 'http' computes exact values; shots={shots} was asked for.")
+        what = {"circuit": circuit.to_dict(), "measurement": measurement.to_dict(), "dtype": dtype}
         return _HttpExecutable(self, what)
 
 

@@ -325,6 +325,8 @@ class AerSampled(_Base):
     def _evaluate(self, values: np.ndarray, seed: int | None) -> tuple[np.ndarray, np.ndarray]:
         batch = len(values)
         circuits, binds = self._bound(self._circuits, values)
+        if not circuits:  # identities alone
+            return self._readout.from_samples([], batch)
         count = batch * len(self._circuits)
         result = self._submit(circuits, count, parameter_binds=binds, shots=self._shots, seed_simulator=seed)
         samples: list[Samples] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, TypeAlias
@@ -10,7 +11,7 @@ import numpy as np
 import pennylane as qml
 
 from qstore_core import Circuit
-from qstore_core.circuit.angle import Angle
+from qstore_core.circuit.angle import Angle, as_angle
 from qstore_core.circuit.angle_table import AngleTable
 from qstore_core.circuit.circuit import Operation
 from qstore_core.circuit.gates import GATES, Axis
@@ -169,8 +170,13 @@ def _basic(operations: Iterable[Operation]) -> _Gates:
             yield qml.CNOT, (), step.qubits
         elif step.axis in _AXES:
             yield _AXES[step.axis], (step.angle,), step.qubits
-        else:
+        elif step.angle.is_constant:
             yield partial(_unitary, step.axis), (step.angle,), step.qubits
+        else:  # which must broadcast and have a derivative: the axis is turned to Z and back
+            x, y, z = step.axis
+            tilt, turn = as_angle(math.acos(z)), as_angle(math.atan2(y, x))
+            for cls, angle in ((qml.RZ, -turn), (qml.RY, -tilt), (qml.RZ, step.angle), (qml.RY, tilt), (qml.RZ, turn)):
+                yield cls, (angle,), step.qubits
 
 
 def _unitary(axis: Axis, angle: float, wires: Sequence[int]) -> Any:

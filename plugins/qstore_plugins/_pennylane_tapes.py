@@ -181,7 +181,7 @@ class _Base:
         return [QuantumScript([*row, *turns], read, shots=shots) for turns, read in readings for row in rows]
 
     def _rows(self, values: np.ndarray) -> list[list[Any]]:
-        if not self._broadcasts:
+        if not self._broadcasts or len(values) == 1:  # PennyLane fails on a batch of one from 12 qubits on
             return self._gates.rows(values)
         differs = enumerate(self._gates.differs)
         return [self._gates.operations([values[:, column] if d else values[0, column] for column, d in differs])]
@@ -189,7 +189,7 @@ class _Base:
     def _started(self, rows: list[list[Any]], starts: np.ndarray | None) -> list[list[Any]]:
         if starts is None:
             return rows
-        loads = [self._gates.load(start) for start in ([starts] if self._broadcasts else starts)]
+        loads = [self._gates.load(start) for start in ([starts] if self._broadcasts and len(starts) > 1 else starts)]
         return [[load, *row] for load, row in zip(loads, rows, strict=True)]
 
 
@@ -253,13 +253,14 @@ class BackPropagation(Exact):
             return self.forward(theta, inputs), lambda _: (np.zeros_like(theta), np.zeros_like(inputs))
         gates, shape = self._gates, (len(inputs), self._readout.n_outputs)
         values, starts = gates.values(theta, inputs), gates.starts(inputs)
-        rows, load = len(inputs) if self._varies else 1, [] if starts is None else [gates.load(starts)]
+        rows, one = len(inputs) if self._varies else 1, len(inputs) == 1
+        load = [] if starts is None else [gates.load(starts[0] if one else starts)]
         varying, shared = np.flatnonzero(gates.differs), np.flatnonzero(~gates.differs)
 
         def run(x: Any, weights: Any) -> Any:
             angles: list[Any] = [None] * len(gates.differs)
             for place, column in enumerate(varying):
-                angles[column] = x[:, place]
+                angles[column] = x[0, place] if one else x[:, place]
             for place, column in enumerate(shared):
                 angles[column] = weights[place]
             (result,) = self._device.run([QuantumScript([*load, *gates.operations(angles)], self._measurements)],

@@ -3,6 +3,7 @@
 From the command line, with a table and an exit status:
 
     python -m qstore_core.testing mine --option device=x
+    python -m qstore_core.testing mine --thorough
 
 In the tests of a plugin package (pytest, or anything that calls functions):
 
@@ -23,10 +24,13 @@ Example:
 
 from __future__ import annotations
 
+from .compare import ConformanceError
 from .kit import Outcome, Report, conformance_checks, run_checks
-from .subject import Check, ConformanceError, NotDeclared
+from .sentences import SENTENCES
+from .subject import Check, NotDeclared
 
 __all__ = [
+    "SENTENCES",
     "Check",
     "ConformanceError",
     "NotDeclared",

@@ -1,201 +1,277 @@
-"""Checks of gradients: each against two other methods that share no code with it."""
+"""Checks of gradients: each gate, expression, measurement and input kind by itself, against differences of values.
+
+The reference differentiates its own values, not the backend's: a wrong value fails the checks of values.
+"""
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Iterable
 
 import numpy as np
 
 from ..circuit.circuit import Circuit
-from ..circuit.measurement import Expectation, Measurement
-from ..layers.numpy import QuantumFeatureExtractor
-from ..runtime.gradients import ParameterShift, unshared
+from ..circuit.gates import GATES
+from ..circuit.measurement import Expectation, Measurement, Pauli, Probabilities
 from . import reference
-from ._values import random_point, rotations, unit
-from .subject import SEED, SIGMAS, ConformanceError, NotDeclared, Subject, arrays, check, same
+from ._values import ANGLES, EXPRESSIONS, many_slots, polynomial_circuit
+from .compare import same
+from .points import (
+    BASES,
+    CLASSES,
+    OBSERVABLES,
+    PROBABILITIES,
+    cotangents,
+    generic,
+    placements,
+    random_circuit,
+    random_point,
+    ring,
+    with_gate,
+)
+from .subject import SLOPES, Compiled, NotDeclared, Subject, arrays, check, each
 
-__all__ = ["differences"]
+__all__: list[str] = []
 
-_STEP = 0.02
-_SHIFT_TOLERANCE = 1e-5
-_DIFFERENCE_TOLERANCE = 1e-4
-_COMPUTED_BY_CORE = "qstore computes gradients with the parameter-shift rule"
-
-
-def differences(function: Callable[[np.ndarray], np.ndarray], point: np.ndarray) -> np.ndarray:
-    """Five-point central differences of a scalar function of a vector; error about 1e-8 for trigonometric ones."""
-    out = np.zeros(len(point))
-    for k in range(len(point)):
-        bump = np.zeros(len(point))
-        bump[k] = _STEP
-        near = function(point + bump) - function(point - bump)
-        far = function(point + 2 * bump) - function(point - 2 * bump)
-        out[k] = (8 * near - far) / (12 * _STEP)
-    return out
-
-
-def _pull(executable: Any, theta: np.ndarray, inputs: np.ndarray, cotangents: np.ndarray) -> Any:
-    if hasattr(executable, "vjp"):
-        return executable.vjp(theta, inputs, cotangents)
-    return executable.value_and_vjp(theta, inputs)[1](cotangents)
+_XYZ = Expectation(("X", "Y", "Z"))
+_ZX = Expectation(("Z", "X"))
+_SAFE = ("ry", "rz", "rx", "cnot", "cz", "crx", "rzz", "h", "p", "swap")
 
 
-def _cotangents(rows: int, outputs: int) -> np.ndarray:
-    return np.random.default_rng(SEED + 1).normal(size=(rows, outputs))
+def _need(subject: Subject) -> None:
+    subject.need("vjp", "qstore computes gradients with the parameter-shift rule")
 
 
-def _circuit() -> Circuit:
-    c = rotations(3)
-    (w,) = c.weights(1)
-    c.append("crx", (0, 2), (w,))
-    c.append("ry", (1,), (w * 0.5,))
-    return c
+def _compare(
+    subject: Subject,
+    circuit: Circuit,
+    measured: Measurement,
+    point: tuple[np.ndarray, np.ndarray],
+    what: str,
+    *,
+    wrt: Iterable[int] = (0, 1),
+    dtype: str = "float64",
+    compiled: Compiled | None = None,
+    d: np.ndarray | None = None,
+) -> None:
+    """The vjp for theta (0) and inputs (1) against differences of the reference."""
+    theta, inputs = arrays(*point, dtype)
+    compiled = subject.compile(circuit, measured, dtype) if compiled is None else compiled
+    d = cotangents(len(inputs), compiled.width) if d is None else d
+    want = reference.slopes(circuit, measured, theta.astype(float), inputs.astype(float), d)
+    got = compiled.vjp(theta, inputs, np.ascontiguousarray(d, dtype))
+    for k in wrt:
+        size = max(1.0, float(np.abs(want[k]).max(initial=0.0)) / 10)
+        same(got[k], want[k], SLOPES[dtype] * size, f"gradient for {('theta', 'inputs')[k]}: {what}")
 
 
-def _against_both(subject: Subject, circuit: Circuit, measured: Measurement, which: int, what: str) -> None:
-    theta, inputs = arrays(*random_point(circuit, 3), "float64")
-    executable = subject.compile(circuit, measured)
-    cotangents = _cotangents(3, measured.n_outputs(circuit.n_qubits))
-    got = np.asarray(_pull(executable, theta, inputs, cotangents)[which])
-    rule = ParameterShift(circuit, subject.compile(unshared(circuit), measured).forward)
-    want = rule.vjp(theta, inputs, cotangents)[which]
-    assert want is not None
-    same(got, want, _SHIFT_TOLERANCE, f"vjp for {what}, against the parameter-shift rule")
+def _gates(subject: Subject, slots: str, which: int) -> None:
+    _need(subject)
 
-    def loss(values: np.ndarray) -> np.ndarray:
-        point = (values, inputs) if which == 0 else (theta, values.reshape(inputs.shape))
-        return (executable.forward(*arrays(*point, "float64")) * cotangents).sum()
+    def compare(what: str, circuit: Circuit) -> None:
+        compiled = subject.compile(circuit, _XYZ)
+        points, text = [random_point(circuit, 2)], what
+        count = circuit.n_inputs + circuit.n_weights
+        if circuit.n_qubits < 3:  # where rules have their corners
+            text = f"{what} at {'small, large and negative angles' if which else 'the angles {}'}"
+            turned = np.array([np.roll(ANGLES, -5 * k) for k in range(count)]).T
+            points += [(np.zeros(0), turned)] if which else [(row, np.zeros((1, 0))) for row in turned]
+        for point in points:
+            said = what if point is points[0] else text.format(point[0].tolist())
+            _compare(subject, circuit, _XYZ, point, said, wrt=(which,), compiled=compiled)
 
-    slopes = differences(loss, (theta, inputs)[which].reshape(-1)).reshape(got.shape)
-    same(got, slopes, _DIFFERENCE_TOLERANCE, f"vjp for {what}, against finite differences")
-
-
-@check("gradient: weights")
-def _gradient_of_weights(subject: Subject) -> None:
-    """The vjp for theta against the parameter-shift rule and finite differences, both of forward."""
-    subject.need("vjp", _COMPUTED_BY_CORE)
-    _against_both(subject, _circuit(), Expectation(("Z", "X")), 0, "theta")
-
-
-@check("gradient: inputs")
-def _gradient_of_inputs(subject: Subject) -> None:
-    """The vjp for angle inputs against the parameter-shift rule and finite differences."""
-    subject.need("vjp", _COMPUTED_BY_CORE)
-    _against_both(subject, _circuit(), Expectation(("Z", "X")), 1, "inputs")
-
-
-@check("gradient: amplitudes")
-def _gradient_of_amplitudes(subject: Subject) -> None:
-    """The vjp for amplitude inputs, along the sphere, against finite differences of normalised rows."""
-    subject.need("vjp", "amplitude inputs have no gradient on this backend")
-    circuit, measured = rotations(2, amplitudes=True), Expectation(("Z", "X"))
-    theta, inputs = arrays(*random_point(circuit, 2), "float64")
-    executable = subject.compile(circuit, measured)
-    cotangents = _cotangents(2, 4)
-    got = np.asarray(_pull(executable, theta, inputs, cotangents)[1])
-    if got.shape != inputs.shape:
-        raise ConformanceError(f"vjp for amplitudes has shape {got.shape}, expected {inputs.shape}.")
-    got = got - (got * inputs).sum(axis=1, keepdims=True) * inputs
-
-    def loss(values: np.ndarray) -> np.ndarray:
-        rows = np.ascontiguousarray(unit(values.reshape(inputs.shape)))
-        return (executable.forward(theta, rows) * cotangents).sum()
-
-    slopes = differences(loss, inputs.reshape(-1)).reshape(inputs.shape)
-    same(got, slopes, _DIFFERENCE_TOLERANCE, "vjp for amplitudes, along the sphere, against finite differences")
-
-
-@check("gradient: shapes")
-def _gradient_shapes(subject: Subject) -> None:
-    """The vjp without weights or inputs, of one row, in float32; it is linear, and its outputs are forward's."""
-    subject.need("vjp", _COMPUTED_BY_CORE)
-    plain = Circuit(2)
-    plain.append("ry", (0,), plain.inputs(1))
-    weighted = Circuit(2)
-    weighted.append("ry", (1,), weighted.weights(1))
-    for circuit in (plain, weighted, rotations(2)):
-        for dtype in ("float32", "float64"):
-            theta, inputs = arrays(*random_point(circuit, 1), dtype)
-            executable = subject.compile(circuit, Expectation(), dtype)
-            for d, like, what in zip(
-                _pull(executable, theta, inputs, np.ones((1, 2), dtype)),
-                (theta, inputs),
-                ("theta", "inputs"),
-                strict=True,
-            ):
-                if np.shape(d) != like.shape:
-                    raise ConformanceError(f"vjp for {what} has shape {np.shape(d)}, expected {like.shape}.")
-    circuit = rotations(2)
-    theta, inputs = arrays(*random_point(circuit, 3), "float64")
-    executable = subject.compile(circuit, Expectation())
-    a, b = _cotangents(3, 2), np.ones((3, 2))
-    parts = [np.asarray(_pull(executable, theta, inputs, c)[1]) for c in (a, b, 2 * a - b)]
-    same(parts[2], 2 * parts[0] - parts[1], 1e-6, "vjp of 2a - b, against 2·vjp(a) - vjp(b)")
-    if hasattr(executable, "value_and_vjp"):
-        outputs, pullback = executable.value_and_vjp(theta, inputs)
-        same(outputs, executable.forward(theta, inputs), 1e-6, "outputs of value_and_vjp, against forward")
-        same(pullback(a)[1], parts[0], 1e-6, "the pullback of value_and_vjp, against vjp")
-        same(pullback(b)[1], parts[1], 1e-6, "the pullback of value_and_vjp, called again")
-
-
-@check("gradient: layer")
-def _gradient_of_a_layer(subject: Subject) -> None:
-    """A layer's gradients, by whatever method it chooses, against finite differences of the reference."""
-    layer = QuantumFeatureExtractor(
-        2,
-        depth=1,
-        encoding="angle",
-        backend=subject.backend,
-        shots=subject.shots,
-        fallback=None,
-        init="normal",
-        seed=SEED,
+    each(
+        (
+            (f"gate {name} on qubits {qubits}", with_gate(name, qubits, slots, n))
+            for name, entry in GATES.items()
+            for n in (entry.n_qubits, 3)
+            for qubits in placements(name, n)
+            if entry.n_params
+        ),
+        compare,
     )
-    spec = layer.spec
-    assert spec.measurement is not None
-    measured = spec.measurement
-    x = np.random.default_rng(SEED).uniform(-1, 1, (3, 2))
-    cotangents = _cotangents(3, 2)
-    got = layer.vjp(x, cotangents)
-
-    def loss(values: np.ndarray) -> np.ndarray:
-        theta, rows = values[: spec.n_weights], values[spec.n_weights :].reshape(x.shape)
-        return (reference.outputs(spec.circuit, measured, theta, rows) * cotangents).sum()
-
-    want = differences(loss, np.concatenate([layer.theta, x.reshape(-1)]))
-    tolerance = _DIFFERENCE_TOLERANCE
-    if subject.shots is not None:  # two-term rule: each row's circuits contribute (Σ|cotangent|)²/2 shots
-        tolerance += SIGMAS * float(np.sqrt((np.abs(cotangents).sum(axis=1) ** 2).sum() / (2 * subject.shots)))
-    same(got[0], want[: spec.n_weights], tolerance, "a layer's gradient for theta")
-    same(got[1], want[spec.n_weights :].reshape(x.shape), tolerance, "a layer's gradient for inputs")
 
 
-@check("framework tensors")
-def _framework_tensors(subject: Subject) -> None:
-    """On the framework's tensors, apply gives forward's values, and the framework's gradients are vjp's."""
-    subject.need("framework", "it computes on NumPy arrays")
-    framework = subject.capabilities.framework
-    if importlib.util.find_spec(framework) is None:
-        raise NotDeclared(f"{framework} is not installed")
-    library: Any = importlib.import_module(framework)
-    circuit, measured = rotations(2), Expectation()
-    theta, inputs = arrays(*random_point(circuit, 3), "float64")
-    executable = subject.compile(circuit, measured)
-    cotangents = _cotangents(3, 2)
-    if framework == "torch":
-        leaves = [library.tensor(a, requires_grad=True) for a in (theta, inputs)]
-        outputs = executable.apply(*leaves)
-        gradients = library.autograd.grad(outputs, leaves, library.tensor(cotangents))
-        outputs = outputs.detach()
-    else:
-        leaves = [library.Variable(theta), library.Variable(inputs)]
-        with library.GradientTape() as tape:
-            outputs = executable.apply(*leaves)
-        gradients = tape.gradient(outputs, leaves, library.constant(cotangents))
-    same(np.asarray(outputs), executable.forward(theta, inputs), 1e-9, "apply on tensors, against forward")
-    slopes = _pull(executable, theta, inputs, cotangents)
-    for mine, other, what in zip(gradients, slopes, ("theta", "inputs"), strict=True):
-        same(np.asarray(mine), other, 1e-9, f"the framework's gradient for {what}, against vjp")
+@check("gradient: weights", "G1")
+def _weights(subject: Subject) -> None:
+    """The gradient of each gate, on all choices of qubits, whose angles are weights."""
+    _gates(subject, "w", 0)
+
+
+@check("gradient: inputs", "G2")
+def _inputs(subject: Subject) -> None:
+    """The gradient of each gate, on all choices of qubits, whose angles are inputs."""
+    _gates(subject, "x", 1)
+
+
+@check("gradient: angle polynomials", "G3")
+def _polynomials(subject: Subject) -> None:
+    """The gradient for slots of angles that are sums, products and powers, and for slots that are used again."""
+    _need(subject)
+
+    def compare(what: str, circuit: Circuit) -> None:
+        _compare(subject, circuit, _ZX, random_point(circuit, 2), what)
+
+    each(
+        ((f"{gate}({text})", polynomial_circuit(text, gate)) for text in EXPRESSIONS for gate in ("ry", "crx")), compare
+    )
+
+
+@check("gradient: measurements", "G4")
+def _measurements(subject: Subject) -> None:
+    """The gradient of every kind of measurement; of single outputs; linear in the cotangents."""
+    _need(subject)
+    circuit = generic(3)
+    point = arrays(*random_point(circuit, 2))
+    names = {"": BASES, "observables ": OBSERVABLES, "probabilities ": PROBABILITIES | CLASSES}
+    each(
+        ((f"{text}{what}", measured) for text, kinds in names.items() for what, measured in kinds.items()),
+        lambda what, measured: _compare(subject, circuit, measured, point, what),
+    )
+    compiled = subject.compile(circuit, _ZX)
+    for output in range(compiled.width):
+        d = np.zeros((2, compiled.width))
+        d[1, output] = 1.0
+        _compare(subject, circuit, _ZX, point, f"row 1, output {output} alone", compiled=compiled, d=d)
+    _compare(subject, circuit, _ZX, point, "cotangents of 0", compiled=compiled, d=np.zeros((2, compiled.width)))
+    large = 1e4 * cotangents(2, compiled.width)
+    _compare(subject, circuit, _ZX, point, "cotangents of 10⁴", compiled=compiled, d=large)
+
+
+@check("gradient: amplitudes", "G5")
+def _amplitudes(subject: Subject) -> None:
+    """The gradient for amplitudes, along the sphere, for every kind of measurement."""
+    _need(subject)
+    c = Circuit(3, amplitudes=True)
+    for qubit, w in enumerate(c.weights(3)):
+        c.append("ry", (qubit,), (w,))
+        c.append("rx", (qubit,), (0.3 + qubit,))
+    ring(c)
+    kinds: dict[str, Measurement] = {
+        "bases X, Y, Z": _XYZ,
+        "observables XYZ - 2·IZI": Expectation(observables=(Pauli("XYZ") - 2.0 * Pauli("IZI"),)),
+        "probabilities": Probabilities(),
+        "3 classes": Probabilities(n_classes=3),
+    }
+    each(
+        kinds.items(), lambda what, measured: _compare(subject, c, measured, random_point(c, 3), f"amplitudes, {what}")
+    )
+    bare = Circuit(2, amplitudes=True)
+    _compare(subject, bare, _XYZ, random_point(bare, 3), "amplitudes without gates")
+
+
+@check("gradient: angles after amplitudes", "G6")
+def _angles_after_amplitudes(subject: Subject) -> None:
+    """Amplitudes and angles as inputs: each has its gradient in its own columns."""
+    _need(subject)
+    circuit = generic(2, amplitudes=True)
+    for measured in (_ZX, Probabilities()):
+        _compare(subject, circuit, measured, random_point(circuit, 3), "amplitudes, then angles")
+
+
+@check("gradient: shapes", "G7")
+def _shapes(subject: Subject) -> None:
+    """The vjp without weights, without inputs, without both; of one row; in float32."""
+    _need(subject)
+    plain, weighted, empty = Circuit(2), Circuit(2), Circuit(2)
+    plain.append("ry", (0,), plain.inputs(1))
+    weighted.append("ry", (1,), weighted.weights(1))
+    empty.append("h", (0,))
+    for dtype in ("float64", "float32"):
+        for circuit, what in (
+            (plain, "no weights"),
+            (weighted, "no inputs"),
+            (empty, "no slots"),
+            (generic(3), "weights and inputs"),
+            (generic(2, amplitudes=True), "amplitudes"),
+        ):
+            for rows in (1, 3):
+                text = f"a circuit with {what}, {rows} row(s), {dtype}"
+                _compare(subject, circuit, _ZX, random_point(circuit, rows), text, dtype=dtype)
+
+
+@check("gradient: batches", "G8")
+def _batches(subject: Subject) -> None:
+    """The vjp of batches from 1 to over 500 rows."""
+    _need(subject)
+    circuit = generic(2)
+    compiled = subject.compile(circuit, _ZX)
+    sizes = [1, 2, 3, 5, 8, 16, 17, 33, 64, 100, 129, 257, 513]
+    for rows in sizes + ([1025, 2049] if subject.thorough else []):
+        point = random_point(circuit, rows, rows)
+        _compare(subject, circuit, _ZX, point, f"a batch of {rows} rows", compiled=compiled)
+
+
+@check("gradient: qubits", "G9")
+def _qubits(subject: Subject) -> None:
+    """The vjp on 1 to 12 qubits, of long circuits, and with more than ten slots of each kind."""
+    _need(subject)
+    circuit = many_slots()
+    _compare(subject, circuit, _ZX, random_point(circuit, 2), "13 inputs and 14 weights in scrambled order")
+    circuit = random_circuit(2, 150, np.random.default_rng(1), slots=2)
+    theta, inputs = random_point(circuit, 1)
+    _compare(subject, circuit, _ZX, (0.1 * theta, 0.1 * inputs), "a circuit of 150 gates")
+    for n in subject.sizes(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, *((13, 14) if subject.thorough else ())):
+        rng = np.random.default_rng(n)
+        circuit = random_circuit(n, 2 * n + 8, rng, names=_SAFE)
+        measured: Measurement = _XYZ if n % 2 else Probabilities(n_classes=2)
+        _compare(subject, circuit, measured, random_point(circuit, 1), f"{n} qubits")
+        if n <= 6:
+            circuit = random_circuit(n, n + 6, rng, names=_SAFE, amplitudes=True, slots=1)
+            _compare(subject, circuit, _ZX, random_point(circuit, 1), f"{n} qubits from amplitudes")
+
+
+@check("gradient: nothing kept", "G10")
+def _nothing_kept(subject: Subject) -> None:
+    """Many vjps of one executable, with new arrays and with the same ones; results stay as they are."""
+    _need(subject)
+    circuit = generic(2)
+    compiled = subject.compile(circuit, _ZX)
+    theta, inputs = arrays(*random_point(circuit, 3))
+    d = cotangents(3, 4)
+    first = compiled.vjp(theta, inputs, d)
+    before = [part.copy() for part in first]
+    for number in range(18):
+        new = arrays(*random_point(circuit, 3 - (number % 3 == 2), number))
+        new_d = cotangents(len(new[1]), 4, number)
+        if number % 2 or len(new_d) < 3:
+            point, new_d = new, new_d
+        else:
+            theta[:], inputs[:], d[:] = *new, new_d
+            point, new_d = (theta, inputs), d
+        _compare(subject, circuit, _ZX, point, f"vjp number {number + 2} of one executable", compiled=compiled, d=new_d)
+        if number % 5 == 0:
+            compiled.forward(*arrays(*random_point(circuit, 3, 77)))
+    for got, want, what in zip(first, before, ("theta", "inputs"), strict=True):
+        same(got, want, 0.0, f"the gradient for {what} of a first call, after others (is a buffer used again?)")
+
+
+@check("gradient: value_and_vjp", "G13")
+def _value_and_vjp(subject: Subject) -> None:
+    """Outputs are forward's; vjp_fn gives vjp's gradients, more than once and after other calls."""
+    _need(subject)
+    for circuit in (generic(2), generic(2, amplitudes=True)):
+        compiled = subject.compile(circuit, _ZX)
+        if not hasattr(compiled.raw, "value_and_vjp"):
+            raise NotDeclared("executables have no value_and_vjp")
+        theta, inputs = arrays(*random_point(circuit, 3))
+        kept = theta, inputs
+        outputs, vjp_fn = compiled.value_and_vjp(theta, inputs)
+        same(outputs, reference.outputs(circuit, _ZX, *kept), 1e-9, "outputs of value_and_vjp")
+        before = outputs.copy()
+        a, b = cotangents(3, 4), cotangents(3, 4, 9)
+        later = compiled.value_and_vjp(*arrays(*random_point(circuit, 5, 3)))[1]
+        compiled.forward(*arrays(*random_point(circuit, 3, 4)))
+        for d, text in ((a, "once"), (b, "again, with other cotangents"), (a, "a third time")):
+            want, got = reference.slopes(circuit, _ZX, *kept, d), vjp_fn(d)
+            for k, what in enumerate(("theta", "inputs")):
+                text_k = f"vjp_fn called {text}, after other calls: gradient"
+                same(got[k], want[k], SLOPES["float64"], f"{text_k} for {what}")
+            if d is a:
+                later(cotangents(5, 4))
+        same(outputs, before, 0.0, "outputs of value_and_vjp, after other calls (is a buffer used again?)")
+        single = subject.compile(circuit, _ZX, "float32")
+        point = arrays(*kept, "float32")
+        outputs, vjp_fn = single.value_and_vjp(*point)
+        same(outputs, reference.outputs(circuit, _ZX, *kept), 1e-5, "outputs of value_and_vjp, float32")
+        got = vjp_fn(a.astype("float32"))
+        same(got[0], reference.slopes(circuit, _ZX, *kept, a)[0], 1e-4, "gradient for theta of vjp_fn, float32")

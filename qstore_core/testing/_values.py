@@ -1,4 +1,4 @@
-"""Checks of what a backend computes: shapes, conventions, every gate, every measurement, batches."""
+"""Checks of what a backend computes: conventions, every gate, angles, start states, every measurement."""
 
 from __future__ import annotations
 
@@ -6,294 +6,310 @@ import math
 
 import numpy as np
 
-from ..backends.contract import contract_problems
 from ..circuit.circuit import Circuit
 from ..circuit.gates import GATES
-from ..circuit.measurement import Expectation, Observable, Pauli, Probabilities
-from ..errors import CapabilityError
-from ..layers.numpy import QuantumFeatureExtractor
-from . import reference
-from .subject import SEED, ConformanceError, NotDeclared, Subject, arrays, check, same, shaped
+from ..circuit.measurement import Expectation, Measurement, Pauli, Probabilities
+from .compare import same
+from .points import (
+    BASES,
+    CLASSES,
+    OBSERVABLES,
+    PROBABILITIES,
+    generic,
+    placements,
+    random_circuit,
+    random_point,
+    ring,
+    scramble,
+    with_gate,
+)
+from .reference import unit
+from .subject import SEED, Subject, arrays, check, each
 
-__all__ = ["random_point", "rotations", "unit"]
+__all__ = ["ANGLES", "EXPRESSIONS", "many_slots", "polynomial_circuit"]
 
-
-def rotations(n_qubits: int, *, amplitudes: bool = False, depth: int = 1) -> Circuit:
-    """RY(input) on each qubit, then levels of RY, RZ(weight) and a ring of CNOTs."""
-    c = Circuit(n_qubits, amplitudes=amplitudes)
-    if not amplitudes:
-        for qubit, x in enumerate(c.inputs(n_qubits)):
-            c.append("ry", (qubit,), (x,))
-    for _ in range(depth):
-        slots = c.weights(2 * n_qubits)
-        for qubit in range(n_qubits):
-            c.append("ry", (qubit,), (slots[2 * qubit],))
-            c.append("rz", (qubit,), (slots[2 * qubit + 1],))
-        for qubit in range(n_qubits - 1):
-            c.append("cnot", (qubit, qubit + 1))
-    return c
+_XYZ = Expectation(("X", "Y", "Z"))
 
 
-def unit(rows: np.ndarray) -> np.ndarray:
-    """Rows of length 1."""
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
-
-
-def random_point(circuit: Circuit, batch: int, seed: int = SEED) -> tuple[np.ndarray, np.ndarray]:
-    """Random theta (W,) and inputs (batch, I)."""
-    rng = np.random.default_rng(seed)
-    theta = rng.uniform(-math.pi, math.pi, circuit.n_weights)
-    angles = rng.uniform(-math.pi, math.pi, (batch, circuit.n_inputs))
-    if not circuit.n_amplitudes:
-        return theta, angles
-    return theta, np.concatenate([unit(rng.normal(size=(batch, circuit.n_amplitudes))), angles], axis=1)
-
-
-@check("contract", core=True)
-def _contract(subject: Subject) -> None:
-    """It is a Backend; executables have the methods that its capabilities declare."""
-    backend = subject.backend
-    problems = contract_problems(backend)
-    named = subject.given.partition(":")[0] if isinstance(subject.given, str) else ""
-    if named and not problems and backend.name.partition(":")[0] != named:
-        problems.append(f"it calls itself {backend.name!r}, but is installed as {named!r}")
-    declared = subject.capabilities
-    if not declared.exact and not declared.shots:
-        problems.append("capabilities declare neither exact values nor shots")
-    executable = subject.compile(rotations(1), Expectation())
-    if not callable(getattr(executable, "forward", None)):
-        problems.append(f"compile returned {type(executable).__name__} without forward")
-    if declared.vjp and not (hasattr(executable, "vjp") or hasattr(executable, "value_and_vjp")):
-        problems.append("capabilities.vjp is declared, but executables have neither vjp nor value_and_vjp")
-    if declared.framework is not None and not hasattr(executable, "apply"):
-        problems.append(f"capabilities.framework is {declared.framework!r}, but executables have no apply")
-    if problems:
-        raise ConformanceError("; ".join(problems) + ".")
-
-
-@check("output shape", core=True)
-def _output_shape(subject: Subject) -> None:
-    """(batch, outputs), real floats; also without inputs, without weights, for one row and one output."""
-    for n_qubits, measurement in ((1, Expectation()), (3, Expectation(("Z", "X"))), (2, Probabilities())):
-        circuit = rotations(n_qubits)
+@check("values: shapes", "V1", core=True)
+def _shapes(subject: Subject) -> None:
+    """(batch, outputs), real floats: one row and several, one output and several, with and without slots."""
+    for n_qubits, measured in ((1, Expectation()), (3, Expectation(("Z", "X"))), (2, Probabilities())):
+        circuit = generic(n_qubits)
         for batch in (1, 5):
-            subject.forward(circuit, measurement, *random_point(circuit, batch))
-    fixed = Circuit(2)
+            subject.expect(circuit, measured, random_point(circuit, batch), f"{n_qubits} qubit(s), {batch} row(s)")
+    fixed, weighted, empty, unused = (Circuit(2) for _ in range(4))
     fixed.append("ry", (0,), (0.4,))
-    subject.expect(fixed, Expectation(), [], np.zeros((3, 0)), "a circuit without inputs and weights, 3 rows")
-    weighted = Circuit(2)
     weighted.append("ry", (1,), weighted.weights(1))
-    subject.expect(weighted, Expectation(), [0.7], np.zeros((4, 0)), "a circuit without inputs, 4 rows")
+    unused.inputs(2), unused.weights(3)
+    for circuit, what in (
+        (fixed, "without slots"),
+        (weighted, "without inputs"),
+        (empty, "without gates"),
+        (unused, "with slots that no gate uses"),
+    ):
+        for rows in (1, 3):
+            point = np.linspace(0.3, 0.9, circuit.n_weights), np.zeros((rows, circuit.n_inputs))
+            subject.expect(circuit, Expectation(("Z", "X")), point, f"a circuit {what}, {rows} row(s)")
 
 
-@check("dtypes", core=True)
-def _dtypes(subject: Subject) -> None:
-    """float32 and float64; float64 is accurate to 1e-6."""
-    circuit = rotations(2)
-    for dtype in ("float32", "float64"):
-        subject.expect(circuit, Expectation(("Z", "X")), *random_point(circuit, 3), f"dtype {dtype}", dtype=dtype)
+@check("values: float32", "V2", core=True)
+def _precision(subject: Subject) -> None:
+    """float32 in, float32 precision out."""
+    for circuit in (generic(3), random_circuit(3, 40, np.random.default_rng(SEED))):
+        for measured in (_XYZ, Probabilities()):
+            subject.expect(circuit, measured, random_point(circuit, 4), "dtype float32", dtype="float32")
 
 
-@check("closed forms", core=True)
-def _closed_forms(subject: Subject) -> None:
-    """RY, RX, RZ: cosines and sines; the Bell state; Born's rule."""
+def _closed_forms() -> list[tuple[str, Circuit, Measurement, np.ndarray, np.ndarray]]:
+    """`(what, circuit, measurement, inputs, outputs)` from textbooks: the conventions, before anything is composed."""
     x = np.linspace(-3.0, 3.0, 7)[:, None]
+    forms: list[tuple[str, Circuit, Measurement, np.ndarray, np.ndarray]] = []
+
+    def form(what: str, n: int, gates: tuple, measured: Measurement, inputs: np.ndarray, want: np.ndarray) -> None:
+        c = Circuit(n)
+        slots = c.inputs(inputs.shape[1])
+        for name, qubits, *numbers in gates:
+            c.append(name, qubits, [slots[k] for k in numbers])
+        forms.append((what, c, measured, inputs, want))
+
     for gate, basis, want, formula in (
         ("ry", "Z", np.cos(x), "cos x"),
         ("ry", "X", np.sin(x), "sin x"),
         ("rx", "Z", np.cos(x), "cos x"),
         ("rx", "Y", -np.sin(x), "-sin x"),
     ):
-        c = Circuit(1)
-        c.append(gate, (0,), c.inputs(1))
-        subject.expect(c, Expectation((basis,)), [], x, f"⟨{basis}⟩ after {gate.upper()}(x) is {formula}", want=want)
+        what = f"⟨{basis}⟩ after {gate.upper()}(x) is {formula}"
+        form(what, 1, ((gate, (0,), 0),), Expectation((basis,)), x, want)
     for basis, want, formula in (("X", np.cos(x), "cos x"), ("Y", np.sin(x), "sin x")):
-        c = Circuit(1)
-        c.append("h", (0,))
-        c.append("rz", (0,), c.inputs(1))
-        subject.expect(c, Expectation((basis,)), [], x, f"⟨{basis}⟩ after H, RZ(x) is {formula}", want=want)
-    c = Circuit(1)
-    c.append("ry", (0,), c.inputs(1))
+        what = f"⟨{basis}⟩ after H, RZ(x) is {formula}"
+        form(what, 1, (("h", (0,)), ("rz", (0,), 0)), Expectation((basis,)), x, want)
     born = np.concatenate([np.cos(x / 2) ** 2, np.sin(x / 2) ** 2], axis=1)
-    subject.expect(c, Probabilities(), [], x, "P(0), P(1) after RY(x) are cos²(x/2), sin²(x/2)", want=born)
-    bell = Circuit(2)
-    bell.append("h", (0,))
-    bell.append("cnot", (0, 1))
-    measured = Expectation(observables=(Pauli("ZZ"), Pauli("XX"), Pauli("YY"), Pauli("ZI")))
-    want = np.array([[1.0, 1.0, -1.0, 0.0]])
-    subject.expect(bell, measured, [], np.zeros((1, 0)), "⟨ZZ⟩, ⟨XX⟩, ⟨YY⟩, ⟨ZI⟩ of the Bell state", want=want)
+    form("P(0), P(1) after RY(x) are cos²(x/2), sin²(x/2)", 1, (("ry", (0,), 0),), Probabilities(), x, born)
+    bell = Expectation(observables=(Pauli("ZZ"), Pauli("XX"), Pauli("YY"), Pauli("ZI")))
+    nothing = np.zeros((1, 0))
+    what, gates = "⟨ZZ⟩, ⟨XX⟩, ⟨YY⟩, ⟨ZI⟩ of the Bell state", (("h", (0,)), ("cnot", (0, 1)))
+    form(what, 2, gates, bell, nothing, np.array([[1.0, 1.0, -1.0, 0.0]]))
+    what = "X on qubit 0 of 3 gives |100⟩, index 4"
+    form(what, 3, (("x", (0,)),), Probabilities(), nothing, np.eye(8)[[0b100]])
+    form("⟨Z⟩ after X on qubit 0", 3, (("x", (0,)),), Expectation(), nothing, np.array([[-1.0, 1.0, 1.0]]))
+    what, gates = "X on 1, CNOT from 1 to 2 gives |011⟩", (("x", (1,)), ("cnot", (1, 2)))
+    form(what, 3, gates, Probabilities(), nothing, np.eye(8)[[0b011]])
+    return forms
 
 
-@check("qubit order", core=True)
-def _qubit_order(subject: Subject) -> None:
-    """Qubit 0 is the most significant bit of the index and the first output; controls come first."""
-    c = Circuit(3)
-    c.append("x", (0,))
-    want = np.eye(8)[[0b100]]
-    subject.expect(c, Probabilities(), [], np.zeros((1, 0)), "X on qubit 0 of 3 gives |100⟩, index 4", want=want)
-    subject.expect(
-        c,
-        Expectation(),
-        [],
-        np.zeros((1, 0)),
-        "⟨Z⟩ per qubit after X on qubit 0",
-        want=np.array([[-1.0, 1.0, 1.0]]),
+@check("values: gates", "V3")
+def _gates(subject: Subject) -> None:
+    """Closed forms of the conventions; each gate of the table, on all choices of qubits, against its matrix."""
+    for what, circuit, measured, inputs, want in _closed_forms():
+        subject.expect(circuit, measured, ([], inputs), what, want=want)
+
+    def compare(what: str, circuit: Circuit) -> None:
+        subject.expect(circuit, _XYZ, random_point(circuit, 2), what)
+
+    each(
+        (
+            (f"gate {name} on qubits {qubits}", with_gate(name, qubits, "xw"))
+            for name in GATES
+            for qubits in placements(name, 4 if GATES[name].n_qubits == 3 and subject.thorough else 3)
+        ),
+        compare,
     )
-    c = Circuit(3)
-    c.append("x", (1,))
-    c.append("cnot", (1, 2))
-    want = np.eye(8)[[0b011]]
-    subject.expect(c, Probabilities(), [], np.zeros((1, 0)), "X on 1, CNOT from 1 to 2 gives |011⟩", want=want)
+
+
+ANGLES = (
+    9e-9,
+    -1e-6,
+    1e-4,
+    -0.01,
+    0.0,
+    math.pi / 2,
+    math.pi,
+    -math.pi,
+    3.6,
+    -4.1,
+    2 * math.pi,
+    6.9,
+    -8.0,
+    13.1,
+    -60.5,
+    400.25,
+    -12345.5,
+)
+
+
+@check("values: angle ranges", "V4")
+def _angle_ranges(subject: Subject) -> None:
+    """Every gate at small, large and negative angles, as inputs and as weights."""
+
+    def compare(what: str, gate: tuple[str, str]) -> None:
+        name, kind = gate
+        n, count = GATES[name].n_qubits, GATES[name].n_params
+        circuit = with_gate(name, tuple(reversed(range(n))), kind, n)
+        turned = np.array([np.roll(ANGLES, -5 * k) for k in range(count)]).T
+        if kind == "x":
+            subject.expect(circuit, _XYZ, ([], turned), f"{what} at small, large and negative angles")
+        for row in turned if kind == "w" else ():
+            subject.expect(circuit, _XYZ, (row, np.zeros((1, 0))), f"{what} at the weights {row.tolist()}")
+
+    each(((f"gate {name}", (name, kind)) for kind in "xw" for name, entry in GATES.items() if entry.n_params), compare)
+
+
+EXPRESSIONS = {
+    "2x + 0.3": lambda x, y, v, w: 2 * x + 0.3,
+    "-x": lambda x, y, v, w: -x,
+    "x·v": lambda x, y, v, w: x * v,
+    "w - y": lambda x, y, v, w: w - y,
+    "v/2 + x·y": lambda x, y, v, w: v * 0.5 + x * y,
+    "x·x": lambda x, y, v, w: x * x,
+    "v·v": lambda x, y, v, w: v * v,
+    "0.2·x·x·x - 0.5": lambda x, y, v, w: 0.2 * x * x * x - 0.5,
+    "v·w·x": lambda x, y, v, w: v * w * x,
+    "(x + v)·(y - w)": lambda x, y, v, w: (x + v) * (y - w),
+    "2·(π - x)·(π - y)": lambda x, y, v, w: 2 * (math.pi - x) * (math.pi - y),
+    "0.5·v·v·x·x": lambda x, y, v, w: 0.5 * v * v * x * x,
+}
+
+
+def polynomial_circuit(expression: str, gate: str) -> Circuit:
+    """A gate with an angle that is a polynomial, and one that uses its slots again."""
+    c = Circuit(2)
+    (x, y), (v, w) = c.inputs(2), c.weights(2)
+    scramble(c, 0.4)
+    c.append(gate, range(GATES[gate].n_qubits), [EXPRESSIONS[expression](x, y, v, w)])
+    c.append("ry", (1,), (0.5 * x + w,))
+    scramble(c, 1.2)
+    return c
+
+
+@check("values: angle polynomials", "V5")
+def _angle_polynomials(subject: Subject) -> None:
+    """Angles that are sums, products and powers of slots, and slots that several angles use."""
+
+    def compare(what: str, circuit: Circuit) -> None:
+        subject.expect(circuit, _XYZ, random_point(circuit, 3), what)
+
+    each(
+        ((f"{gate}({text})", polynomial_circuit(text, gate)) for text in EXPRESSIONS for gate in ("ry", "rz", "crx")),
+        compare,
+    )
+
+
+def many_slots(n_qubits: int = 3, count: int = 13) -> Circuit:
+    """More than ten weights and inputs, used in another order than they are numbered; some are not used."""
+    c = Circuit(n_qubits)
+    x, w = c.inputs(count), c.weights(count + 1)
+    order = np.random.default_rng(SEED).permutation(count)
+    for place, k in enumerate(order[:-1]):
+        c.append(("ry", "rx", "rz")[place % 3], (place % n_qubits,), (x[k],))
+        c.append(("rz", "ry", "rx")[place % 3], ((place + 1) % n_qubits,), (w[int(order[-1 - place])],))
+        if place % 3 == 2:
+            ring(c)
+    return c
+
+
+@check("values: long circuits", "V6")
+def _long_circuits(subject: Subject) -> None:
+    """Hundreds of gates; more than ten weights and inputs, in any order, some unused."""
+    circuit = many_slots()
+    subject.expect(circuit, _XYZ, random_point(circuit, 3), "13 inputs and 14 weights in scrambled order")
+    for gates in (120, 500) if subject.thorough else (300,):
+        circuit = random_circuit(2, gates, np.random.default_rng(gates))
+        subject.expect(circuit, _XYZ, random_point(circuit, 2), f"a circuit of {gates} gates")
+
+
+@check("values: amplitudes", "V7")
+def _amplitudes(subject: Subject) -> None:
+    """Rows of real amplitudes as the start state: basis states, signs, zeros; alone and before angles."""
     c = Circuit(2, amplitudes=True)
     row = np.array([[0.0, 0.0, 1.0, 0.0]])
-    subject.expect(c, Expectation(), [], row, "⟨Z⟩ per qubit of the amplitudes of |10⟩", want=np.array([[-1.0, 1.0]]))
+    want = np.array([[-1.0, 1.0]])
+    subject.expect(c, Expectation(), ([], row), "⟨Z⟩ per qubit of the amplitudes of |10⟩", want=want)
+    c = Circuit(3, amplitudes=True)
+    rows = unit(np.array([[1, -2, 3, -4, 5, -6, 7, -8], [0, 0, 0, -1, 0, 0, 0, 2], [1, 0, 0, 0, 0, 0, 0, 0.0]]))
+    for measured, what in ((_XYZ, "⟨X⟩, ⟨Y⟩, ⟨Z⟩"), (Probabilities(), "probabilities")):
+        subject.expect(c, measured, ([], rows), f"{what} of amplitudes without gates")
+    c = generic(3, amplitudes=True)
+    subject.expect(c, _XYZ, random_point(c, 4), "amplitudes, then angles")
+    c = Circuit(3, amplitudes=True)
+    for qubit, w in enumerate(c.weights(3)):
+        c.append("ry", (qubit,), (w,))
+    ring(c)
+    subject.expect(c, _XYZ, random_point(c, 4), "amplitudes without angles")
+
+
+def _measured(subject: Subject, measurements: dict[str, Measurement], text: str, *, sums: bool = False) -> None:
+    circuit = generic(3)
+    point = random_point(circuit, 3)
+
+    def compare(what: str, measured: Measurement) -> None:
+        got = subject.expect(circuit, measured, point, f"{text}{what}")
+        if sums:
+            same(got.sum(axis=1), np.ones(3), 1e-5, f"sum of {text}{what}")
+
+    each(measurements.items(), compare)
+
+
+@check("values: bases", "V8")
+def _bases(subject: Subject) -> None:
+    """Expectation values in each basis, in several, and of chosen qubits."""
+    _measured(subject, BASES, "")
     c = Circuit(3)
     for qubit, x in enumerate(c.inputs(3)):
         c.append("ry", (qubit,), (x,))
     angles = np.array([[0.3, 1.1, 2.0]])
-    bases = Expectation(("Z", "X"))
     want = np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
-    subject.expect(c, bases, [], angles, "outputs are basis-major: ⟨Z⟩ of all qubits, then ⟨X⟩ of all", want=want)
+    text = "outputs are basis-major: ⟨Z⟩ of all qubits, then ⟨X⟩ of all"
+    subject.expect(c, Expectation(("Z", "X")), ([], angles), text, want=want)
 
 
-@check("every gate")
-def _every_gate(subject: Subject) -> None:
-    """Each gate of the table against its matrix, on a state that shows every phase."""
-    bases = Expectation(("X", "Y", "Z"))
-    refused = []
-    for name, entry in GATES.items():
-        n = entry.n_qubits
-        c = Circuit(n)
-        for qubit in range(n):
-            c.append("rot", (qubit,), (0.3 + qubit, 1.1 - 0.2 * qubit, 0.7 * qubit))
-        for qubit in range(n - 1):
-            c.append("cnot", (qubit, qubit + 1))
-        c.append(name, range(n), c.inputs(entry.n_params))
-        for qubit in range(n):
-            c.append("rot", (qubit,), (0.5, 0.9 + qubit, 0.1))
-        _, inputs = random_point(c, 2)
-        try:
-            subject.expect(c, bases, [], inputs, f"gate {name}")
-        except CapabilityError:
-            refused.append(name)
-    if refused:
-        raise NotDeclared(f"all others are right; refused with a CapabilityError: {', '.join(refused)}")
-
-
-@check("circuits")
-def _circuits(subject: Subject) -> None:
-    """Random circuits against a dense reference."""
-    rng = np.random.default_rng(SEED)
-    names = [name for name, entry in GATES.items() if entry.n_qubits <= 2]
-    for number in range(6):
-        n = 1 + number % 4
-        c = Circuit(n)
-        slots = [*c.inputs(3), *c.weights(3)]
-        for name in rng.choice(names, 12):
-            entry = GATES[str(name)]
-            if entry.n_qubits <= n:
-                params = [slots[k] for k in rng.integers(0, len(slots), entry.n_params)]
-                c.append(entry.name, [int(q) for q in rng.permutation(n)[: entry.n_qubits]], params)
-        subject.expect(c, Expectation(("Z", "X", "Y")), *random_point(c, 3, number), f"random circuit {number}")
-
-
-@check("angles")
-def _angles(subject: Subject) -> None:
-    """Angles that are polynomials of slots: sums, products, constants, a slot used twice."""
-    c = Circuit(2)
-    (x, y), (v, w) = c.inputs(2), c.weights(2)
-    for name, qubit, angle in (
-        ("ry", 0, 2 * x + 0.3),
-        ("rx", 1, x * v),
-        ("rz", 0, w - y),
-        ("ry", 1, v * 0.5 + x * y),
-    ):
-        c.append(name, (qubit,), (angle,))
-    c.append("cnot", (0, 1))
-    subject.expect(c, Expectation(("Z", "Y")), *random_point(c, 4), "angles 2x + 0.3, x·v, w - y, v/2 + x·y")
-
-
-@check("amplitudes")
-def _amplitudes(subject: Subject) -> None:
-    """Unit rows of real amplitudes as the start state, alone and before angles."""
-    c = rotations(3, amplitudes=True)
-    subject.expect(c, Expectation(("Z", "X")), *random_point(c, 4), "amplitude inputs")
-    c = Circuit(2, amplitudes=True)
-    c.append("ry", (1,), c.inputs(1))
-    c.append("cnot", (1, 0))
-    subject.expect(c, Expectation(("Z", "X")), *random_point(c, 3), "amplitude inputs, then angle inputs")
-
-
-@check("observables")
+@check("values: observables", "V9")
 def _observables(subject: Subject) -> None:
-    """Sums of Pauli strings with coefficients; bases on chosen qubits."""
-    c = rotations(3)
-    point = random_point(c, 3)
-    measured: tuple[Observable, ...] = (
-        Pauli("ZZI"),
-        0.5 * Pauli("XYZ") - 2.0 * Pauli("IZI"),
-        Pauli("YIX") + Pauli("III"),
-    )
-    subject.expect(c, Expectation(observables=measured), *point, "observables ZZI, 0.5·XYZ - 2·IZI, YIX + III")
-    subject.expect(c, Expectation(("Y", "Z"), qubits=(2, 0)), *point, "bases Y, Z on qubits 2, 0")
+    """Pauli strings and sums of them: every letter, coefficients, identities, equal outputs."""
+    _measured(subject, OBSERVABLES, "observables ")
 
 
-@check("probabilities")
+@check("values: probabilities", "V10")
 def _probabilities(subject: Subject) -> None:
-    """Probabilities of all bitstrings, of chosen qubits in their order, and of classes; they sum to 1."""
-    c = rotations(3)
-    point = random_point(c, 3)
-    for measured, what in (
-        (Probabilities(), "of all bitstrings"),
-        (Probabilities(qubits=(2, 0)), "of qubits 2, 0, in this order"),
-        (Probabilities(n_classes=3), "of 3 classes: index modulo 3"),
-        (Probabilities(qubits=(1,)), "of qubit 1"),
-    ):
-        got = subject.expect(c, measured, *point, f"probabilities {what}")
-        same(got.sum(axis=1), np.ones(3), 1e-5, f"sum of probabilities {what}")
+    """Probabilities of all bitstrings, and of chosen qubits in their order."""
+    _measured(subject, PROBABILITIES, "probabilities ", sums=True)
 
 
-@check("batch = loop", core=True)
-def _batch_is_loop(subject: Subject) -> None:
-    """Every row of a batch has the value that it has alone."""
-    circuit, measured = rotations(2), Expectation(("Z", "X"))
-    theta, inputs = arrays(*random_point(circuit, 19), "float64")
-    executable = subject.compile(circuit, measured)
-    got = shaped(executable.forward(theta, inputs), len(inputs), 4)
-    if subject.shots is not None:
-        want, tolerance = (
-            reference.outputs(circuit, measured, theta, inputs),
-            subject.tolerance(circuit, measured),
-        )
-    else:
-        want = np.concatenate([executable.forward(theta, inputs[k : k + 1]) for k in range(len(inputs))])
-        tolerance = np.full(4, 1e-9)
-    same(got, want, tolerance, "19 rows at once, against one by one")
+@check("values: classes", "V11")
+def _classes(subject: Subject) -> None:
+    """Probabilities of classes: index modulo n_classes, also of chosen qubits."""
+    _measured(subject, CLASSES, "probabilities ", sums=True)
 
 
-@check("empty batch")
-def _empty_batch(subject: Subject) -> None:
-    """A layer on this backend takes no rows and further leading dimensions."""
-    layer = QuantumFeatureExtractor(2, depth=1, encoding="angle", backend=subject.backend, shots=subject.shots)
-    for shape in ((0, 2), (2, 3, 2)):
-        out = layer(np.zeros(shape, np.float32))
-        if out.shape != shape or out.dtype != np.float32:
-            raise ConformanceError(
-                f"inputs {shape} float32 gave outputs {out.shape} {out.dtype}, expected {shape} float32."
-            )
+@check("values: batches", "V12", core=True)
+def _batches(subject: Subject) -> None:
+    """Batches from 1 to over 1000 rows, all rows different."""
+    circuit, measured = generic(2), Expectation(("Z", "Y"))
+    compiled = subject.compile(circuit, measured)
+    sizes = [1, 2, 3, 4, 6, 7, 8, 9, 15, 17, 31, 32, 33, 63, 65, 100, 127, 128, 129, 200, 255, 257, 513, 1025]
+    for rows in sizes + ([2049, 4097, 10000] if subject.thorough else []):
+        point = random_point(circuit, rows, rows)
+        subject.expect(circuit, measured, point, f"a batch of {rows} rows", compiled=compiled)
+    theta, inputs = arrays(*random_point(circuit, 9))
+    same_rows = np.repeat(inputs[:3], 3, axis=0)
+    subject.expect(circuit, measured, (theta, same_rows), "a batch with equal rows", compiled=compiled)
 
 
-@check("arguments")
-def _arguments_untouched(subject: Subject) -> None:
-    """No call of forward writes to its arguments, and its result is not written to by the next call."""
-    circuit = rotations(2, amplitudes=True)
-    theta, inputs = arrays(*random_point(circuit, 3), "float64")
-    kept = theta.copy(), inputs.copy()
-    executable = subject.compile(circuit, Expectation())
-    first = np.asarray(executable.forward(theta, inputs))
-    before = first.copy()
-    executable.forward(theta + 1.0, inputs[:, ::-1].copy())
-    if not (np.array_equal(theta, kept[0]) and np.array_equal(inputs, kept[1])):
-        raise ConformanceError("forward changed its arguments in place.")
-    if not np.array_equal(first, before):
-        raise ConformanceError("the second call of forward changed the result of the first: it reuses its buffer.")
+_SAFE = ("ry", "rz", "rx", "cnot", "cz", "crx", "rzz", "h", "p", "swap")
+
+
+@check("values: qubits", "V13")
+def _qubits(subject: Subject) -> None:
+    """Circuits of 1 to 12 qubits, of gates at random places, with every kind of measurement and start."""
+    most = (13, 14, 15, 16) if subject.thorough else ()
+    for n in subject.sizes(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, *most):
+        rng = np.random.default_rng(n)
+        letters = ["".join(rng.choice(list("XYZI"), n)) for _ in range(2)]
+        strings = Expectation(observables=(Pauli("Z" * n), Pauli(letters[0]) - 0.5 * Pauli(letters[1])))
+        kinds: list[tuple[str, Measurement, bool]] = [("bases X, Y, Z", _XYZ, False), ("observables", strings, False)]
+        kinds += [("probabilities", Probabilities(), False)] if n <= 10 else []
+        kinds += [("classes of the last qubits", Probabilities(qubits=tuple(range(n))[-3:][::-1], n_classes=2), True)]
+        for what, measured, amplitudes in kinds:
+            circuit = random_circuit(n, 2 * n + 8, rng, names=_SAFE, amplitudes=amplitudes)
+            start = "amplitudes" if amplitudes else "|0…0⟩"
+            subject.expect(circuit, measured, random_point(circuit, 2), f"{n} qubits from {start}, {what}")

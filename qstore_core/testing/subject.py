@@ -1,45 +1,34 @@
-"""The backend under test, and what several checks need of it."""
+"""The backend under test, what checks call on it, and the registry of checks."""
 
 from __future__ import annotations
 
+import itertools
 import unittest
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from ..backends.contract import Backend
+from ..backends.contract import Backend, RunReport
+from ..backends.jobs.runner import as_executable
 from ..backends.registry import get_backend
-from ..backends.seeds import SeedStream
 from ..circuit.circuit import Circuit
 from ..circuit.measurement import Measurement, Probabilities
 from ..errors import CapabilityError
-from ..runtime.cache import Recipe, compile_recipe
 from . import reference
+from .compare import ConformanceError, same, shaped
+from .sentences import SENTENCES
 
-__all__ = [
-    "SEED",
-    "SIGMAS",
-    "Check",
-    "ConformanceError",
-    "NotDeclared",
-    "Sampling",
-    "Subject",
-    "arrays",
-    "check",
-    "registered",
-    "same",
-    "shaped",
-]
+__all__ = ["SEED", "SIGMAS", "Check", "Compiled", "NotDeclared", "Subject", "arrays", "check", "each", "registered"]
 
-SIGMAS = 5.0
+SIGMAS = 5.5  # thousands of sampled values are compared: 4e-8 of correct ones lie further out
 SEED = 20240229
+VALUES = {"float64": 1e-9, "float32": 1e-5}
+SLOPES = {"float64": 2e-8, "float32": 1e-4}
 
-
-class ConformanceError(AssertionError):
-    """A backend does not do what the contract says; the message tells what it did instead."""
+T = TypeVar("T")
 
 
 class NotDeclared(unittest.SkipTest):
@@ -53,11 +42,13 @@ class Check:
     Attributes:
         name: Short name, for tables and test ids.
         help: What is checked, one line.
+        sentences: Which sentences of the contract it checks (ids of `SENTENCES`).
         subject: The backend under test.
     """
 
     name: str
     help: str
+    sentences: tuple[str, ...]
     subject: Subject
     _function: Callable[[Subject], None] = field(repr=False)
     _core: bool = field(default=False, repr=False)
@@ -81,19 +72,22 @@ class Check:
 
 
 _Function = Callable[["Subject"], None]
-_registry: list[tuple[str, _Function, bool]] = []
+_registry: list[tuple[str, tuple[str, ...], _Function, bool]] = []
 
 
-def check(name: str, *, core: bool = False) -> Callable[[_Function], _Function]:
+def check(name: str, *sentences: str, core: bool = False) -> Callable[[_Function], _Function]:
     """Add a function to the kit; the first line of its docstring is its help.
 
     Args:
         name: Of the check.
+        *sentences: Ids of the sentences of the contract that it checks.
         core: A backend may not decline it with a CapabilityError.
     """
+    assert sentences, name
+    assert set(sentences) <= set(SENTENCES), name
 
     def add(function: _Function) -> _Function:
-        _registry.append((name, function, core))
+        _registry.append((name, sentences, function, core))
         return function
 
     return add
@@ -102,21 +96,97 @@ def check(name: str, *, core: bool = False) -> Callable[[_Function], _Function]:
 def registered(subject: Subject) -> list[Check]:
     """All checks, for one backend."""
     return [
-        Check(name, (function.__doc__ or "").partition("\n")[0], subject, function, core)
-        for name, function, core in _registry
+        Check(name, (function.__doc__ or "").partition("\n")[0], sentences, subject, function, core)
+        for name, sentences, function, core in _registry
     ]
 
 
-class Sampling:
-    """An executable of samples, with another seed for every call that gives none."""
+def each(items: Iterable[tuple[str, T]], function: Callable[[str, T], None]) -> None:
+    """Check all of several items; one error names all that are wrong, one skip all that the backend refuses."""
+    wrong: list[tuple[str, ConformanceError]] = []
+    refused: list[str] = []
+    for name, item in items:
+        try:
+            function(name, item)
+        except CapabilityError:
+            refused.append(name)
+        except ConformanceError as error:
+            wrong.append((name, error))
+    if wrong:
+        others = list(dict.fromkeys(name for name, _ in wrong[1:]))
+        rest = f" Wrong too: {', '.join(others[:12])}{', …' if len(others) > 12 else ''}." if others else ""
+        raise ConformanceError(f"{wrong[0][1]}{rest}") from wrong[0][1]
+    if refused:
+        raise NotDeclared(f"all others are right; refused with a CapabilityError: {', '.join(dict.fromkeys(refused))}")
 
-    def __init__(self, executable: Any) -> None:
-        """Begin with the first seed."""
-        self._executable, self._seeds = executable, SeedStream(SEED)
 
-    def forward(self, theta: np.ndarray, inputs: np.ndarray, *, seed: int | None = None) -> Any:
-        """`forward` of the executable."""
-        return self._executable.forward(theta, inputs, seed=self._seeds.call().next() if seed is None else seed)
+class Compiled:
+    """One executable, with what the checks call on it; results are checked for their shape.
+
+    Attributes:
+        raw: The executable itself; one that runs jobs has its `forward` from the core.
+        shots: Samples per circuit; None where values are exact.
+    """
+
+    def __init__(self, raw: Any, circuit: Circuit, measured: Measurement, dtype: str, shots: int | None) -> None:
+        """Keep the arguments."""
+        self.raw, self.circuit, self.measured, self.dtype, self.shots = raw, circuit, measured, dtype, shots
+        self.width = measured.n_outputs(circuit.n_qubits)
+        self._seeds = itertools.count(SEED)
+
+    def options(self, seed: int | None = None) -> dict[str, Any]:
+        """Keyword arguments of forward: a seed where values are sampled, by default another one at every call."""
+        return {} if self.shots is None else {"seed": next(self._seeds) if seed is None else seed}
+
+    def forward(self, theta: Any, inputs: Any, *, seed: int | None = None) -> np.ndarray:
+        """Outputs (B, O)."""
+        return shaped(self.raw.forward(theta, inputs, **self.options(seed)), len(inputs), self.width)
+
+    def report(self, theta: Any, inputs: Any, *, seed: int | None = None) -> tuple[np.ndarray, RunReport]:
+        """Outputs (B, O) and what the backend reports about them."""
+        if not hasattr(self.raw, "value_and_report"):
+            raise NotDeclared("executables have no value_and_report")
+        answer = self.raw.value_and_report(theta, inputs, **self.options(seed))
+        if not (isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[1], RunReport)):
+            raise ConformanceError(f"value_and_report returned {_kinds(answer)}, expected (outputs, RunReport).")
+        return shaped(answer[0], len(inputs), self.width, "value_and_report"), answer[1]
+
+    def vjp(self, theta: Any, inputs: Any, cotangents: Any) -> tuple[np.ndarray, np.ndarray]:
+        """`(d_theta, d_inputs)` by `vjp`, or by `value_and_vjp` where there is no other."""
+        if hasattr(self.raw, "vjp"):
+            return self.slopes(self.raw.vjp(theta, inputs, cotangents), theta, inputs, "vjp")
+        return self.value_and_vjp(theta, inputs)[1](cotangents)
+
+    def value_and_vjp(self, theta: Any, inputs: Any) -> tuple[np.ndarray, Callable[[Any], Any]]:
+        """Outputs, and the function that pulls cotangents back."""
+        answer = self.raw.value_and_vjp(theta, inputs)
+        if not (isinstance(answer, tuple) and len(answer) == 2 and callable(answer[1])):
+            raise ConformanceError(f"value_and_vjp returned {_kinds(answer)}, expected (outputs, vjp_fn).")
+        kept = np.array(theta), np.array(inputs)
+        outputs = shaped(answer[0], len(inputs), self.width, "value_and_vjp")
+        return outputs, lambda cotangents: self.slopes(answer[1](cotangents), *kept, "vjp_fn")
+
+    def slopes(self, answer: Any, theta: Any, inputs: Any, method: str) -> tuple[np.ndarray, np.ndarray]:
+        """What a vjp returned; amplitude columns without what they have along the row, which is of no meaning."""
+        if not (isinstance(answer, tuple | list) and len(answer) == 2):
+            raise ConformanceError(f"{method} returned {_kinds(answer)}, expected (d_theta, d_inputs).")
+        d_theta, d_inputs = (np.asarray(part) for part in answer)
+        for got, like, what in ((d_theta, theta, "theta"), (d_inputs, inputs, "inputs")):
+            if got.shape != np.shape(like) or got.dtype.kind != "f":
+                raise ConformanceError(
+                    f"{method}: the gradient for {what} is {got.dtype} of shape {got.shape}, "
+                    f"expected real floats of shape {np.shape(like)}."
+                )
+        width = self.circuit.n_amplitudes
+        if not width:
+            return d_theta, d_inputs
+        d, row = d_inputs[:, :width], inputs[:, :width]
+        along = (d * row).sum(axis=1, keepdims=True) * row
+        return d_theta, np.concatenate([d - along, d_inputs[:, width:]], axis=1)
+
+
+def _kinds(answer: Any) -> str:
+    return f"({', '.join(type(a).__name__ for a in answer)})" if isinstance(answer, tuple) else type(answer).__name__
 
 
 class Subject:
@@ -126,12 +196,22 @@ class Subject:
         backend: Name or object.
         options: For `get_backend`.
         shots: Samples per circuit where the backend cannot give exact values.
+        qubits: Most qubits to try.
+        thorough: Larger circuits and batches, more of them.
     """
 
-    def __init__(self, backend: str | Backend, options: dict[str, Any], shots: int) -> None:
+    def __init__(
+        self,
+        backend: str | Backend,
+        options: dict[str, Any] | None = None,
+        shots: int = 4096,
+        *,
+        qubits: int = 12,
+        thorough: bool = False,
+    ) -> None:
         """Load nothing yet."""
-        self.given, self.options = backend, dict(options)
-        self._shots = shots
+        self.given, self.options = backend, dict(options or {})
+        self._shots, self._qubits, self.thorough = shots, qubits, thorough
 
     @cached_property
     def backend(self) -> Backend:
@@ -153,136 +233,68 @@ class Subject:
         if not getattr(self.capabilities, capability):
             raise NotDeclared(f"capabilities.{capability} is {getattr(self.capabilities, capability)}: {reason}")
 
-    def compile(self, circuit: Circuit, measurement: Measurement, dtype: str = "float64", **changes: Any) -> Any:
-        """A freshly compiled circuit, past the circuit cache."""
-        if self.capabilities.max_qubits is not None and circuit.n_qubits > self.capabilities.max_qubits:
-            raise NotDeclared(f"capabilities.max_qubits is {self.capabilities.max_qubits}")
-        options = {"dtype": dtype, "shots": self.shots} | changes
-        executable = compile_recipe(Recipe(circuit, measurement, self.backend, **options))
-        return executable if options["shots"] is None else Sampling(executable)
+    def sizes(self, *sizes: int) -> list[int]:
+        """Those of some numbers of qubits that it takes; its own limit where that is in reach."""
+        bounds = [max(sizes), self._qubits + 4 * self.thorough, self.capabilities.max_qubits or max(sizes)]
+        most = min(bounds)
+        return [n for n in sizes if n < most] + [most]
 
-    def forward(
+    def compile(self, circuit: Circuit, measured: Measurement, dtype: str = "float64", **changes: Any) -> Compiled:
+        """A freshly compiled circuit, past the circuit cache."""
+        most = self.capabilities.max_qubits
+        if most is not None and circuit.n_qubits > most:
+            raise NotDeclared(f"capabilities.max_qubits is {most}")
+        options = {"dtype": dtype, "shots": self.shots} | changes
+        raw = self.backend.compile(circuit, measured, **options)
+        if not callable(getattr(raw, "forward", None)):
+            raw = as_executable(raw, self.backend, circuit, measured, **options)
+        if not callable(getattr(raw, "forward", None)):
+            raise ConformanceError(
+                f"compile returned {type(raw).__name__}, which has neither forward nor submit, result and cancel."
+            )
+        return Compiled(raw, circuit, measured, dtype, options["shots"])
+
+    def tolerance(
         self,
         circuit: Circuit,
-        measurement: Measurement,
-        theta: Any,
-        inputs: Any,
+        measured: Measurement,
+        theta: np.ndarray,
+        inputs: np.ndarray,
         dtype: str = "float64",
-        seed: int | None = None,
-        **changes: Any,
-    ) -> np.ndarray:
-        """Compile, run once, check the shape."""
-        executable = self.compile(circuit, measurement, dtype, **changes)
-        theta, inputs = arrays(theta, inputs, dtype)
-        outputs = executable.forward(theta, inputs) if seed is None else executable.forward(theta, inputs, seed=seed)
-        return shaped(outputs, len(inputs), measurement.n_outputs(circuit.n_qubits))
-
-    def tolerance(self, circuit: Circuit, measurement: Measurement, dtype: str = "float64") -> np.ndarray:
-        """Bound of the error of every output, (O,): 1e-6 (float32: 2e-5) or 5 standard deviations of the samples."""
-        scale = reference.scales(circuit, measurement)
-        if self.shots is not None:
-            return SIGMAS * scale / np.sqrt(self.shots) + 1e-6
-        return (1e-6 if dtype == "float64" else 2e-5) * np.maximum(scale, 1.0)
+        shots: int | None = None,
+    ) -> np.ndarray | float:
+        """Bound of the error of every output: rounding, or 5.5 standard deviations of the samples."""
+        scale = 1.0
+        if not isinstance(measured, Probabilities):
+            terms = [o.terms for o in measured.as_observables(circuit.n_qubits)]
+            scale = max(1.0, max(sum(abs(c) for _, c in term) for term in terms))
+        if shots is None:
+            return VALUES[dtype] * scale
+        spread = reference.deviations(circuit, measured, theta, inputs) / np.sqrt(shots)
+        return np.asarray(SIGMAS * spread + (SIGMAS**2 / 2 / shots + VALUES["float32"]) * scale)
 
     def expect(
         self,
         circuit: Circuit,
-        measurement: Measurement,
-        theta: Any,
-        inputs: Any,
+        measured: Measurement,
+        point: tuple[Any, Any],
         what: str,
         *,
         want: np.ndarray | None = None,
         dtype: str = "float64",
+        compiled: Compiled | None = None,
     ) -> np.ndarray:
         """Run a circuit and compare with `want`, or with the reference; return the outputs."""
-        theta, inputs = arrays(theta, inputs, dtype)
-        got = self.forward(circuit, measurement, theta, inputs, dtype)
+        theta, inputs = arrays(*point, dtype)
+        compiled = self.compile(circuit, measured, dtype) if compiled is None else compiled
+        got = compiled.forward(theta, inputs)
         if want is None:
-            want = reference.outputs(circuit, measurement, theta, inputs)
-        same(
-            got,
-            want,
-            self.tolerance(circuit, measurement, dtype),
-            what,
-            bits=isinstance(measurement, Probabilities),
-        )
+            want = reference.outputs(circuit, measured, theta, inputs)
+        tolerance = self.tolerance(circuit, measured, theta, inputs, dtype, compiled.shots)
+        same(got, want, tolerance, what, bits=isinstance(measured, Probabilities))
         return got
 
 
-def arrays(theta: Any, inputs: Any, dtype: str) -> tuple[np.ndarray, np.ndarray]:
+def arrays(theta: Any, inputs: Any, dtype: str = "float64") -> tuple[np.ndarray, np.ndarray]:
     """As executables receive them: C-contiguous, (W,) and (B, I)."""
     return np.ascontiguousarray(theta, dtype), np.ascontiguousarray(inputs, dtype)
-
-
-def shaped(outputs: Any, rows: int, width: int) -> np.ndarray:
-    """Outputs as an array, which must have the promised shape."""
-    array = np.asarray(outputs)
-    if array.shape != (rows, width):
-        hint = " It is transposed: samples come first." if array.shape == (width, rows) else ""
-        raise ConformanceError(
-            f"wrong shape: forward returned {array.shape}, expected (batch, outputs) = {(rows, width)}.{hint}"
-        )
-    if array.dtype.kind != "f":
-        raise ConformanceError(f"wrong dtype: forward returned {array.dtype}, expected real floats.")
-    return array
-
-
-def same(got: Any, want: Any, tolerance: Any, what: str, *, bits: bool = False) -> None:
-    """Raise `ConformanceError`, with a guess at the cause, where `got` differs from `want`.
-
-    Args:
-        got: Received, (…, O) or (W,).
-        want: Expected, of the same shape.
-        tolerance: Scalar, or one per output.
-        what: What was computed, for the message.
-        bits: Outputs are probabilities of bitstrings.
-    """
-    got, want = np.asarray(got, np.float64), np.asarray(want, np.float64)
-    if got.shape != want.shape:
-        raise ConformanceError(f"{what}: wrong shape {got.shape}, expected {want.shape}.")
-    if not got.size:
-        return
-    limit = np.broadcast_to(tolerance, got.shape)
-    error = np.abs(got - want)
-    if not np.isfinite(got).all():
-        place = tuple(int(k) for k in np.argwhere(~np.isfinite(got))[0])
-        raise ConformanceError(f"{what}: value {got[place]} at {_place(place)}, expected {want[place]:.6g}.")
-    if (error <= limit).all():
-        return
-    place = tuple(int(k) for k in np.unravel_index(np.argmax(error - limit), error.shape))
-    raise ConformanceError(
-        f"{what}: received {got[place]:.6g}, expected {want[place]:.6g} at {_place(place)} "
-        f"(tolerance {limit[place]:.2g}).{_guess(got, want, limit, bits)}"
-    )
-
-
-def _place(place: Sequence[int]) -> str:
-    return f"row {place[0]}, output {place[1]}" if len(place) == 2 else f"index {', '.join(map(str, place))}"
-
-
-def _guess(got: np.ndarray, want: np.ndarray, limit: np.ndarray, bits: bool) -> str:
-    """Which usual mistake would explain all values at once."""
-
-    def explains(candidate: np.ndarray) -> bool:
-        return candidate.shape == want.shape and bool((np.abs(candidate - want) <= limit).all())
-
-    if not got.any():
-        return " All values are zero."
-    width = got.shape[-1]
-    if bits and width & (width - 1) == 0 and width > 2:
-        n = width.bit_length() - 1
-        reverse = [int(format(k, f"0{n}b")[::-1], 2) for k in range(width)]
-        if explains(got[..., reverse]):
-            return " The qubit order is reversed: qubit 0 must be the most significant bit of the index."
-    if explains(-got):
-        return " The sign is wrong."
-    if width > 1 and explains(got[..., ::-1]):
-        return " The order is reversed: is qubit 0 the least significant bit there?"
-    if got.ndim == 2 and len(got) > 1:
-        nearest = [int(np.abs(want - row).max(axis=1).argmin()) for row in got]
-        if sorted(nearest) != list(range(len(got))) or nearest == list(range(len(got))):
-            return ""
-        if explains(got[np.argsort(nearest)]):
-            return f" The rows of the batch are mixed up: they came in the order {nearest}."
-    return ""

@@ -304,9 +304,9 @@ class _Call:
     def _usable(self, result: Any, rows: int) -> _Outputs:
         outputs, error = result if isinstance(result, tuple) and len(result) == 2 else (result, None)
         checked = self._array(outputs, "outputs", rows)
-        return checked, None if error is None else self._array(error, "standard errors", rows)
+        return checked, None if error is None else self._array(error, "standard errors", rows, unknown=True)
 
-    def _array(self, values: Any, what: str, rows: int) -> np.ndarray:
+    def _array(self, values: Any, what: str, rows: int, *, unknown: bool = False) -> np.ndarray:
         try:
             array = np.asarray(values)
         except ValueError as problem:  # rows of different lengths
@@ -315,7 +315,7 @@ class _Call:
             raise _BadResultError(f"a job returned {what} of dtype {array.dtype}, expected real numbers")
         if array.shape != (rows, self.owner.width):
             raise _BadResultError(f"a job returned {what} of shape {array.shape}, expected {(rows, self.owner.width)}")
-        if not np.isfinite(array).all():
+        if not (unknown or np.isfinite(array).all()):  # a standard error of one shot is unknown: NaN
             raise _BadResultError(f"a job returned {what} that are not finite")
         return array.astype(self.inputs.dtype, copy=False)
 

@@ -31,6 +31,7 @@ from qstore_core import (
 )
 from qstore_core.backends.jobs.policy import LoopLocal, is_transient
 from qstore_core.backends.jobs.store import JobStore
+from qstore_core.backends.runner import to_thread
 from qstore_core.testing import run_checks
 
 SOON = 10.0  # seconds: far below the time-outs that would be waited for otherwise, with room for a busy machine
@@ -72,7 +73,8 @@ class MemoryExecutable:
         owner.times.append(time.monotonic())
         await self._step("submit")
         job = f"job-{len(owner.results)}"
-        owner.results[job] = self.good.forward(theta, inputs)
+        owner.results[job] = None  # its number is taken
+        owner.results[job] = await to_thread(self.good.forward, theta, inputs)
         owner.rows.append(len(inputs))
         owner.running += 1
         owner.most_running = max(owner.most_running, owner.running)
