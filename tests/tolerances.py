@@ -27,6 +27,11 @@ FLOAT32_SUM = 2e-6
 # Density matrices of other libraries, whose channels are normalised to 1e-8 only.
 NOISY = 1e-6
 
+# The promise for float32 at any number of qubits: sums have double precision, so what is left are the roundings of
+# single amplitudes (1.2e-7 each, which average out) and of cos and sin once per gate.
+SUM = 1e-6
+SUM_GRADIENT = 5e-6
+
 # Standard deviations that a sampled mean may be away from what it is the mean of: one failure in a million.
 SIGMAS = 5.0
 

@@ -348,16 +348,16 @@ def unit_rows_of_array(x: np.ndarray, width: int, name: str) -> tuple[np.ndarray
     zero = scale < np.finfo(x.dtype).smallest_normal
     unit = np.zeros((count, width), x.dtype)
     head = unit[:, :features]
-    np.divide(x, np.where(zero, np.inf, scale), out=head)
+    scale[zero] = np.inf  # a zero row has no gradient
+    np.divide(x, scale, out=head)
     norm = np.sqrt((head * head).sum(axis=1, keepdims=True))  # sums of rows are pairwise in NumPy
     norm[zero] = 1.0
     head /= norm
     unit[zero[:, 0], 0] = 1.0
-    length = np.where(zero, np.inf, scale.astype(np.float64) * norm)  # ∞: a zero row has no gradient
 
     def vjp_fn(d_unit: np.ndarray) -> np.ndarray:
         inner = (unit * d_unit).sum(axis=1, keepdims=True)
         with np.errstate(over="ignore"):  # features of 1e-38 may have gradients beyond the largest number: infinite
-            return ((d_unit[:, :features] - inner * unit[:, :features]) / length).astype(x.dtype, copy=False)
+            return ((d_unit[:, :features] - inner * unit[:, :features]) / norm / scale).astype(x.dtype, copy=False)
 
     return unit, vjp_fn

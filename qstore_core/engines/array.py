@@ -16,7 +16,7 @@ import numpy as np
 from ..circuit.angle import Angle
 from ..circuit.plan import Diagonal, Plan, Rotation
 from .measuring import Measuring
-from .ops import Array, Ops, Scatter, Signs, change_of_frame, frozen
+from .ops import Array, Ops, Scatter, Signs, change_of_frame, check_slots, frozen
 
 __all__ = [
     "ArrayProgram",
@@ -246,6 +246,7 @@ class ArrayProgram:
 
     def __init__(self, plan: Plan) -> None:
         """Lay the steps out as layers."""
+        check_slots(plan)
         self.plan = plan
         n = plan.n_qubits
         self.sizes = group_sizes(n)

@@ -1,39 +1,88 @@
-"""Says how much memory a state needs, before anything is allocated."""
+"""Says how much memory a circuit needs, before anything is allocated, and what this process may have."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+from functools import cache
+from pathlib import Path
 
 from ..errors import MemoryLimitError
 
-__all__ = ["check_memory"]
+__all__ = ["available_memory", "check_bytes", "check_memory"]
 
-_WORKING_COPIES = 3  # psi, the result of a step, and lambda or the probabilities
+_STATES = 6  # ψ, λ and the result of a step on each, phases, probabilities
+_TABLES = 64  # bytes per basis state for permutations, sorted rows and what is needed to make them
+_ROWS_AT_ONCE = {"numba": 64}  # engines that compute a batch in chunks hold so many states
+_ALWAYS = 1 << 26  # less than this is not looked at
 
 
 def check_memory(n_qubits: int, rows: int = 1, dtype: str = "float32", *, backend: str = "") -> None:
-    """Raise where `rows` states of `n_qubits` cannot fit this machine.
+    """Raise where `rows` states of `n_qubits`, their gradient and measurement do not fit what this process may have.
 
     Raises:
         MemoryLimitError: with the memory it would need.
     """
-    if n_qubits <= 16 and rows <= 1024:  # under 2 GiB whatever the dtype
-        return
-    needed = _WORKING_COPIES * max(rows, 1) * (1 << n_qubits) * (16 if dtype == "float64" else 8)
-    available = _physical_memory()
-    if needed <= available:
-        return
+    held = min(max(rows, 1), _ROWS_AT_ONCE.get(backend, rows or 1))
+    needed = (_TABLES + _STATES * held * (16 if dtype == "float64" else 8)) << n_qubits
     what = f"{rows} states of {n_qubits} qubits" if rows > 1 else f"a state of {n_qubits} qubits"
-    raise MemoryLimitError(
-        f"{what} cannot be simulated here{f' by backend {backend!r}' if backend else ''}. Use fewer qubits or a "
-        "smaller batch, or a backend that does not hold the state",
-        needed_bytes=needed,
-        available_bytes=available,
-    )
+    check_bytes(needed, f"{what} cannot be simulated here{f' by backend {backend!r}' if backend else ''}")
 
 
+def check_bytes(needed: int, problem: str) -> None:
+    """Raise `MemoryLimitError`, which begins with `problem`, where `needed` bytes are more than there are."""
+    if needed <= _ALWAYS:
+        return
+    available = available_memory()
+    if needed > available:
+        raise MemoryLimitError(
+            f"{problem}. Use fewer qubits or a smaller batch, or a backend that does not hold the state",
+            needed_bytes=needed,
+            available_bytes=available,
+        )
+
+
+def available_memory() -> int:
+    """Bytes that this process may still take: of the machine, its control group and its own limits."""
+    pages = (0, 0)  # of address space, and resident
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        size, resident = Path("/proc/self/statm").read_text().split()[:2]
+        pages = int(size), int(resident)
+    page = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
+    free = min(_physical_memory(), _group_limit()) - pages[1] * page
+    with contextlib.suppress(ImportError, OSError):  # no limits of this kind on Windows
+        import resource
+
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        if limit != resource.RLIM_INFINITY:
+            free = min(free, limit - pages[0] * page)
+    return max(free, 0)
+
+
+@cache
 def _physical_memory() -> int:
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):  # no sysconf on this platform
         return 64 << 30
+
+
+@cache
+def _group_limit() -> int:
+    """The least memory limit of the control groups (Linux, version 2 and 1) that this process is in."""
+    limits = [1 << 62]
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/cgroup").read_text().splitlines():
+            _, controllers, group = line.split(":", 2)
+            if controllers and "memory" not in controllers.split(","):
+                continue
+            root, name = (
+                (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes")
+                if controllers
+                else (Path("/sys/fs/cgroup"), "memory.max")
+            )
+            parts = [part for part in group.split("/") if part and part != ".."]
+            for depth in range(len(parts) + 1):
+                with contextlib.suppress(OSError, ValueError):  # "max" is no number
+                    limits.append(int(root.joinpath(*parts[:depth], name).read_text()))
+    return min(limits)

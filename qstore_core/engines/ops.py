@@ -9,8 +9,20 @@ import numpy as np
 
 from ..circuit.encoding import SHORT
 from ..circuit.frame import Frame
+from ..circuit.plan import Diagonal, Plan
+from ..errors import SpecError
 
-__all__ = ["Array", "Ops", "Scatter", "Signs", "change_of_frame", "frozen", "inverse_index", "linear_index"]
+__all__ = [
+    "Array",
+    "Ops",
+    "Scatter",
+    "Signs",
+    "change_of_frame",
+    "check_slots",
+    "frozen",
+    "inverse_index",
+    "linear_index",
+]
 
 Array = Any
 
@@ -121,6 +133,19 @@ class Scatter:
             sources = np.full((width, self.most), len(index))
             sources[index[order], rank] = order
             self.sources = frozen(sources.ravel())
+
+
+def check_slots(plan: Plan) -> None:
+    """Refuse weights and inputs that the circuit does not have: an engine would read beside its arrays."""
+    counts = {"w": plan.n_weights, "x": plan.n_inputs}
+    for step in plan.steps:
+        for _, angle in step.terms if isinstance(step, Diagonal) else step.factors:
+            for kind, index in angle.slots:
+                if not 0 <= index < counts[kind]:
+                    raise SpecError(
+                        f"an angle uses {'weight' if kind == 'w' else 'input'} {index} of a circuit that has "
+                        f"{counts[kind]}. Use the slots that circuit.weights(k) and circuit.inputs(k) return."
+                    )
 
 
 def inverse_index(index: np.ndarray) -> np.ndarray:

@@ -20,10 +20,10 @@ from ...backends.contract import Capabilities, check_options, hookimpl
 from ...circuit.circuit import Circuit
 from ...circuit.measurement import Measurement
 from ...circuit.plan import Plan, lower
-from ...errors import CapabilityError, InputError, OptionError
-from ..memory import check_memory
+from ...errors import CapabilityError, InputError, OptionError, ShapeError
+from ..memory import check_bytes, check_memory
 from .lowering.tables import Program
-from .records import BACKWARD, FINISH, FORWARD, KEPT, READY
+from .records import BACKWARD, FINISH, FORWARD, KEPT, MOST_ELEMENTS, READY
 from .threads import run_all, thread_count
 
 __all__ = ["Layout", "NumbaBackend", "NumbaExecutable"]
@@ -33,6 +33,7 @@ KEEP_BYTES = 1 << 25
 _PARALLEL_SECONDS = 2.5e-4  # waking a helper costs some 20 µs, so less work than this is not shared
 _TASK_SECONDS = 6e-5
 _SMALL_BYTES = 1 << 18  # of scratch and states that a batch keeps for itself
+_PLAIN = 0x101  # flags of an array: C-contiguous and aligned
 _MOST_BATCHES = 64  # sizes of batches that an executable remembers
 _RATE, _SINGLE_RATE = 2.5e10, 2.5e9  # multiply-adds per second and core; only the choice of threads depends on them
 SINGLE = ((18, 7), (16, 4), (14, 2), (10, 1))
@@ -106,15 +107,22 @@ class NumbaExecutable:
 
         self.plan, self.dtype, self.threads = plan, np.dtype(dtype), threads
         self._kernels, self._lock = kernels, threading.Lock()
-        self._wide = Layout(plan, self.dtype, lane_count(8 * self.dtype.itemsize), kernels(dtype))
+        lanes = lane_count(8 * self.dtype.itemsize)
+        # Tables hold 32-bit numbers of elements. Where vectors of samples would need more, samples go one at a time.
+        fits = MOST_ELEMENTS >> plan.n_qubits >= lanes
+        self._wide = Layout(plan, self.dtype, lanes, kernels(dtype)) if fits else None
         self._single: Layout | None = None
         self._most_single = _most_single(plan.n_qubits)
         self._batches: dict[int, _Batch] = {}
+        self._theta_shape = (plan.n_weights,)
+        # Features of a row: amplitudes, of which there may be fewer than basis states, then angles.
+        self._most = plan.n_amplitudes + plan.n_inputs
+        self._least = plan.n_inputs + 1 if plan.n_amplitudes else plan.n_inputs
         self._none, self._none64 = np.empty(0, self.dtype), np.empty(0)
 
     def layout(self, batch: int) -> Layout:
         """What is faster for this batch: vectors of samples, or one sample at a time."""
-        if batch > self._most_single:
+        if batch > self._most_single and self._wide is not None:
             return self._wide
         with self._lock:
             if self._single is None:
@@ -123,10 +131,12 @@ class NumbaExecutable:
 
     def forward(self, theta: np.ndarray, inputs: np.ndarray) -> np.ndarray:
         """`theta` (W,), features `inputs` (B, F) → outputs (B, O)."""
+        self._check(theta, inputs)
         return self._forward(self._batch(inputs), theta, inputs, None)
 
     def vjp(self, theta: np.ndarray, inputs: np.ndarray, cotangents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Pull `cotangents` (B, O) back to `(d_theta (W,), d_inputs (B, F))`."""
+        self._check(theta, inputs)
         return self._pull_back(self._batch(inputs), theta, inputs, None, cotangents)
 
     def value_and_vjp(self, theta: np.ndarray, inputs: np.ndarray) -> tuple[np.ndarray, VjpFn]:
@@ -134,10 +144,42 @@ class NumbaExecutable:
 
         `theta` and `inputs` must not change before that function has been called.
         """
+        self._check(theta, inputs)
         batch = self._batch(inputs)
         kept = batch.take()
         outputs = self._forward(batch, theta, inputs, kept)
         return outputs, _Vjp(self, batch, theta, inputs, kept)
+
+    def _check(self, theta: np.ndarray, inputs: np.ndarray) -> None:
+        """Refuse what the kernel would read past: it knows addresses only."""
+        if (
+            type(theta) is type(inputs) is np.ndarray
+            and theta.shape == self._theta_shape
+            and inputs.ndim == 2
+            and self._least <= inputs.shape[1] <= self._most
+            and theta.dtype == inputs.dtype == self.dtype
+            and theta.flags.num & inputs.flags.num & _PLAIN == _PLAIN
+        ):
+            return
+        for name, array in (("theta", theta), ("inputs", inputs)):
+            if type(array) is not np.ndarray or array.dtype != self.dtype or array.flags.num & _PLAIN != _PLAIN:
+                received = f"{array.dtype} " if isinstance(array, np.ndarray) else ""
+                raise ShapeError(
+                    f"the numba engine takes {name} as a C-contiguous, aligned array of {self.dtype}, received "
+                    f"{received}{type(array).__name__}. Use np.ascontiguousarray({name}, np.{self.dtype}).",
+                    expected=str(self.dtype),
+                    received=type(array).__name__,
+                )
+        if theta.shape != self._theta_shape:
+            raise ShapeError(
+                f"this circuit takes theta of shape {self._theta_shape}, received {theta.shape}.",
+                expected=self._theta_shape,
+                received=theta.shape,
+            )
+        width = f"{self._least} to {self._most}" if self._least < self._most else f"{self._most}"
+        raise ShapeError(
+            f"this circuit takes inputs of shape (batch, {width}), received {inputs.shape}.", received=inputs.shape
+        )
 
     def _batch(self, inputs: np.ndarray) -> _Batch:
         """What is known about batches as large as this one."""
@@ -146,7 +188,14 @@ class NumbaExecutable:
         if batch is None:
             if len(self._batches) >= _MOST_BATCHES:
                 self._batches = {}
-            batch = self._batches[size] = _Batch(self.layout(size), size)
+            layout = self.layout(size)
+            batch = _Batch(layout, size)
+            threads = min(thread_count(self.threads), max(batch.chunks, 1)) if batch.is_long else 1
+            check_bytes(
+                threads * (layout.work_size + layout.state_size) * self.dtype.itemsize,
+                f"{size} states of {self.plan.n_qubits} qubits cannot be simulated here by backend 'numba'",
+            )
+            self._batches[size] = batch
         return batch
 
     def _forward(self, batch: _Batch, theta: np.ndarray, inputs: np.ndarray, kept: _Kept | None) -> np.ndarray:
@@ -165,6 +214,13 @@ class NumbaExecutable:
         cotangents: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
         cotangents, d_inputs = np.ascontiguousarray(cotangents, self.dtype), np.empty(inputs.shape, self.dtype)
+        if cotangents.shape != (batch.size, self.plan.n_outputs):
+            expected = (batch.size, self.plan.n_outputs)
+            raise ShapeError(
+                f"cotangents of this call have shape {expected}, received {cotangents.shape}.",
+                expected=expected,
+                received=cotangents.shape,
+            )
         if not batch.chunks:
             return np.zeros(self.plan.n_weights, self.dtype), d_inputs
         d_theta = np.empty(self.plan.n_weights, self.dtype)
@@ -195,7 +251,7 @@ class NumbaExecutable:
             todo |= KEPT
         seconds = 4 * batch.seconds if back else batch.seconds
         threads = 1
-        if chunks > 1 and seconds > _PARALLEL_SECONDS:
+        if chunks > 1 and seconds > _PARALLEL_SECONDS:  # see `_Batch.is_long`
             threads = min(thread_count(self.threads), chunks)
         if threads == 1:
             return layout.run(begin, todo | FINISH if back else todo, ends, kept, chunks, 0, chunks)
@@ -251,10 +307,11 @@ class _Batch:
         chunks: Vectors of samples.
         seconds: How long a forward pass takes on one core, about.
         sums: Elements of the sums of gradients that chunks leave.
+        is_long: True where threads share its reverse sweep.
         is_small: True where one thread computes it, which keeps its scratch from the forward pass to the reverse sweep.
     """
 
-    __slots__ = ("_free", "_keeps", "_states", "chunks", "is_small", "layout", "seconds", "size", "sums")
+    __slots__ = ("_free", "_keeps", "_states", "chunks", "is_long", "is_small", "layout", "seconds", "size", "sums")
 
     def __init__(self, layout: Layout, size: int) -> None:
         self.layout, self.size = layout, size
@@ -264,7 +321,8 @@ class _Batch:
         self._states = self.chunks * layout.state_size
         itemsize = layout.program.floats.itemsize
         self._keeps = self._states * itemsize <= KEEP_BYTES
-        alone = self.chunks == 1 or 4 * self.seconds <= _PARALLEL_SECONDS
+        self.is_long = self.chunks > 1 and 4 * self.seconds > _PARALLEL_SECONDS
+        alone = not self.is_long
         self.is_small = alone and self._keeps and (self._states + layout.work_size) * itemsize <= _SMALL_BYTES
         self._free: list[_Kept] = []
 

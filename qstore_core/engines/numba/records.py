@@ -70,5 +70,8 @@ PAIR_SIZE = BLOCK_SIZE + MOST_PAIRED * DIRECTION_SIZE
 # number of its value; per run and string a factor.
 SHIFT_X, SHIFT_ROWS, SHIFT_ENDS, SHIFT_RUNS, SHIFT_STRINGS, SHIFT_WHICH, SHIFT_FACTORS, SHIFT_SIZE = range(8)
 
+MOST_ELEMENTS = (1 << 31) // 16
+"""Of one plane of a state. The scratch array has room for some planes and tables of that size, numbered by int32."""
+
 # What a call of the kernel is to do; flags.
 FORWARD, KEPT, BACKWARD, FINISH, READY = 1, 2, 4, 8, 16

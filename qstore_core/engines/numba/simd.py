@@ -3,6 +3,7 @@
 numba's own vectoriser has to prove that the rows of a state do not overlap, and gives up or checks at run time. With
 vectors as values there is nothing to prove: what is written is what runs.
 Indices are elements, signed, and not wrapped: `get` and `put` read and write scalars the same way.
+With NUMBA_BOUNDSCHECK=1 in the environment every access is checked, as numba's own are.
 An array of shape (N,) holds vectors as wide as the machine has them; one of shape (1, N) holds vectors of one lane, for
 kernels that are compiled a second time for single samples.
 """
@@ -14,7 +15,7 @@ from typing import Any
 
 from llvmlite import binding, ir
 from numba import types
-from numba.core import cgutils
+from numba.core import cgutils, config
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic, lower_builtin, models, register_model
 from numba.np.arrayobj import make_array
@@ -65,13 +66,23 @@ def _element(dtype: types.Float) -> ir.Type:
     return ir.FloatType() if dtype == types.float32 else ir.DoubleType()
 
 
-def _pointer(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
-    return builder.gep(make_array(array_type)(context, builder, array).data, [index])
+def _pointer(context: Any, builder: Any, array_type: Any, array: Any, index: Any, count: int = 1) -> Any:
+    view = make_array(array_type)(context, builder, array)
+    if config.BOUNDSCHECK:
+        last = builder.add(index, ir.Constant(ir.IntType(64), count - 1))
+        outside = builder.or_(
+            builder.icmp_signed("<", index, ir.Constant(ir.IntType(64), 0)),
+            builder.icmp_signed(">=", last, view.nitems),
+        )
+        with builder.if_then(outside, likely=False):
+            context.call_conv.return_user_exc(builder, IndexError, ("a kernel reads or writes beside an array",))
+    return builder.gep(view.data, [index])
 
 
 def _vector_pointer(context: Any, builder: Any, array_type: Any, array: Any, index: Any, vec: Any = None) -> Any:
     llty = context.get_value_type(vec or Vec.of(array_type))
-    return builder.bitcast(_pointer(context, builder, array_type, array, index), llty.as_pointer())
+    pointer = _pointer(context, builder, array_type, array, index, llty.count)
+    return builder.bitcast(pointer, llty.as_pointer())
 
 
 def get_item(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:

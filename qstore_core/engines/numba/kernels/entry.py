@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 from numba import njit, types
+from numba.core import config
 
 from ..records import (
     AMPLITUDES,
@@ -108,6 +109,7 @@ def _digest() -> int:
     sha = hashlib.sha256()
     for path in sorted(Path(__file__).parents[1].rglob("*.py")):
         sha.update(path.read_bytes())
+    sha.update(bytes([bool(config.BOUNDSCHECK)]))
     return int.from_bytes(sha.digest()[:7], "big")
 
 

@@ -12,10 +12,13 @@ import numpy as np
 
 from ....circuit.angle import Angle
 from ....circuit.plan import Plan
+from ....errors import CapabilityError
+from ...ops import check_slots
 from ..records import (
     GRADIENT_ONLY,
     HEADER,
     LOW_ROWS,
+    MOST_ELEMENTS,
     MOST_MASKS,
     MOST_PAIRED,
     MOST_QUBITS,
@@ -46,6 +49,13 @@ class Program:
 
     def __init__(self, plan: Plan, lanes: int, dtype: np.dtype) -> None:
         """Lay out the tables."""
+        if plan.n_qubits > 62 or lanes << plan.n_qubits > MOST_ELEMENTS:
+            raise CapabilityError(
+                f"backend 'numba' computes at most {MOST_ELEMENTS.bit_length() - 1} qubits, received {plan.n_qubits}. "
+                'Use backend="statevector".',
+                backend="numba",
+            )
+        check_slots(plan)
         self.plan, self.lanes, self._block = plan, lanes, _block_size(lanes * dtype.itemsize)
         self._ints: list[np.ndarray] = [np.zeros(len(HEADER), dtype=np.int32)]
         self._n_ints = len(HEADER)

@@ -1,0 +1,140 @@
+"""float32 means float32 amplitudes; sums over them are as exact as double precision makes them, at any size.
+
+Product states: RY(x_q) on each of n qubits gives ⟨X_q⟩ = sin x_q and ⟨Z_q⟩ = cos x_q.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+
+import numpy as np
+import pytest
+
+from qstore_core import Circuit, Expectation, Observable, Probabilities, QuantumFeatureExtractor, get_backend
+from tests.tolerances import SUM, SUM_GRADIENT
+
+NEEDS = {"numba": "numba", "statevector": "numpy", "torch": "torch", "tensorflow": "tensorflow"}
+ENGINES = [
+    pytest.param(e, marks=pytest.mark.skipif(importlib.util.find_spec(m) is None, reason=f"needs {m}"))
+    for e, m in NEEDS.items()
+]
+ANGLES = {"random": None, "one angle": 0.7, "uniform": np.pi / 2}  # equal terms round alike: their errors add up
+
+
+def product_state(n, inputs):
+    circuit = Circuit(n)
+    for q, angle in enumerate(circuit.inputs(n) if inputs else circuit.weights(n)):
+        circuit.ry(angle, q)
+    return circuit
+
+
+def halves(z):
+    return np.stack([(1 + z) / 2, (1 - z) / 2], axis=1)
+
+
+def cases(n, x):
+    """Measurement, values (B, O), and the gradient of the sum of the outputs times cotangents, by every x_q."""
+    z, s = np.cos(x), np.sin(x)
+    strings = ["I" * q + "Z" + "I" * (n - 1 - q) for q in range(n)]
+    total = Expectation(observables=(Observable(tuple((string, 1.0) for string in strings)),))
+    last = np.zeros_like(x)
+    last[:, -1] = -s[:, -1]
+    first = np.zeros_like(x)
+    first[:, 0] = -s[:, 0]
+    ones = np.ones((1, n))
+    return [
+        (Expectation("Z"), z, ones, -s),
+        (Expectation("X"), s, ones, z),
+        (Expectation(("Z", "X")), np.concatenate([z, s], axis=1), np.ones((1, 2 * n)), z - s),
+        (Probabilities(n_classes=2), halves(z[:, -1]), np.array([[1.0, -1.0]]), last),
+        (Probabilities(qubits=(0,)), halves(z[:, 0]), np.array([[1.0, -1.0]]), first),
+        (total, z.sum(axis=1, keepdims=True), np.array([[1.0 / n]]), -s / n),
+    ]  # fmt: skip
+
+
+def check(engine, n, rows, angle, inputs):
+    x = np.random.default_rng(n).uniform(-3, 3, (rows, n)).astype(np.float32)
+    if angle is not None:
+        x[:] = angle
+    for measurement, values, cotangents, gradient in cases(n, x.astype(np.float64)):
+        run = get_backend(engine).compile(product_state(n, inputs), measurement, dtype="float32")
+        theta, features = (np.zeros(0, np.float32), x) if inputs else (x[0], np.zeros((1, 0), np.float32))
+        outputs, vjp_fn = run.value_and_vjp(theta, features)
+        scale = max(1.0, np.abs(values).max())
+        np.testing.assert_allclose(outputs, values, rtol=0, atol=SUM * scale, err_msg=str(measurement))
+        pulled = np.broadcast_to(cotangents, outputs.shape).astype(np.float32)
+        received = vjp_fn(np.ascontiguousarray(pulled))[1 if inputs else 0]
+        expected = gradient.reshape(received.shape)
+        np.testing.assert_allclose(received, expected, rtol=0, atol=SUM_GRADIENT, err_msg=str(measurement))
+
+
+@pytest.mark.parametrize("angle", ANGLES)
+@pytest.mark.parametrize("n", [2, 6, 8, 10, 12, 13, 16])
+@pytest.mark.parametrize("engine", ENGINES)
+def test_product_states(engine, n, angle):
+    check(engine, n, 1, ANGLES[angle], inputs=True)
+    check(engine, n, 1, ANGLES[angle], inputs=False)
+
+
+@pytest.mark.parametrize(("n", "rows"), [(10, 9), (12, 3), (14, 8)])
+@pytest.mark.parametrize("engine", ENGINES)
+def test_product_states_of_a_batch(engine, n, rows):
+    check(engine, n, rows, None, inputs=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [18, 20])
+@pytest.mark.parametrize("engine", ENGINES)
+def test_product_states_of_many_qubits(engine, n):
+    check(engine, n, 1, None, inputs=False)
+
+
+@pytest.mark.parametrize("n", [8, 12, 14])
+@pytest.mark.parametrize("backend", ["numba", "statevector"])
+def test_features_and_their_gradients(backend, n):
+    """Normalisation included: against the same layer in float64."""
+    pytest.importorskip(NEEDS[backend])
+    layer = QuantumFeatureExtractor(n, 2, measurement_bases=("Z", "X"), backend=backend, seed=0)
+    x = np.random.default_rng(n).uniform(0.0, 1.0, (2, 1 << n)).astype(np.float32)
+    cotangents = np.random.default_rng(1).normal(size=(2, 2 * n)).astype(np.float32)
+    norm = np.linalg.norm(x.astype(np.float64), axis=1, keepdims=True)
+    values = layer(x.astype(np.float64))
+    d_theta, d_x = layer.vjp(x.astype(np.float64), cotangents.astype(np.float64))
+    np.testing.assert_allclose(layer(x), values, rtol=0, atol=SUM)
+    received_theta, received_x = layer.vjp(x, cotangents)
+    scale = max(1.0, np.abs(d_theta).max())
+    np.testing.assert_allclose(received_theta, d_theta, rtol=0, atol=SUM_GRADIENT * scale)
+    np.testing.assert_allclose(received_x * norm, d_x * norm, rtol=0, atol=SUM_GRADIENT)
+
+
+# -- rows at the ends of the range ------------------------------------------------------------------------------------
+
+
+def encoded(kind, x):
+    """Outputs of a layer, or its gradient by the features, through every way of computing them."""
+    layer = QuantumFeatureExtractor(2, 1, backend=kind, measurement_bases=("Z", "X"), seed=1)
+    return layer(x), layer.vjp(x, np.ones((len(x), 4), x.dtype))[1]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("backend", ["numba", "statevector"])
+def test_rows_without_a_normal_number_are_zero_rows(backend, dtype):
+    pytest.importorskip(NEEDS[backend])
+    least = np.finfo(dtype).smallest_normal
+    tiny = np.array([[0.5, -0.9, 0.0, 0.7], [0.0, 0.0, 0.0, 0.9]], dtype) * least
+    assert (np.abs(tiny).max(axis=1) > 0).all()
+    (values, gradient), (expected, _) = encoded(backend, tiny), encoded(backend, np.zeros_like(tiny))
+    np.testing.assert_array_equal(values, expected)
+    np.testing.assert_array_equal(gradient, np.zeros_like(tiny))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("backend", ["numba", "statevector"])
+def test_rows_at_the_ends_of_the_range_are_right(backend, dtype):
+    pytest.importorskip(NEEDS[backend])
+    row = np.array([[1.0, -0.5, 0.25, 0.75]], dtype)
+    expected = encoded(backend, row)[0]
+    for scale in (np.finfo(dtype).max, 0.9 * np.finfo(dtype).max, 4 * np.finfo(dtype).smallest_normal):
+        values, gradient = encoded(backend, row * np.dtype(dtype).type(scale))
+        np.testing.assert_allclose(values, expected, rtol=0, atol=SUM)
+        assert not np.isnan(gradient).any()
