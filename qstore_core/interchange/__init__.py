@@ -1,3 +1,3 @@
-"""What leaves this process and comes back: files of layers."""
+"""Circuits from elsewhere, and to elsewhere."""
 
 __all__: list[str] = []

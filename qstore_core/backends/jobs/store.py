@@ -13,9 +13,12 @@ import socket
 import uuid
 from pathlib import Path
 
+from ...errors import SpecError
+
 __all__ = ["JobStore", "digest"]
 
 _NOBODY = "0"
+_LONGEST = 4096  # bytes of a job id
 _LIFE = uuid.uuid4().hex[:12]  # process numbers are used again
 
 
@@ -72,7 +75,7 @@ class JobStore:
             name = f"{key}.{_me()}.{uuid.uuid4().hex}"
             with contextlib.suppress(OSError):  # of several claimants one succeeds
                 os.rename(found, self.folder / name)
-                return (self.folder / name).read_text(encoding="utf-8"), name
+                return _job_of(self.folder / name), name
         return None
 
     def drop(self, name: str) -> None:
@@ -91,8 +94,28 @@ class JobStore:
         jobs = {}
         for path in sorted(self.folder.glob("[0-9a-f]*.*.*")) if self.folder.is_dir() else []:
             with contextlib.suppress(OSError):
-                jobs[path.name] = path.read_text(encoding="utf-8")
+                jobs[path.name] = _job_of(path)
         return jobs
+
+
+def _job_of(path: Path) -> str:
+    """The job id in a file that another process wrote.
+
+    Raises:
+        SpecError: it holds something else.
+    """
+    with path.open("rb") as file:
+        content = file.read(_LONGEST + 1)
+    try:
+        job = content.decode("utf-8")
+    except UnicodeDecodeError:
+        job = ""
+    if not job or len(content) > _LONGEST or not job.isprintable():
+        raise SpecError(
+            f"{path} holds no job id, which is a line of printable text of at most {_LONGEST} bytes. Was the folder "
+            "given to something else, or a disk full? Remove the file to submit the job again."
+        )
+    return job
 
 
 def _me() -> str:

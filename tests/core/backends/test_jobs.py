@@ -406,6 +406,22 @@ def test_jobs_of_an_earlier_life_are_fetched_and_not_submitted(tmp_path):
     assert backend.counts["submit"] == 6  # results are never kept
 
 
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"a\nb", b"x" * 5000, b"\0"])
+def test_a_file_that_holds_no_job_id_is_named(tmp_path, content):
+    store = JobStore(tmp_path)
+    store.release(store.keep("0123abcd", "job-1"))
+    (path,) = tmp_path.iterdir()
+    path.write_bytes(content)
+    with pytest.raises(SpecError, match="holds no job id"):
+        store.pending()
+    with pytest.raises(SpecError, match="Remove the file"):
+        store.claim("0123abcd")
+    for path in tmp_path.iterdir():
+        path.unlink()
+    store.release(store.keep("0123abcd", "job-2"))
+    assert store.claim("0123abcd")[0] == "job-2"
+
+
 def test_other_values_do_not_fetch_them(tmp_path):
     backend = MemoryBackend(never("result"), deadline=0.1)
     configured = with_jobs(backend, resume=str(tmp_path))
