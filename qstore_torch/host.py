@@ -34,8 +34,9 @@ class HostFunction(torch.autograd.Function):
     def forward(ctx: Any, program: LayerProgram, theta: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         """`theta` (W,), `x` (B, F) → (B, O)."""
         ctx.program, residual = program, theta.clone()  # as in `to_array`
+        _, wrt_theta, wrt_inputs = ctx.needs_input_grad  # the backend runs no circuits for others
         outputs, residual.vjp_fn = program.value_and_vjp(
-            residual.numpy(force=True), x.numpy(force=True), **_wanted(ctx)
+            residual.numpy(force=True), x.numpy(force=True), wrt_theta=wrt_theta, wrt_inputs=wrt_inputs
         )
         ctx.save_for_backward(theta, x, residual)
         return to_tensor(outputs, x)
@@ -53,14 +54,15 @@ class HostFunction(torch.autograd.Function):
             return None, *vjp_by_autograd(ctx.program, theta, x, ctx.needs_input_grad[1:], gradient)
         vjp_fn = getattr(residual, "vjp_fn", None)
         if vjp_fn is None:  # saved tensors were copied, as by `save_on_cpu`
-            vjp_fn = ctx.program.value_and_vjp(to_array(theta), x.numpy(force=True), **_wanted(ctx))[1]
+            _, wrt_theta, wrt_inputs = ctx.needs_input_grad
+            arrays = to_array(theta), x.numpy(force=True)
+            vjp_fn = ctx.program.value_and_vjp(*arrays, wrt_theta=wrt_theta, wrt_inputs=wrt_inputs)[1]
         d_theta, d_x = vjp_fn(gradient.numpy(force=True))
-        return None, *(None if d is None else to_tensor(d, of) for d, of in ((d_theta, theta), (d_x, x)))
-
-
-def _wanted(ctx: Any) -> dict[str, bool]:
-    """Which gradients autograd asks for: the backend runs no circuits for others."""
-    return {"wrt_theta": ctx.needs_input_grad[1], "wrt_inputs": ctx.needs_input_grad[2]}
+        return (
+            None,
+            d_theta if d_theta is None else to_tensor(d_theta, theta),
+            d_x if d_x is None else to_tensor(d_x, x),
+        )
 
 
 def to_array(theta: torch.Tensor) -> np.ndarray:

@@ -91,7 +91,7 @@ class TorchLayer(LayerDefinition, nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Features (…, F) → outputs (…, O), in the dtype of `x`."""
-        if isinstance(x, torch.fx.Proxy):  # symbolic tracing: a leaf, as PyTorch's own layers are
+        if type(x) is not torch.Tensor and isinstance(x, torch.fx.Proxy):  # a leaf, as PyTorch's own layers are
             return x.tracer.create_proxy("call_module", x.tracer.path_of_module(self), (x,), {})
         if not self._postprocesses:
             return self._values(x)
@@ -147,25 +147,31 @@ class TorchLayer(LayerDefinition, nn.Module):
         """`theta` (W,), `x` (B, F) of one dtype → (B, O), by the way that `route` says."""
         if torch.compiler.is_compiling():
             return in_graph(self._content, self._width, theta, x)
-        program, around = self._program, surroundings()
-        if around == "tracing" or x.is_meta:
+        around = surroundings()
+        where = self._eager if not around and x.is_cpu else self._route(around, theta, x)
+        if where.where == "graph":
             return in_graph(self._content, self._width, theta, x)
-        if around == "transform":
-            where = program.route(device=x.device.type, transform="a function transform")
-        elif around == "tangents" and (torch.is_inference_mode_enabled() or has_tangent(theta, x)):
-            where = program.route(device=x.device.type, wanted="tangents")
-            if torch.is_inference_mode_enabled():
-                where = Route("refused", "inference_mode drops tangents. Use torch.no_grad() for forward mode.")
-        elif x.is_cpu:
-            where = self._eager
-        else:
-            where = program.route(device=x.device.type)
-        if where.where == "refused":
-            raise GradientError(f"{program.name}: {where.why}")
         if torch.autograd._profiler_enabled():
-            with torch.autograd.profiler.record_function(program.name):
+            with torch.autograd.profiler.record_function(self._program.name):
                 return self._on(where, theta, x, around)
         return self._on(where, theta, x, around)
+
+    def _route(self, around: str, theta: torch.Tensor, x: torch.Tensor) -> Route:
+        """Where an unusual call computes."""
+        program, device = self._program, x.device.type
+        if around == "tracing" or x.is_meta:
+            return Route("graph", "calls are recorded")
+        if around == "transform":
+            where = program.route(device=device, transform="a function transform")
+        elif around == "tangents" and torch.is_inference_mode_enabled():
+            where = Route("refused", "inference_mode drops tangents. Use torch.no_grad() for forward mode.")
+        elif around == "tangents" and has_tangent(theta, x):
+            where = program.route(device=device, wanted="tangents")
+        else:
+            where = program.route(device=device)
+        if where.where == "refused":
+            raise GradientError(f"{program.name}: {where.why}")
+        return where
 
     def _on(self, where: Route, theta: torch.Tensor, x: torch.Tensor, around: str) -> torch.Tensor:
         program = self._program

@@ -60,6 +60,7 @@ class EncodedExecutable:
         self._angles = spec.circuit.n_inputs if spec.measurement is not None else 0
         self._passes = self._fuses or not self._width
         self._looks, self._exact = spec.encoding.checks_values, settings.gradient == "vjp"
+        self._whole = self._fuses and self._embedded and self._exact and not self._looks
 
     @property
     def engine(self) -> Any:
@@ -91,18 +92,26 @@ class EncodedExecutable:
             raise
 
     def value_and_vjp(
-        self,
-        theta: np.ndarray,
-        features: np.ndarray,
-        record: PassRecord,
-        *,
-        wrt_theta: bool = True,
-        wrt_inputs: bool = True,
+        self, theta: np.ndarray, features: np.ndarray, record: PassRecord, wanted: tuple[bool, bool] = (True, True)
     ) -> tuple[np.ndarray, VjpFn]:
         """The same, and the function that pulls cotangents (B, O) back to theta (W,) and features (B, F).
 
-        What the backward pass runs goes to `record.backward`, which must be there by then.
+        What the backward pass runs goes to `record.backward`, which must be there by then. `wanted` says whether the
+        gradient of theta is, and that of the features.
         """
+        if not (self._whole and wanted == (True, True)):
+            return self._composed(theta, features, record, *wanted)
+        try:
+            both: tuple[np.ndarray, VjpFn] = self.engine.value_and_vjp(theta, features)
+            return both
+        except InputError:
+            self.check_finite(theta, features)  # says where
+            raise
+
+    def _composed(
+        self, theta: np.ndarray, features: np.ndarray, record: PassRecord, wrt_theta: bool, wrt_inputs: bool
+    ) -> tuple[np.ndarray, VjpFn]:
+        """Encoding, a gradient method and checks around an engine that does not do all of it."""
         inputs, encoding_vjp = self._encode(theta, features)
         engine = self.engine
         if self._exact and hasattr(engine, "value_and_vjp"):
@@ -111,8 +120,6 @@ class EncodedExecutable:
             except InputError:
                 self.check_finite(theta, features)  # says where
                 raise
-            if self._embedded and encoding_vjp is None and wrt_inputs and wrt_theta:
-                return outputs, engine_vjp
             outputs = self._outputs(outputs, len(features))
         else:
             outputs = self._outputs(self._run(engine, theta, inputs, record), len(features))

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-__all__ = ["Profile", "Timing", "is_open", "note", "profile", "timed"]
+__all__ = ["Profile", "Timing", "note", "profile", "timed"]
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,9 @@ class Profile:
         self._end = time.perf_counter()
 
 
-_open: tuple[Profile, ...] = ()  # replaced, never changed: readers need no lock
+profiles: tuple[Profile, ...] = ()
+"""Those that are open. Replaced, never changed: readers need no lock."""
+
 _lock = threading.Lock()
 
 
@@ -127,15 +129,15 @@ def profile() -> Iterator[Profile]:
         >>> [(t.layer, t.phase, t.calls) for t in times.timings]
         [('readout', 'forward', 3)]
     """
-    global _open
+    global profiles
     mine = Profile()
     with _lock:
-        _open = (*_open, mine)
+        profiles = (*profiles, mine)
     try:
         yield mine
     finally:
         with _lock:
-            _open = tuple(other for other in _open if other is not mine)
+            profiles = tuple(other for other in profiles if other is not mine)
         mine._close()
 
 
@@ -167,14 +169,9 @@ class _Nothing:
 _NOTHING = _Nothing()
 
 
-def is_open() -> bool:
-    """True while a profile is open."""
-    return bool(_open)
-
-
 def note(layer: str, phase: str, seconds: float) -> None:
     """Count a block that was timed already, for every open profile."""
-    for mine in _open:
+    for mine in profiles:
         mine.add(layer, phase, seconds)
 
 
@@ -189,5 +186,4 @@ def timed(layer: str, phase: str) -> AbstractContextManager[None]:
         >>> with timed("readout", "forward"):
         ...     result = 1 + 1
     """
-    profiles = _open
     return _Timer(profiles, layer, phase) if profiles else _NOTHING

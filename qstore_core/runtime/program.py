@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from time import perf_counter
 from typing import Any, Literal
 
@@ -248,15 +249,14 @@ class LayerProgram:
         if self._draws:
             record.seeds = self._seeds.call()
 
-        def both(executable: EncodedExecutable) -> tuple[np.ndarray, VjpFn]:
-            return executable.value_and_vjp(theta, rows, record, wrt_theta=wrt_theta, wrt_inputs=wrt_inputs)
-
+        wanted = wrt_theta, wrt_inputs
         if not call.rows[0]:
             outputs, own = self._no_rows(theta, rows)
         elif self._alone:
-            outputs, own = both(call.executable)
+            outputs, own = call.executable.value_and_vjp(theta, rows, record, wanted)
         else:
-            (outputs, own), index = self._on_chain(both, call, record)
+            begin = partial(_begin, theta=theta, rows=rows, record=record, wanted=wanted)
+            (outputs, own), index = self._on_chain(begin, call, record)
         self._end("forward", record)
 
         def vjp_fn(cotangents: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
@@ -268,14 +268,8 @@ class LayerProgram:
             if self._alone or not call.rows[0]:
                 d_theta, d_x = own(cotangents)
             else:
-
-                def pull(executable: EncodedExecutable) -> Any:
-                    """On the backend of the forward half, or, where that failed now, both halves on a later one."""
-                    reports = record.reports
-                    vjp_of_it = own if back.settings is record.settings else both(executable)[1]
-                    record.reports = reports
-                    return vjp_of_it(cotangents)
-
+                begin = partial(_begin, theta=theta, rows=rows, record=record, wanted=wanted)
+                pull = partial(_pull, begin=begin, own=own, record=record, cotangents=cotangents)
                 (d_theta, d_x), _ = self._on_chain(pull, call, back, index)
             self._end("backward", back)
             self.last = record
@@ -304,7 +298,7 @@ class LayerProgram:
         """End a pass: `last_run` and open profiles tell about it."""
         record.end = end = perf_counter()
         self.last = record
-        if profiling.is_open():
+        if profiling.profiles:
             profiling.note(self.name, phase, end - record.begin)
 
     def _shaped(self, outputs: np.ndarray, call: Call) -> np.ndarray:
@@ -389,6 +383,23 @@ class LayerProgram:
         if forward is not None:
             forward.backward, self.last = record, forward
         return result, record
+
+
+def _begin(
+    executable: EncodedExecutable, *, theta: np.ndarray, rows: np.ndarray, record: PassRecord, wanted: tuple[bool, bool]
+) -> tuple[np.ndarray, VjpFn]:
+    return executable.value_and_vjp(theta, rows, record, wanted)
+
+
+def _pull(
+    executable: EncodedExecutable, *, begin: Callable[..., Any], own: VjpFn, record: PassRecord, cotangents: np.ndarray
+) -> Any:
+    """On the backend of the forward half, or, where that failed now, both halves on a later one."""
+    if executable.settings is record.settings:
+        return own(cotangents)
+    reports, (_, vjp_of_it) = record.reports, begin(executable)
+    record.reports = reports
+    return vjp_of_it(cotangents)
 
 
 _SITUATIONS: tuple[tuple[str, dict[str, str | None]], ...] = (
