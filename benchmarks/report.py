@@ -347,7 +347,7 @@ def write_between(mark: str, lines: Sequence[str]) -> None:
 
 def write_page(results: Results) -> None:
     """Tables and pictures of a whole run, or the tables of a GPU."""
-    if results.get("gpu"):
+    if _is_of_a_gpu(results):
         write_between("gpu", gpu_tables(results))
         return
     write_between("bench", cpu_tables(results))
@@ -357,4 +357,8 @@ def write_page(results: Results) -> None:
 
 def tables(results: Results) -> list[str]:
     """What the page says of a run."""
-    return gpu_tables(results) if results.get("gpu") else cpu_tables(results)
+    return gpu_tables(results) if _is_of_a_gpu(results) else cpu_tables(results)
+
+
+def _is_of_a_gpu(results: Results) -> bool:
+    return "gpu" in (results.get("run") or {"machine": ()})["machine"]

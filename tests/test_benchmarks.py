@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import report
+from benchmarks import gpu, report
 from benchmarks.arithmetic import counts
 from benchmarks.lab import Lab, Remote
 from benchmarks.peers import LIBRARIES, names
@@ -128,6 +129,37 @@ def test_the_command_line():
     assert listed.returncode == 0
     assert all(word in listed.stdout for word in ("page", "grid", "bases", "memory", "crossover", "gpu", "accuracy"))
     assert run("gird").returncode == 2
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    """The GPU's grid with libraries of the CPU in their places."""
+    torch = pytest.importorskip("torch")
+    kinds = {"ours": ("numpy",), "peer": ("numpy-numba",), "nothing": ("nothing-torch",)}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a stand-in")
+    monkeypatch.setattr(gpu, "names", lambda kind, device: kinds[kind])
+    ceilings = {"copy": 1e11, "multiply_adds": 1e11, "launch": 5e-6, "launch_in_graph": 1e-6}
+    monkeypatch.setattr(gpu, "ceilings", lambda: ceilings)
+
+
+@pytest.mark.parametrize("minutes", ["5", "0"])
+def test_the_grid_of_a_gpu(stand_in, tmp_path, capsys, minutes):
+    parser = argparse.ArgumentParser()
+    gpu.add_options(parser)
+    path = tmp_path / "gpu.jsonl"
+    words = ["--qubits", "2,3", "--batches", "4", "--rounds", "1", "--seconds", "0.01", "--minutes", minutes]
+    gpu.main(parser.parse_args([*words, "--output", str(path)]))
+    results, printed = Results(path), capsys.readouterr().out
+    if minutes == "0":
+        assert len(list(results.find("left"))) == 2
+        assert "Not reached" in printed
+        return
+    for line in (results.get("gpu", library="numpy", n_qubits=n, mode="step") for n in (2, 3)):
+        assert line["status"] == "ok"
+        assert line["floor"] >= line["bytes"] / 1e11
+    assert "a stand-in" in printed
+    assert "Batch 4, forward + backward" in printed
 
 
 @pytest.mark.skipif("torch" in sys.modules and sys.modules["torch"].cuda.is_available(), reason="there is a GPU")
