@@ -53,12 +53,12 @@ def test_installed_found_conformant_and_removed(python, tmp_path):
 
     done = run(python, "-c", NAMES)
     assert "dense/qstore-dense/installed" in done.stdout, done.stdout + done.stderr
-    done = run(python, "-m", "qstore_core.testing", "dense")
+    done = run(python, "-m", "qstore_core.testing", "dense", "--qubits", "5")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "21 passed, 11 skipped, 0 failed" in done.stdout
-    done = run(python, "-m", "qstore_core.testing", "dense", "--option", "noise=0.05")
+    assert ", 0 failed" in done.stdout
+    done = run(python, "-m", "qstore_core.testing", "dense", "--option", "noise=0.05", "--qubits", "3")
     assert done.returncode == 1  # noise is not what the circuit says: the kit notices
-    assert "closed forms" in done.stdout
+    assert "after RY(x) is cos x" in done.stdout
     done = run(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", source)
     assert done.returncode == 0, done.stdout + done.stderr
     done = run(python, "-c", NAMES, QSTORE_DISABLE_PLUGINS="1")

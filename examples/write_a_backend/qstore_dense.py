@@ -39,6 +39,8 @@ class DenseBackend:
     def compile(self, circuit, measurement, *, dtype="float32", shots=None):
         if shots is not None:
             raise CapabilityError(f"backend 'dense' computes exact values; shots={shots} was asked for.")
+        if circuit.n_qubits > self.capabilities.max_qubits:
+            raise CapabilityError(f"backend 'dense' takes at most 8 qubits, received {circuit.n_qubits}.")
         return DenseExecutable(circuit, measurement, self.noise, dtype)
 
 

@@ -5,7 +5,7 @@ from qstore_core import QuantumFeatureExtractor, get_backend
 from qstore_core.testing import conformance_checks
 
 
-@pytest.mark.parametrize("check", conformance_checks("dense"), ids=str)
+@pytest.mark.parametrize("check", conformance_checks("dense", qubits=6), ids=str)
 def test_conformance(check):
     check()
 
