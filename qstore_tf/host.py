@@ -2,111 +2,276 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+import copy
+import itertools
+import secrets
+import weakref
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.ops import control_flow_util  # the one place that knows of jit_compile=True
 
-from qstore_core import GradientError
+from qstore_core import CapabilityError, GradientError, InputError
 from qstore_core.runtime.program import LayerProgram
 
-__all__ = ["in_xla", "may_call_host", "on_host", "refuse_gradient"]
+from .situation import adds_tangents, has_tangents, is_recorded, records, vectorises
+from .tensor import refuse_gradient
+
+__all__ = ["HostFunction"]
 
 
-def on_host(program: LayerProgram, theta: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
-    """Run a layer's host path on `theta` (W,), `x` (B, F) → (B, O); its gradient is the core's vjp.
+class HostFunction:
+    """A layer on `theta` (W,), `x` (B, F) → (B, O), computed by its backend.
 
-    TensorFlow calls back from its own threads, so nothing is kept between the passes: the backward pass runs the
-    circuit again. Second derivatives go through the layer's engine in TensorFlow operations, where it has one.
+    Its gradient is the core's vjp, from what the forward pass has computed. Second derivatives and tangents go through
+    the layer's engine in TensorFlow operations, where it has one.
+
+    Args:
+        program: The layer.
     """
+
+    def __init__(self, program: LayerProgram) -> None:
+        self.program = program
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> HostFunction:
+        """Without what was traced."""
+        return HostFunction(copy.deepcopy(self.program, memo))
+
+    def __call__(self, theta: tf.Tensor, x: tf.Tensor, *, keep: bool = True) -> tf.Tensor:
+        """Run the layer.
+
+        Args:
+            theta: Angles.
+            x: Features.
+            keep: In a graph, whether the forward pass keeps what a backward pass needs; without it a backward pass
+                runs the circuit again.
+        """
+        if self.program.no_input_gradient:
+            x = refuse_gradient(x, self.program.no_input_gradient)
+        return self._eager(theta, x) if tf.executing_eagerly() else self._in_graph(theta, x, keep)
+
+    def _eager(self, theta: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+        """Only what a tape or an accumulator records is differentiated."""
+        program, has_inputs = self.program, not self.program.no_input_gradient
+        recorded = [is_recorded(theta), is_recorded(x)]
+        if not any(recorded):
+            return tf.constant(program.forward(theta.numpy(), x.numpy()), x.dtype)
+
+        @tf.custom_gradient
+        def call(theta_: tf.Tensor, x_: tf.Tensor) -> tuple[tf.Tensor, Any]:
+            y, vjp_fn = program.value_and_vjp(
+                theta_.numpy(), x_.numpy(), wrt_theta=recorded[0], wrt_inputs=recorded[1] and has_inputs
+            )
+
+            def vjp(theta_: tf.Tensor, x_: tf.Tensor, upstream: tf.Tensor) -> list[tf.Tensor]:
+                if not tf.executing_eagerly():  # `tape.jacobian` differentiates eager calls in a graph
+                    return _GraphCall(program, keep=False).vjp(theta_, x_, upstream, tf.zeros(1, tf.int64))
+                pair = zip(vjp_fn(tf.convert_to_tensor(upstream).numpy()), (theta_, x_), strict=True)
+                # What is None was recorded by nobody.
+                return [
+                    tf.zeros_like(of) if gradient is None else tf.constant(gradient, of.dtype) for gradient, of in pair
+                ]
+
+            return tf.constant(y, x_.dtype), lambda upstream: self._differentiable(vjp, theta_, x_, upstream)
+
+        return call(theta, x)
+
+    def _in_graph(self, theta: tf.Tensor, x: tf.Tensor, keep: bool) -> tf.Tensor:
+        here = _GraphCall(self.program, keep)
+        tf.identity(_only_here())
+
+        @tf.custom_gradient
+        def call(theta_: tf.Tensor, x_: tf.Tensor) -> tuple[tf.Tensor, Any]:
+            y, token = here.forward(theta_, x_)
+
+            def vjp(theta_: tf.Tensor, x_: tf.Tensor, upstream: tf.Tensor) -> list[tf.Tensor]:
+                return here.vjp(theta_, x_, tf.convert_to_tensor(upstream), token)
+
+            return y, lambda upstream: self._differentiable(vjp, theta_, x_, upstream)
+
+        return call(theta, x)
+
+    def _differentiable(self, vjp: Any, theta: tf.Tensor, x: tf.Tensor, upstream: tf.Tensor) -> list[tf.Tensor]:
+        """The vjp as a function of its own: a second derivative is never lost, also of a constant `upstream`."""
+        if tf.executing_eagerly() and not records():
+            return vjp(theta, x, upstream)
+
+        def of_vjp(theta_: tf.Tensor, x_: tf.Tensor, upstream_: tf.Tensor, more: tuple[tf.Tensor, ...]) -> Any:
+            where = self.program.route(wanted="second derivatives")
+            if where.where == "refused":
+                raise GradientError(where.why)
+            if adds_tangents():
+                raise GradientError(
+                    f"{self.program.name} computes on the host in this tf.function, which was traced before it met a "
+                    "tf.autodiff.ForwardAccumulator: TensorFlow cannot add tangents to it. Put the accumulator inside "
+                    'of the function, or use backend="tensorflow".'
+                )
+            return self._vjp_of_vjp(theta_, x_, upstream_, *more)
+
+        @tf.custom_gradient
+        def call(theta_: tf.Tensor, x_: tf.Tensor, upstream_: tf.Tensor) -> tuple[list[tf.Tensor], Any]:
+            return vjp(theta_, x_, upstream_), lambda *more: of_vjp(theta_, x_, upstream_, more)
+
+        return call(theta, x, upstream)
+
+    @cached_property
+    def _vjp_of_vjp(self) -> Any:
+        """In TensorFlow operations. A graph of its own: inside forward mode tapes do not record."""
+
+        def of_vjp(theta: tf.Tensor, x: tf.Tensor, upstream: tf.Tensor, *more: tf.Tensor) -> list[tf.Tensor]:
+            gradients = _vjp_on_tensors(self.program, theta, x, upstream)
+            return tf.gradients(gradients, [theta, x, upstream], more, unconnected_gradients="zero")
+
+        traced = tf.function(of_vjp, autograph=False, reduce_retracing=True)
+        return lambda *tensors: traced(*tensors) if tf.executing_eagerly() else of_vjp(*tensors)
+
+
+def _vjp_on_tensors(program: LayerProgram, theta: tf.Tensor, x: tf.Tensor, upstream: tf.Tensor) -> list[tf.Tensor]:
+    """The vjp in the operations of a graph; zeros where outputs do not depend on theta or on x."""
+    y = program.on_tensors(x).apply(theta, x)
+    return tf.gradients(y, [theta, x], upstream, unconnected_gradients="zero")
+
+
+class _GraphCall:
+    """One call of a layer in a graph: the functions that its nodes run on the host.
+
+    A forward node hands a token to the backward nodes: what it computed is kept as long as TensorFlow keeps the token.
+
+    Args:
+        program: The layer.
+        keep: Whether to keep anything.
+    """
+
+    _numbers = itertools.count(1)
+
+    def __init__(self, program: LayerProgram, keep: bool) -> None:
+        self.program, self.keep = program, keep
+        self.kept: dict[int, Any] = {}
+        self.mark = secrets.randbits(62)  # TensorFlow finds functions by a number that other processes use as well
+
+    def forward(self, theta: tf.Tensor, x: tf.Tensor) -> list[tf.Tensor]:
+        """Outputs and the token."""
+        program = self.program
+
+        def run(theta_: np.ndarray, x_: np.ndarray) -> list[np.ndarray]:
+            if not self.keep:
+                return [_forward(program, theta_, x_), _token(0)]
+            y, vjp_fn = _value_and_vjp(program, theta_, x_)
+            number = next(self._numbers)
+            token = _token(number)
+            self.kept[number] = vjp_fn, weakref.ref(token, lambda _: self.kept.pop(number, None))
+            return [y, token]
+
+        shapes = [((x.shape[0], program.spec.output_dim), x.dtype), ((1,), tf.int64)]
+        y, token = self._node("forward", run, [theta, x], shapes, stateful=program.execution.shots is not None)
+        return [y, token]
+
+    def vjp(self, theta: tf.Tensor, x: tf.Tensor, upstream: tf.Tensor, token: tf.Tensor) -> list[tf.Tensor]:
+        """Gradients of theta and x."""
+        program = self.program
+        tangents = has_tangents(upstream)  # TensorFlow's forward mode loses those of `tf.custom_gradient` in a graph
+        if tangents or vectorises():
+            where = program.route(transform=None if tangents else _PFOR, wanted="tangents" if tangents else "gradients")
+            if where.where == "refused":
+                raise GradientError(where.why if tangents else f"{where.why} Or give experimental_use_pfor=False.")
+            return _vjp_on_tensors(program, tf.identity(theta), tf.identity(x), upstream)
+
+        def run(theta_: np.ndarray, x_: np.ndarray, upstream_: np.ndarray, token_: np.ndarray) -> list[np.ndarray]:
+            kept = self.kept.get(int(token_[0]))
+            d_theta, d_x = (kept[0] if kept else _value_and_vjp(program, theta_, x_)[1])(upstream_)
+            return [
+                d_theta,
+                np.zeros_like(x_) if d_x is None else d_x,
+            ]  # zeros that `refuse_gradient` keeps from anyone
+
+        results = [(theta.shape, theta.dtype), (x.shape, x.dtype)]
+        return self._node("vjp", run, [theta, x, upstream, token], results)
+
+    def _node(
+        self, name: str, function: Any, tensors: list[tf.Tensor], results: list[Any], stateful: bool = False
+    ) -> list[tf.Tensor]:
+        """`function` of arrays as a node; stateless ones are left out where nobody wants their results."""
+        layer = self.program.name
+
+        def call(mark: np.ndarray, *arrays: np.ndarray) -> list[np.ndarray]:
+            if int(mark) != self.mark:
+                raise CapabilityError(_SAVED.format(layer=layer))
+            out = zip(function(*arrays), results, strict=True)
+            return [np.ascontiguousarray(array, dtype.as_numpy_dtype) for array, (_, dtype) in out]
+
+        mark = tf.constant(self.mark, tf.int64)
+        dtypes = [dtype for _, dtype in results]
+        out = tf.numpy_function(call, [mark, *tensors], dtypes, stateful=stateful, name=f"{layer}_{name}")
+        for tensor, (shape, _) in zip(out, results, strict=True):
+            tensor.set_shape(shape)  # tf.numpy_function forgets it
+        return list(out)
+
+
+def _token(number: int) -> np.ndarray:
+    """An array (1,) that TensorFlow takes without a copy, so that it lives as long as the tensor."""
+    buffer = np.empty(2 * _ALIGNMENT, np.uint8)
+    offset = -buffer.ctypes.data % _ALIGNMENT
+    token = buffer[offset : offset + 8].view(np.int64)
+    token[0] = number
+    return token
+
+
+_ALIGNMENT = 64
+_PFOR = "tape.jacobian(…, experimental_use_pfor=True)"
+
+
+# -- what is not finite, in graphs --------------------------------------------------------------------------------
+# An error inside a graph would end `fit` before `keras.callbacks.TerminateOnNaN` sees the loss; engines in TensorFlow
+# operations cannot raise. So rows that eager calls refuse give NaN.
+
+
+def _forward(program: LayerProgram, theta: np.ndarray, x: np.ndarray) -> np.ndarray:
+    try:
+        return program.forward(theta, x)
+    except InputError:
+        return _value_and_vjp(program, theta, x)[0]
+
+
+def _value_and_vjp(program: LayerProgram, theta: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, Any]:
     inputs = not program.no_input_gradient
+    try:
+        return program.value_and_vjp(theta, x, wrt_inputs=inputs)
+    except InputError:
+        good = program.valid_rows(theta, x)
+        if good.all():
+            raise
+    y, d_x = np.full((len(x), program.spec.output_dim), np.nan, x.dtype), np.full_like(x, np.nan)
+    if good.any():
+        y[good], vjp_fn = program.value_and_vjp(theta, x[good], wrt_inputs=inputs)
 
-    def forward(theta_: np.ndarray, x_: np.ndarray) -> list[np.ndarray]:
-        return [program.forward(theta_, x_)]
+    def vjp(upstream: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if good.any() and inputs:
+            d_x[good] = vjp_fn(upstream[good])[1]
+        return np.full_like(theta, np.nan), d_x
 
-    def backward(theta_: np.ndarray, x_: np.ndarray, cotangents: np.ndarray) -> list[np.ndarray]:
-        d_theta, d_x = program.value_and_vjp(theta_, x_, wrt_inputs=inputs)[1](cotangents)
-        assert d_theta is not None
-        return [d_theta, np.zeros_like(x_) if d_x is None else d_x]  # zeros that `refuse_gradient` keeps from anyone
-
-    @tf.custom_gradient
-    def call(theta_: tf.Tensor, x_: tf.Tensor) -> tuple[tf.Tensor, Any]:
-        (y,) = _call(forward, [theta_, x_], [(x_.shape[0], program.spec.output_dim)])
-        return y, lambda upstream: pull(theta_, x_, upstream)
-
-    @tf.custom_gradient
-    def pull(theta_: tf.Tensor, x_: tf.Tensor, upstream: tf.Tensor) -> tuple[list[tf.Tensor], Any]:
-        # A function of its own, so that a second derivative is never lost: also where `upstream` is a constant.
-        def gradient(*upstreams: tf.Tensor) -> list[tf.Tensor]:
-            return _pull_twice(program, theta_, x_, upstream, upstreams)
-
-        return _call(backward, [theta_, x_, upstream], [theta_.shape, x_.shape]), gradient
-
-    return call(theta, x if inputs else refuse_gradient(x, program.no_input_gradient))
+    return y, vjp
 
 
-def _call(function: Any, tensors: list[tf.Tensor], shapes: list[Any]) -> list[tf.Tensor]:
-    """`function` on arrays; its results have the dtype of the last tensor."""
-    dtype = tensors[-1].dtype
+# -- refusals ----------------------------------------------------------------------------------------------------
 
-    def call(*arrays: np.ndarray) -> list[np.ndarray]:
-        return [np.ascontiguousarray(result, dtype.as_numpy_dtype) for result in function(*arrays)]
-
-    if tf.executing_eagerly():  # errors and warnings reach the caller as they are
-        return [tf.constant(array) for array in call(*(t.numpy() for t in tensors))]
-    results = tf.numpy_function(call, tensors, [dtype] * len(shapes), stateful=True)
-    for result, shape in zip(results, shapes, strict=True):
-        result.set_shape(shape)  # tf.numpy_function forgets it
-    return results
-
-
-def _pull_twice(
-    program: LayerProgram, theta: tf.Tensor, x: tf.Tensor, upstream: tf.Tensor, upstreams: tuple[tf.Tensor, ...]
-) -> list[tf.Tensor]:
-    """The vjp of the vjp."""
-    where = program.route(wanted="second derivatives")
-    if where.where == "refused":
-        raise GradientError(where.why)
-    with tf.GradientTape() as outer:
-        outer.watch([theta, x, upstream])
-        with tf.GradientTape() as inner:
-            inner.watch([theta, x])
-            y = program.on_tensors(x).apply(theta, x)
-        gradients = inner.gradient(y, [theta, x], upstream, unconnected_gradients="zero")
-    return outer.gradient(gradients, [theta, x, upstream], upstreams, unconnected_gradients="zero")
-
-
-def may_call_host() -> bool:
-    """True outside XLA, and where no GPU would have to wait for the host."""
-    return not (in_xla() or _has_gpu())
-
-
-def in_xla() -> bool:
-    """True where a graph is being made for XLA."""
-    return bool(control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()))
+_SAVED = (
+    "this graph was traced in another process, where layer {layer!r} computed on the host, and holds no circuit. Save "
+    "the tf.function, or the Keras model: then the graph on disk is in TensorFlow operations."
+)
 
 
 @lru_cache(maxsize=1)
-def _has_gpu() -> bool:
-    return bool(tf.config.list_physical_devices("GPU"))
+def _only_here() -> tf.Tensor:
+    """A resource that a graph refers to which runs on the host: TensorFlow does not save such a graph."""
 
+    def refuse() -> None:
+        raise CapabilityError(
+            "this concrete function was traced by a call, so that its layers compute on the host, in this process. "
+            "Save the tf.function itself, or the Keras model: it is traced anew, in TensorFlow operations."
+        )
 
-def refuse_gradient(tensor: tf.Tensor, message: str) -> tf.Tensor:
-    """The identity; asking for its gradient raises `GradientError`."""
-    graph = tf.compat.v1.get_default_graph()
-
-    @tf.custom_gradient
-    def identity(t: tf.Tensor) -> tuple[tf.Tensor, Any]:
-        def gradient(upstream: tf.Tensor) -> tf.Tensor:
-            if not tf.executing_eagerly() and tf.compat.v1.get_default_graph() is not graph:
-                raise GradientError(
-                    f"{message} A tf.GradientTape outside of a tf.function differentiates all that is in the function, "
-                    "wanted or not: put the tape inside."
-                )
-            raise GradientError(message)
-
-        return tf.identity(t), gradient
-
-    return identity(tensor)
+    with tf.init_scope():
+        handle = tf.raw_ops.VarHandleOp(dtype=tf.bool, shape=(), shared_name="qstore_host")
+    handle._parent_trackable = refuse  # asked for by `tf.saved_model.save` when it finds what it cannot save
+    return handle

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from qstore_core import InputError, LayerSpec, QstoreError, ShapeError, SpecError
+from qstore_core import CapabilityError, GradientError, InputError, LayerSpec, QstoreError, ShapeError, SpecError
 from qstore_core.backends import runner
 from qstore_core.circuit.initial import Init, initial_theta
 from qstore_core.layers import definition
@@ -17,8 +17,9 @@ from qstore_core.layers.definition import LayerDefinition
 from qstore_core.runtime.program import Execution, LayerProgram
 
 from .engine import OPS
-from .host import in_xla, may_call_host, on_host, refuse_gradient
+from .host import HostFunction
 from .initial import as_init
+from .situation import has_tangents, place
 from .tensor import on_tensors
 
 __all__ = [
@@ -36,11 +37,31 @@ QstoreError.ag_pass_through = True  # type: ignore[attr-defined]
 QstoreError._keras_call_info_injected = True  # type: ignore[attr-defined]
 
 
+_OF_THETA = {"initializer": keras.initializers, "regularizer": keras.regularizers, "constraint": keras.constraints}
+
+
+def _keras_object(kind: str, value: Any) -> Any:
+    """A Keras initialiser, regulariser or constraint of theta from a name, a configuration or an object."""
+    try:
+        return _OF_THETA[kind].get(value)
+    except (ValueError, TypeError) as error:
+        raise SpecError(
+            f"theta_{kind} is a Keras {kind} or the name of one, received {value!r}. {error}", argument=f"theta_{kind}"
+        ) from error
+
+
+def _serialized(kind: str, value: Any) -> Any:
+    return None if value is None else _OF_THETA[kind].serialize(value)
+
+
 class KerasLayer(LayerDefinition, keras.Layer):
     """Base of the Keras layers. `theta` is a weight; inputs (…, F), their last axis of known size.
 
-    NaN and infinity raise an `InputError` in eager mode, and an error of TensorFlow's with the same text where a graph
-    calls a host backend. In graphs of TensorFlow operations they propagate: NaN features give NaN outputs.
+    What cannot be encoded (NaN, infinity; with basis encoding what is not a bit) raises an `InputError` in eager mode.
+    In graphs, those of `fit` and `predict` too, such rows give NaN, on every backend, and so does a theta that is not
+    finite: callbacks such as `keras.callbacks.TerminateOnNaN` see it.
+
+    Rows are independent of each other: masks pass through.
     """
 
     _theta: Any
@@ -49,6 +70,9 @@ class KerasLayer(LayerDefinition, keras.Layer):
         "name": (None, "Name in messages, profiles and files."),
         "dtype": (None, "Keras's dtype policy of the layer; theta has its variable dtype."),
         "trainable": (True, "Whether theta is trained."),
+        "theta_initializer": (None, "A Keras initialiser, by name or as an object, in place of `init`."),
+        "theta_regularizer": (None, "A Keras regulariser of theta, by name or as an object."),
+        "theta_constraint": (None, "A Keras constraint of theta, by name or as an object."),
         "activity_regularizer": (None, "As for every Keras layer."),
         "autocast": (True, "As for every Keras layer."),
     }
@@ -61,12 +85,26 @@ class KerasLayer(LayerDefinition, keras.Layer):
                 f"qstore_tf needs Keras on TensorFlow, this process runs Keras on {keras.backend.backend()!r}. "
                 "Set KERAS_BACKEND=tensorflow before importing keras."
             )
+        of_theta = {name: _keras_object(name, framework.pop(f"theta_{name}", None)) for name in _OF_THETA}
+        if of_theta["initializer"] is not None:
+            if config.get("init", "small_normal") != "small_normal":
+                raise SpecError("init and theta_initializer both say how theta begins. Give one.", argument="init")
+            init = as_init(of_theta["initializer"])
+        if not spec.n_weights and any(of_theta.values()):
+            given = next(name for name, value in of_theta.items() if value is not None)
+            raise SpecError(
+                f"this layer has no weights, so that theta_{given} means nothing.", argument=f"theta_{given}"
+            )
         keras.Layer.__init__(self, **framework)
+        self.theta_initializer, self.theta_regularizer = of_theta["initializer"], of_theta["regularizer"]
+        self.theta_constraint = of_theta["constraint"]
         primitive = spec.primitive
         self._program = LayerProgram(primitive, execution, name=self.name, framework="tensorflow", draw_seed=_draw_seed)
+        self._host = HostFunction(self._program)
         self._config, self._init, self._theta = config, init, None
         self.supports_jit = self._program.route(mode="xla").where == "tensor"
         self._spec, self._postprocesses = spec, primitive is not spec
+        self.supports_masking = True
 
     @property
     def theta(self) -> Any:
@@ -77,7 +115,10 @@ class KerasLayer(LayerDefinition, keras.Layer):
 
     def build(self, input_shape: Any) -> None:
         """Create theta; the batch size may be unknown, since shapes are known from the spec."""
-        self._check_shape(tuple(input_shape))
+        self._check_shape(input_shape)
+        # Amplitudes may be fewer in another call.
+        fixed = not self.spec.encoding.is_amplitude
+        self.input_spec = keras.layers.InputSpec(min_ndim=2, axes={-1: input_shape[-1]} if fixed else None)
         seed = self._program.execution.seed
         if seed is None:
             seed = _draw_seed()
@@ -89,10 +130,52 @@ class KerasLayer(LayerDefinition, keras.Layer):
         # not trained: a variable that no gradient ever reaches would make fit() warn.
         size = self.spec.n_weights
         self._theta = self.add_weight(
-            shape=(size,), initializer=values, name="theta", trainable=size > 0, autocast=False
+            shape=(size,),
+            initializer=values,
+            regularizer=self.theta_regularizer,
+            constraint=self.theta_constraint,
+            name="theta",
+            trainable=size > 0,
+            autocast=False,
         )
 
-    def _check_shape(self, shape: tuple[int | None, ...]) -> None:
+    def __call__(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        """The layer on features (…, F)."""
+        x = self._one_tensor(x)
+        self._check_shape(tuple(x.shape))
+        return super().__call__(x, *args, **kwargs)
+
+    def compute_output_spec(self, x: Any, training: bool | None = None) -> keras.KerasTensor:
+        """Shape and dtype of the outputs; nothing is traced."""
+        return keras.KerasTensor(self.compute_output_shape(x.shape), dtype=self.compute_dtype)
+
+    def _one_tensor(self, x: Any) -> Any:
+        """What the layer was called with, as one tensor or array."""
+        if isinstance(x, np.ma.MaskedArray):
+            raise InputError(
+                f"{self.name} takes plain arrays, received one with a mask, which it would ignore. Fill what is "
+                "masked: x.filled(0)."
+            )
+        if isinstance(x, tf.SparseTensor):
+            return tf.sparse.to_dense(x)
+        if isinstance(x, tf.RaggedTensor):
+            raise InputError(f"{self.name} takes rows of one length, received a ragged tensor. Pad it: x.to_tensor().")
+        if isinstance(x, dict) or (isinstance(x, list | tuple) and any(hasattr(part, "shape") for part in x)):
+            raise InputError(
+                f"{self.name} takes one tensor, received a {type(x).__name__} of {len(x)}. Join them first: "
+                "keras.layers.Concatenate()."
+            )
+        if hasattr(x, "shape") and hasattr(x, "dtype"):
+            return x
+        try:
+            return np.asarray(x, self.compute_dtype if self.compute_dtype == "float64" else "float32")
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{self.name} takes an array of numbers: {error}") from error
+
+    def _check_shape(self, shape: Any) -> None:
+        if not isinstance(shape, tuple | list | tf.TensorShape) or any(isinstance(n, tuple | list) for n in shape):
+            raise ShapeError(f"{self.name} takes one tensor, received inputs of shapes {shape}.")
+        shape = tuple(shape)
         self.spec.check_features(shape)
         if len(shape) == 1:
             raise ShapeError(
@@ -107,29 +190,21 @@ class KerasLayer(LayerDefinition, keras.Layer):
     def call(self, x: Any, training: bool | None = None) -> Any:
         """Features (…, F) → outputs (…, O), in the layer's compute dtype."""
         program, spec = self._program, self._program.spec
-        x = tf.convert_to_tensor(x)
+        x = tf.convert_to_tensor(self._one_tensor(x))
         if not (x.dtype.is_floating or x.dtype.is_integer or x.dtype.is_bool):
             raise InputError(f"{self.name} takes real numbers, received dtype {x.dtype.name}.")
         self._check_shape(tuple(x.shape))
-        places = program.places
-        # Inference may be exported, and a graph on disk cannot call the host.
-        asked = (places.chosen and not in_xla()) or (training is True and may_call_host())
-        host = places.host is not None and (asked or places.tensor is None)
         wide = (x.dtype if x.dtype.is_floating else tf.as_dtype(self.compute_dtype)) == tf.float64
         work = tf.float64 if wide else tf.float32
         rows, theta = tf.cast(x, work), tf.cast(self.theta, work)
         if x.shape.rank != 2:
             rows = tf.reshape(rows, (-1, x.shape[-1]))
-        if host:
-            out = on_host(program, theta, rows)
+        where = place(program, theta, rows)
+        if where.where == "refused":
+            raise GradientError(where.why) if has_tangents(theta, rows) else CapabilityError(where.why)
+        if where.where == "host":
+            out = self._host(theta, rows, keep=training is not False)
         else:
-            if tf.executing_eagerly() and (
-                spec.encoding.checks_values or not bool(tf.reduce_all(tf.math.is_finite(rows)))
-            ):
-                # what NumPy layers refuse is refused here
-                program.on_tensors(rows).check_values(theta.numpy(), rows.numpy())
-            if program.no_input_gradient:
-                rows = refuse_gradient(rows, program.no_input_gradient)
             out = on_tensors(program, theta, rows)
         if x.shape.rank != 2:
             out = tf.reshape(out, tf.concat([tf.shape(x)[:-1], [spec.output_dim]], 0))
@@ -147,7 +222,8 @@ class KerasLayer(LayerDefinition, keras.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments, for `keras.saving`."""
-        return {**super().get_config(), **self.config()}
+        own = {f"theta_{name}": _serialized(name, getattr(self, f"theta_{name}")) for name in _OF_THETA}
+        return {**super().get_config(), **self.config(), **own}
 
     @classmethod
     def _restored(cls, entries: dict[str, Any]) -> dict[str, Any]:
@@ -159,7 +235,8 @@ class KerasLayer(LayerDefinition, keras.Layer):
         return as_init(init)
 
     def _framework_config(self) -> dict[str, Any]:
-        return {"dtype": self.dtype_policy, "trainable": self.trainable}
+        own = {f"theta_{name}": getattr(self, f"theta_{name}") for name in _OF_THETA}
+        return {"dtype": self.dtype_policy, "trainable": self.trainable, **own}
 
     def _put_theta(self, theta: np.ndarray) -> None:
         if not self.built:

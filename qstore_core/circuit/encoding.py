@@ -84,6 +84,13 @@ class Encoding(Component):
         """Raise `InputError` for features (B, F) of layer `name` that cannot be encoded."""
         check_finite(rows, name)
 
+    def nan_where_invalid(self, ops: Any, x: Any) -> Any:
+        """Features in a framework's array functions (`engines.ops.Ops`), with NaN where `validate` refuses a number.
+
+        A graph can refuse nothing: NaN outputs are what it gives instead.
+        """
+        return x
+
     @property
     def checks_values(self) -> bool:
         """True where it refuses more than what is not finite, so that values must be looked at."""
@@ -180,6 +187,12 @@ class Basis(Encoding):
             column=column,
             value=float(rows[row, column]),
         )
+
+    def nan_where_invalid(self, ops: Any, x: Any) -> Any:
+        """0/0 where x is not a bit."""
+        least = ops.smallest_normal(x)
+        bit = sum(ops.is_below(x - k, least) * ops.is_below(k - x, least) for k in (0.0, 1.0))
+        return x * (bit / bit)
 
 
 @dataclass(frozen=True)

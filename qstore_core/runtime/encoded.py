@@ -183,6 +183,17 @@ class EncodedExecutable:
         if self._looks:
             self.spec.encoding.validate(features, self.layer)
 
+    def valid_rows(self, theta: np.ndarray, features: np.ndarray) -> np.ndarray:
+        """Bool (B,): the rows that calls on arrays do not refuse; slow."""
+        return np.array([self._is_valid(theta, row[None]) for row in features])
+
+    def _is_valid(self, theta: np.ndarray, features: np.ndarray) -> bool:
+        try:
+            self.check_values(theta, features)
+        except InputError:
+            return False
+        return True
+
     def _outputs(self, outputs: Any, rows: int) -> np.ndarray:
         """Outputs of the promised shape, all finite."""
         return outputs if self._embedded else self._like("outputs", outputs, (rows, self.spec.output_dim))
@@ -236,6 +247,8 @@ class EncodedExecutable:
         return outputs, vjp_of_features
 
     def _encode_tensors(self, x: Any) -> tuple[Any, Callable[[Any], Any] | None]:
+        if self._looks:
+            x = self.spec.encoding.nan_where_invalid(self._ops, x)
         if self._passes:
             return x, None
         ops, width = self._ops, self._width

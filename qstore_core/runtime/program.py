@@ -349,6 +349,10 @@ class LayerProgram:
             raise InputError(f"{self.name} takes real numbers, received {what} of dtype {array.dtype}.")
         return array
 
+    def valid_rows(self, theta: np.ndarray, x: np.ndarray) -> np.ndarray:
+        """Bool (B,): rows of features (B, F) that a call does not refuse."""
+        return self.executable(0, x.dtype.name).valid_rows(theta, x)
+
     def check_shapes(self, theta: tuple[int | None, ...], x: tuple[int | None, ...]) -> None:
         """Raise `ShapeError` where theta or features of these shapes do not fit; None stands for an unknown size."""
         if tuple(theta) != (self.spec.n_weights,):

@@ -245,17 +245,53 @@ def test_what_is_not_finite_names_its_row(backend, value):
         assert usable(layer, features)
 
 
-def test_in_a_graph_nan_propagates_or_is_tensorflows_error():
+GRAPHS = {"graph": tf.function, "xla": lambda f: tf.function(f, jit_compile=True)}
+
+
+@pytest.mark.parametrize(
+    ("backend", "how"), [*((backend, "graph") for backend in BACKENDS), ("tensorflow", "xla"), ("auto", "xla")]
+)
+@pytest.mark.parametrize("training", [None, False, True])
+def test_in_a_graph_what_eager_calls_refuse_is_nan(backend, how, training):
+    """`fit` must go on to the callbacks, of which TerminateOnNaN is one."""
+
+    def outputs_and_gradients(layer, x):
+        with tf.GradientTape() as tape:
+            if layer.spec.encoding.differentiable:
+                tape.watch(x)
+            y = layer(x, training=training)
+        return (y, *tape.gradient(y, [layer.theta.value, x]))
+
     bad = uniform(4, 8)
     bad[2, 1] = np.nan
-    layer = QuantumFeatureExtractor(3, backend="tensorflow")
-    y = tf.function(layer)(bad)
-    assert np.isnan(y[2]).all()
-    assert np.isfinite(np.delete(y, 2, axis=0)).all()
-    host = QuantumFeatureExtractor(3, backend="statevector", name="host")
-    with pytest.raises(tf.errors.InvalidArgumentError, match="InputError: host: row 2 has nan in feature 1"):
-        tf.function(host)(bad)
-    assert usable(host, 8)
+    bits = np.array([[0, 1, 1], [0, 0.5, 1], [np.nan, 0, 1], [1e30, 0, 1], [1, 1, 0]], "float32")
+    for layer, rows, wrong in [
+        (QuantumFeatureExtractor(3, backend=backend, seed=0), bad, [2]),
+        (QuantumFeatureExtractor(3, encoding="zz", backend=backend, seed=0), bad[:, :3], [2]),
+        (QuantumReadout(3, encoding="basis", backend=backend, seed=0), bits, [1, 2, 3]),
+    ]:
+        layer.build(rows.shape)
+        good = np.delete(rows, wrong, axis=0)
+        run = GRAPHS[how](lambda x, layer=layer: outputs_and_gradients(layer, x))
+        y, d_theta, d_x = run(tf.constant(rows))
+        assert np.isnan(y.numpy()[wrong]).all()
+        assert np.isnan(d_theta).any()
+        expected, _, expected_d_x = run(tf.constant(good))
+        close(np.delete(y, wrong, axis=0), expected)
+        if d_x is not None:
+            close(np.delete(d_x, wrong, axis=0), expected_d_x)
+        layer.theta.assign(np.where(np.arange(layer.spec.n_weights) == 0, np.nan, 0.1))
+        assert np.isnan(run(tf.constant(good))[0]).all()
+
+
+def test_terminate_on_nan_can_act():
+    for backend in BACKENDS:
+        x = uniform(8, 4)
+        x[5] = np.inf
+        model = keras.Sequential([keras.Input((4,)), QuantumReadout(2, backend=backend)])
+        model.compile("sgd", "mse")
+        model.fit(x, uniform(8, 2), batch_size=4, epochs=3, verbose=0, callbacks=[keras.callbacks.TerminateOnNaN()])
+        assert model.stop_training
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
