@@ -26,7 +26,7 @@ from types import ModuleType
 
 from image_classification_lib import report
 from image_classification_lib.data import Batches, DataError, ImageData, load, split
-from image_classification_lib.train import Monitor, Settings, probabilities
+from image_classification_lib.train import Monitor, Progressed, Settings, probabilities
 from rich.console import Console
 
 from qstore_core import QstoreError, cache_info, fallback_counts
@@ -69,15 +69,22 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--learning-rate", type=_positive, default=Settings.learning_rate, help="highest rate (default: %(default)s)")
     add("--backend", default="auto", help="what simulates the circuits (default: %(default)s)")
     add("--seed", type=_at_least(0), default=0, help="of the split, the weights, the order and the augmentation")
+    add("--mixed-precision", action="store_true", help="compute in bfloat16 what is not a circuit")
+    add("--checkpoint-gradients", action="store_true", help="compute blocks twice instead of keeping what is in them")
+    add("--resume", action="store_true", help="keep progress in --output-dir, and go on from what is there")
     add("--visualize", action="store_true", help="write pictures of the run")
-    add("--output-dir", type=Path, help="where pictures and results.json go (default with --visualize: out/)")
+    add(
+        "--output-dir",
+        type=Path,
+        help="where files go (default with --visualize and --resume: out/)",
+    )
     options = parser.parse_args(arguments)
     defaults = QUICK_TEST if options.quick_test else {}
     for name, value in (
         ("limit", defaults.get("limit")),
         ("epochs", defaults.get("epochs", 2 if options.data == "synthetic" else 20)),
         ("batch_size", defaults.get("batch_size", 64 if options.data == "mnist" else 32)),
-        ("output_dir", Path("out") if options.visualize else None),
+        ("output_dir", Path("out") if options.visualize or options.resume else None),
     ):
         if getattr(options, name) is None:
             setattr(options, name, value)
@@ -98,13 +105,19 @@ def run(options: argparse.Namespace, console: Console) -> report.Result:
         preset=options.preset,
         backend=options.backend,
         seed=options.seed,
+        mixed_precision=options.mixed_precision,
+        checkpoint_gradients=options.checkpoint_gradients,
     )
     framework = _import_framework(options.framework)
     batches = Batches(train, settings.batch_size, settings.seed)
     model = framework.make(settings, train)
     _announce(console, framework, model, data, train, validation, settings)
 
-    with Monitor(settings, batches.steps_per_epoch, console) as monitor:
+    progress = Progressed(options.output_dir, settings) if options.resume else None
+    history, best = progress.load() if progress is not None else ([], None)
+    if history:
+        console.print(f"going on after epoch {len(history)}")
+    with Monitor(settings, batches.steps_per_epoch, console, progress, history, best) as monitor:
         begin = time.perf_counter()
         framework.fit(model, batches, validation, settings, monitor)
         seconds = time.perf_counter() - begin

@@ -6,8 +6,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from .data import WORKERS, Batches, ImageData
-from .nets_keras import build
+from .data import WORKERS, Batches, DataError, ImageData
+from .nets_keras import Block, build
 from .train import ADAM, Monitor, Settings, median_seconds, n_outputs
 
 VERSION = f"Keras {keras.__version__} on TensorFlow {tf.__version__}"
@@ -15,8 +15,18 @@ VERSION = f"Keras {keras.__version__} on TensorFlow {tf.__version__}"
 
 def make(settings: Settings, data: ImageData) -> keras.Sequential:
     """Return the network for these images."""
+    if settings.checkpoint_gradients:
+        raise DataError(
+            "--checkpoint-gradients: in Keras a second forward pass would move the running means of the batch "
+            "normalisation a second time. Use --framework torch."
+        )
     keras.utils.set_random_seed(settings.seed)
-    return build(settings, data.images.shape[1:], n_outputs(len(data.class_names)))
+    before = keras.mixed_precision.global_policy()
+    keras.mixed_precision.set_global_policy("mixed_bfloat16" if settings.mixed_precision else "float32")
+    try:
+        return build(settings, data.images.shape[1:], n_outputs(len(data.class_names)))
+    finally:
+        keras.mixed_precision.set_global_policy(before)
 
 
 def fit(model: keras.Sequential, batches: Batches, validation: ImageData, settings: Settings, monitor: Monitor) -> None:
@@ -29,8 +39,12 @@ def fit(model: keras.Sequential, batches: Batches, validation: ImageData, settin
         else keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=[keras.metrics.BinaryAccuracy("accuracy", threshold=0.0) if binary else "accuracy"],
     )
+    begin = len(monitor.history)
+    if begin:
+        _restore(model, monitor)
     model.fit(
-        _stream(batches, settings.epochs, binary),
+        _stream(batches, range(begin, settings.epochs), binary),
+        initial_epoch=begin,
         epochs=settings.epochs,
         steps_per_epoch=batches.steps_per_epoch,
         callbacks=[Watch(monitor, validation)],
@@ -55,8 +69,25 @@ class Watch(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         logits = predict(self.model, self.validation.images)
-        if not self.monitor.epoch_done(logits, self.validation.labels, self.model.get_weights):
+        if not self.monitor.epoch_done(logits, self.validation.labels, self.model.get_weights, self._keep):
             self.model.stop_training = True
+
+    def _keep(self) -> None:
+        folder = self.monitor.progress.folder
+        self.model.save(folder / "training.keras")
+        np.savez(folder / "best.npz", *self.monitor.best_weights)
+
+
+def _restore(model: keras.Sequential, monitor: Monitor) -> None:
+    """Weights, the optimizer's moments and the best weights, as `Watch` kept them."""
+    folder = monitor.progress.folder
+    saved = keras.models.load_model(folder / "training.keras", custom_objects={"Block": Block})
+    model.set_weights(saved.get_weights())
+    model.optimizer.build(model.trainable_variables)
+    for variable, value in zip(model.optimizer.variables, saved.optimizer.variables, strict=True):
+        variable.assign(value)
+    with np.load(folder / "best.npz") as best:
+        monitor.best_weights = [best[name] for name in best.files]
 
 
 def predict(model: keras.Sequential, images: np.ndarray, *, batch_size: int = 128) -> np.ndarray:
@@ -102,7 +133,7 @@ def _both_ways(part: keras.layers.Layer, inputs: tf.Tensor, *, training: bool):
     return run
 
 
-def _stream(batches: Batches, epochs: int, binary: bool) -> tf.data.Dataset:
+def _stream(batches: Batches, epochs: range, binary: bool) -> tf.data.Dataset:
     """Return all batches of all epochs; threads prepare the next ones while this one trains."""
 
     def read(number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -111,5 +142,5 @@ def _stream(batches: Batches, epochs: int, binary: bool) -> tf.data.Dataset:
         labels.set_shape((batches.batch_size,))
         return images, tf.cast(labels, tf.float32)[:, None] if binary else labels
 
-    numbers = tf.data.Dataset.range(epochs * batches.steps_per_epoch)
+    numbers = tf.data.Dataset.range(epochs.start * batches.steps_per_epoch, epochs.stop * batches.steps_per_epoch)
     return numbers.map(read, num_parallel_calls=WORKERS, deterministic=True).prefetch(4)

@@ -27,17 +27,27 @@ def fit(model: nn.Sequential, batches: Batches, validation: ImageData, settings:
     """Train; the model ends up with the weights of its best epoch."""
     device = next(model.parameters()).device
     optimizer = torch.optim.Adam(model.parameters(), **ADAM)
+    saved = None if monitor.progress is None else monitor.progress.folder / "training.pt"
+    if monitor.history:
+        state = torch.load(saved, weights_only=True)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        monitor.best_weights = state["best"]
+    begin, steps = len(monitor.history), batches.steps_per_epoch
     # Threads prepare the next batches while this one trains; Pillow works without Python's lock.
-    stream = prefetch(batches.__getitem__, range(settings.epochs * batches.steps_per_epoch))
-    for _ in range(settings.epochs):
+    stream = prefetch(
+        batches.__getitem__, range(begin * batches.steps_per_epoch, settings.epochs * batches.steps_per_epoch)
+    )
+    for _ in range(begin, settings.epochs):
         model.train()
         total = correct = seen = 0
-        for _ in range(batches.steps_per_epoch):
+        for _ in range(steps):
             images, labels = (torch.from_numpy(array).to(device) for array in next(stream))
             for group in optimizer.param_groups:
                 group["lr"] = monitor.learning_rate
-            logits = model(images)
-            loss = _loss(logits, labels)
+            with torch.autocast(device.type, torch.bfloat16, enabled=settings.mixed_precision):
+                logits = model(images)
+            loss = _loss(logits.float(), labels)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -46,7 +56,12 @@ def fit(model: nn.Sequential, batches: Batches, validation: ImageData, settings:
             seen += len(labels)
             monitor.step_done(total / seen, correct / seen)
         logits = predict(model, validation.images)
-        if not monitor.epoch_done(logits, validation.labels, lambda: copy.deepcopy(model.state_dict())):
+
+        def keep() -> None:
+            state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "best": monitor.best_weights}
+            torch.save(state, saved)
+
+        if not monitor.epoch_done(logits, validation.labels, lambda: copy.deepcopy(model.state_dict()), keep):
             break
     stream.close()
     model.load_state_dict(monitor.best_weights)

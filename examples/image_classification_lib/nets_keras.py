@@ -59,7 +59,7 @@ def build(settings: Settings, image_shape: tuple[int, int, int], n_outputs: int)
         parts.append(quantum(stage, settings) if settings.quantum else classical(stage))
         # ⟨Z⟩ of an entangled state is close to 0 for every image: bring its small differences to unit size.
         parts.append(layers.BatchNormalization(**BATCH_NORM, name=f"{stage.name}_norm"))
-    parts.append(layers.Dense(n_outputs, name="classes"))
+    parts.append(layers.Dense(n_outputs, name="classes", dtype="float32"))  # logits in full precision
     return keras.Sequential([keras.Input(image_shape, dtype="uint8"), *parts])
 
 

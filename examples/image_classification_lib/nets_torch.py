@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from contextlib import contextmanager, nullcontext
 from itertools import pairwise
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from .train import BATCH_NORM, CONV_WIDTHS, Settings, Stage, make_quantum
 
@@ -23,15 +25,34 @@ class Pixels(nn.Module):
 class Block(nn.Module):
     """Two separable convolutions that halve the image, and a short cut around them."""
 
-    def __init__(self, channels: int, width: int) -> None:
+    def __init__(self, channels: int, width: int, *, checkpoint_gradients: bool = False) -> None:
         super().__init__()
+        self.checkpoint_gradients = checkpoint_gradients
         self.main = nn.Sequential(
             nn.ReLU(), *separable(channels, width), nn.ReLU(), *separable(width, width), nn.MaxPool2d(2)
         )
         self.shortcut = nn.Sequential(nn.AvgPool2d(2), nn.Conv2d(channels, width, 1))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.checkpoint_gradients and self.training and torch.is_grad_enabled():
+            return checkpoint(self._both, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _still(self)))
+        return self._both(x)
+
+    def _both(self, x: torch.Tensor) -> torch.Tensor:
         return self.main(x) + self.shortcut(x)
+
+
+@contextmanager
+def _still(module: nn.Module):
+    """Running means stay as they are while a checkpointed block is computed a second time."""
+    norms = [part for part in module.modules() if isinstance(part, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.momentum = _NORM["momentum"]
 
 
 def separable(channels: int, width: int) -> list[nn.Module]:
@@ -51,7 +72,7 @@ def build(settings: Settings, image_shape: tuple[int, int, int], n_outputs: int)
     ]
     parts: OrderedDict[str, nn.Module] = OrderedDict(pixels=Pixels(), stem=nn.Sequential(*stem))
     for channels, width in pairwise(CONV_WIDTHS):
-        parts[f"block_{width}"] = Block(channels, width)
+        parts[f"block_{width}"] = Block(channels, width, checkpoint_gradients=settings.checkpoint_gradients)
     parts["average"] = nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     features = CONV_WIDTHS[-1]
     for stage in settings.stages:

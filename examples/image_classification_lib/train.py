@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import math
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from .data import DataError
 
 CONV_WIDTHS = (32, 64, 128, 256)
 BATCH_NORM = {"momentum": 0.9, "epsilon": 1e-5}
@@ -64,6 +68,8 @@ class Settings:
     preset: str | None = None
     backend: str = "auto"
     seed: int = 0
+    mixed_precision: bool = False
+    checkpoint_gradients: bool = False
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -126,6 +132,41 @@ class Epoch:
 
 
 @dataclass
+class Progressed:
+    """What `--resume` goes on from: `progress.json` in a folder, beside files of the framework's own.
+
+    Attributes:
+        folder: Where.
+        settings: Of the run; another run's progress is refused.
+    """
+
+    folder: Path
+    settings: Settings
+
+    def save(self, history: list[Epoch], best: Epoch) -> None:
+        """Keep what is known after an epoch; the file is whole or not there."""
+        content = {"settings": asdict(self.settings), "history": [asdict(e) for e in history], "best": best.number}
+        part = self.folder / "progress.part"
+        part.write_text(json.dumps(content), encoding="utf-8")
+        part.replace(self.folder / "progress.json")
+
+    def load(self) -> tuple[list[Epoch], Epoch | None]:
+        """The epochs so far and the best of them; nothing where no run was interrupted here."""
+        path = self.folder / "progress.json"
+        if not path.exists():
+            return [], None
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            history = [Epoch(**entry) for entry in content["history"]]
+            best, settings = history[content["best"] - 1], Settings(**content["settings"])
+        except (ValueError, KeyError, TypeError, IndexError) as error:
+            raise DataError(f"--resume: {path} is damaged ({error}). Delete it to begin anew.") from error
+        if replace(settings, epochs=self.settings.epochs) != self.settings:
+            raise DataError(f"--resume: {path} is of a run with other settings: {settings}. Use its options.")
+        return history, best
+
+
+@dataclass
 class Monitor:
     """Watches the training: progress bar, history, best weights, early stopping, time per step.
 
@@ -135,6 +176,7 @@ class Monitor:
     settings: Settings
     steps_per_epoch: int
     console: Console
+    progress: Progressed | None = None
     history: list[Epoch] = field(default_factory=list)
     best: Epoch | None = None
     best_weights: Any = None
@@ -153,7 +195,8 @@ class Monitor:
         )
         self._bar.start()
         self._task = self._bar.add_task("starting", total=self.settings.epochs * self.steps_per_epoch, numbers="")
-        self._steps = 0
+        self._steps = len(self.history) * self.steps_per_epoch
+        self._bar.update(self._task, completed=self._steps)
         self._epoch_begin = time.perf_counter()
         self._step_begin: float | None = None
         return self
@@ -181,13 +224,16 @@ class Monitor:
             numbers=f"loss {loss:.3f}, accuracy {accuracy:.1%}",
         )
 
-    def epoch_done(self, logits: np.ndarray, labels: np.ndarray, weights: Callable[[], Any]) -> bool:
+    def epoch_done(
+        self, logits: np.ndarray, labels: np.ndarray, weights: Callable[[], Any], keep: Callable[[], None] | None = None
+    ) -> bool:
         """Note an epoch and what the network says about the validation images.
 
         Args:
             logits: For the validation images.
             labels: Their classes.
             weights: Makes a copy of the weights; called when they are the best so far.
+            keep: Writes what the framework needs to go on from here.
 
         Returns:
             Whether to go on.
@@ -200,6 +246,10 @@ class Monitor:
         better = self.best is None or (accuracy, -loss) > (self.best.validation_accuracy, -self.best.validation_loss)
         if better:
             self.best, self.best_weights = epoch, weights()
+        if self.progress is not None:
+            if keep is not None:
+                keep()
+            self.progress.save(self.history, self.best)
         self.console.print(
             f"epoch {epoch.number:2}/{self.settings.epochs}  loss {epoch.loss:.3f}  accuracy {epoch.accuracy:6.1%}  |  "
             f"val. loss {loss:.3f}  accuracy {accuracy:6.1%} {'*' if better else ' '} {seconds:5.1f} s",

@@ -211,3 +211,49 @@ def test_photographs_of_two_classes_have_one_logit(example, photographs, tmp_pat
     assert "skipped 4 files" in capsys.readouterr().out
     result = json.loads((tmp_path / "out" / "results.json").read_text())
     assert (result["skipped_files"], result["image_shape"]) == (4, [32, 32, 3])
+
+
+# Keras saves variables in a way that NumPy 2 deprecates.
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_an_interrupted_run_goes_on_and_ends_as_if_nothing_had_been(example, tmp_path, capsys, monkeypatch, framework):
+    whole = run(example, tmp_path / "whole", framework)
+    fit = importlib.import_module(f"image_classification_lib.fit_{framework}")
+    predict, calls = fit.predict, []
+
+    def interrupted(*arguments, **options):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return predict(*arguments, **options)
+
+    arguments = ["--framework", framework, "--limit", "80", "--epochs", "2", "--batch-size", "16", "--resume"]
+    arguments += ["--output-dir", str(tmp_path / "parts")]
+    monkeypatch.setattr(fit, "predict", interrupted)
+    assert example.main(arguments) == 130
+    monkeypatch.undo()
+    assert example.main(arguments) == 0
+    assert "going on after epoch 1" in capsys.readouterr().out
+    parts = json.loads((tmp_path / "parts" / "results.json").read_text())
+    for one, other in zip(whole["history"], parts["history"], strict=True):
+        assert one["validation_loss"] == pytest.approx(
+            other["validation_loss"], abs=1e-4
+        )  # threads add up in any order
+    assert example.main([*arguments, "--seed", "7"]) == 2
+    assert "other settings" in capsys.readouterr().err
+
+
+def test_mixed_precision_and_checkpoints_train_the_same_network(example, tmp_path):
+    plain = run(example, tmp_path / "plain", "torch")
+    checkpointed = run(example, tmp_path / "checkpointed", "torch", "--checkpoint-gradients")
+    mixed = [run(example, tmp_path / name, name, "--mixed-precision") for name in FRAMEWORKS]
+    assert checkpointed["history"][-1]["loss"] == pytest.approx(plain["history"][-1]["loss"], abs=1e-4)
+    assert all(result["parameters"] == plain["parameters"] for result in mixed)
+    assert mixed[1]["history"][-1]["loss"] == pytest.approx(
+        plain["history"][-1]["loss"], rel=0.15
+    )  # bfloat16: 3 digits
+
+
+def test_what_keras_cannot_checkpoint_is_refused(example, tmp_path, capsys):
+    assert example.main(["--framework", "keras", "--limit", "80", "--checkpoint-gradients"]) == 2
+    assert "--framework torch" in capsys.readouterr().err
