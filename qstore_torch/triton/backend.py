@@ -65,7 +65,7 @@ class TritonExecutable:
         """Write the tables."""
         self.plan, self.dtype = plan, getattr(torch, dtype)
         self._circuit = launch.Circuit(plan, self.dtype)
-        self._plain: ArrayProgram | None = None
+        self._array: ArrayProgram | None = None
         self._ops = plain.TorchOps()
 
     def apply(self, theta: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
@@ -82,20 +82,20 @@ class TritonExecutable:
 
         def vjp_fn(cotangents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             assert kept is not None
-            return self._circuit.backward(theta, features, kept, cotangents.to(self.dtype).contiguous())
+            return self._circuit.backward(theta, features, kept, self._plain(cotangents))
 
         return outputs, vjp_fn
 
     def _in_operations(self, theta: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
         """In PyTorch operations, which every transform of PyTorch knows."""
-        if self._plain is None:
-            self._plain = ArrayProgram(self.plan)
+        if self._array is None:
+            self._array = ArrayProgram(self.plan)
         width = self.plan.n_amplitudes
         if width:
             split = features.shape[-1] - self.plan.n_inputs
             unit = unit_rows(self._ops, features[:, :split], width)
             features = torch.cat([unit, features[:, split:]], -1) if self.plan.n_inputs else unit
-        return self._plain.forward(self._ops, theta, features)
+        return self._array.forward(self._ops, theta, features)
 
     def _checked(self, theta: torch.Tensor, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         if not (theta.device == features.device and (features.is_cuda or launch.INTERPRETED)):
@@ -103,7 +103,13 @@ class TritonExecutable:
                 f"backend 'triton' computes on CUDA tensors, received theta on {theta.device} and features on "
                 f'{features.device}. Move the layer and its inputs to one GPU, or use backend="auto".'
             )
-        return theta.detach().to(self.dtype).contiguous(), features.detach().to(self.dtype).contiguous()
+        return self._plain(theta), self._plain(features)
+
+    def _plain(self, tensor: torch.Tensor) -> torch.Tensor:
+        """What a kernel takes: asking is cheaper than `to` and `contiguous`, where there is nothing to do."""
+        if tensor.dtype is self.dtype and tensor.is_contiguous() and not tensor.requires_grad:
+            return tensor
+        return tensor.detach().to(self.dtype).contiguous()
 
     # -- on arrays ------------------------------------------------------------------------------------------------
 

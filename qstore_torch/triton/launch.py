@@ -21,18 +21,19 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") == "1"
 _REGISTERS = {torch.float32: 4, torch.float64: 3}
 _STATE = {torch.float32: torch.int64, torch.float64: torch.float64}  # complex64, as one number
 _LEAST_LANES = 64
+_MOST_LAUNCHES = 64
 _REDUCE_ROWS, _REDUCE_COLUMNS = 128, 8
 _TINY = {torch.float32: 1.1754943508222875e-38, torch.float64: 2.2250738585072014e-308}
 
 
 class _Launch:
-    """A kernel with its constants. Compiled once per device; later launches go past Triton's look-up of arguments."""
+    """A kernel with its constants. Launches of a size that was seen go past Triton's look-up of the arguments."""
 
     def __init__(self, kernel: Any, constants: dict[str, Any], warps: int) -> None:
         names = [name for name in kernel.arg_names if name in constants]
         assert names == kernel.arg_names[-len(names) :], kernel.arg_names
         self._kernel, self._constants, self._warps = kernel, [constants[name] for name in names], warps
-        self._compiled: dict[int, Any] = {}
+        self._launches: dict[tuple[int, int], Any] = {}  # by device and number of programs
 
     def __call__(self, device: torch.device, programs: int, *arguments: Any) -> None:
         if device.type != "cuda":  # the interpreter
@@ -45,13 +46,14 @@ class _Launch:
                 self._on_current_device(device.index, programs, arguments)
 
     def _on_current_device(self, index: int, programs: int, arguments: tuple[Any, ...]) -> None:
-        compiled = self._compiled.get(index)
-        if compiled is None:
-            launch = self._kernel[(programs,)]
-            self._compiled[index] = launch(*arguments, *self._constants, num_warps=self._warps)
-        else:  # addresses as numbers: Triton asks the driver about every tensor
-            numbers = [a.data_ptr() if isinstance(a, torch.Tensor) else a for a in arguments]
-            compiled[(programs, 1, 1)](*numbers, *self._constants)
+        launch = self._launches.get((index, programs))
+        if launch is not None:  # addresses as numbers: Triton asks the driver about every tensor
+            launch(*[a if type(a) is int else a.data_ptr() for a in arguments], *self._constants)
+            return
+        compiled = self._kernel[(programs,)](*arguments, *self._constants, num_warps=self._warps)
+        if len(self._launches) >= _MOST_LAUNCHES:
+            self._launches = {}
+        self._launches[index, programs] = compiled[(programs, 1, 1)]
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,8 @@ class Circuit:
             **shared, "ENTRIES": p.string_entries if strings else 1, "INPUT_ENTRIES": p.input_entries,
         }  # fmt: skip
         self._reduce = {
-            "ENTRIES": p.weight_entries, "DEGREE": p.degree, "ROWS": _REDUCE_ROWS, "COLUMNS": _REDUCE_COLUMNS,
+            "ENTRIES": p.weight_entries, "DEGREE": p.degree, "ROWS": _MOST_LAUNCHES = 64
+_REDUCE_ROWS, "COLUMNS": _REDUCE_COLUMNS,
         }  # fmt: skip
         self._launches: dict[Any, _Launch] = {}
 
@@ -145,8 +148,7 @@ class Circuit:
         strings = cotangents
         if plan.measurement.strings and not p.identity_outputs:
             strings = x.new_empty((batch, len(plan.measurement.strings)))
-        launch = self._launch(kernels.backward, self._backward, self.warps)
-        launch(
+        self._launch(kernels.backward, self._backward, self.warps)(
             x.device, -(-batch // self.samples), ints, floats, theta, x, kept.scratch, kept.state, strings, cotangents,
             d_angles, d_x, batch, x.shape[1], x.shape[1] - plan.n_inputs, plan.n_weights, plan.n_inputs,
             plan.n_outputs,
