@@ -148,7 +148,7 @@ def choose_backend(framework: str | None, shots: int | None) -> tuple[str, str]:
 
 
 def _other_names() -> list[str]:
-    ours = {"statevector", "numba", *(framework.engine for framework in FRAMEWORKS.values())}
+    ours = {"statevector", "numba", *(name for f in FRAMEWORKS.values() for name in (f.engine, f.gpu))}
     return [info.name for info in list_backends() if info.name not in ours]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from time import perf_counter
@@ -16,7 +17,7 @@ from ..backends.registry import get_backend
 from ..backends.seeds import SeedStream
 from ..circuit.spec import LayerSpec
 from ..engines.memory import check_memory
-from ..errors import GradientError, InputError, ShapeError
+from ..errors import BackendUnavailableError, GradientError, InputError, ShapeError, UnknownBackendError
 from . import profiling
 from .encoded import EncodedExecutable
 from .execution import Execution, choose_backend, fallback_backends
@@ -91,6 +92,7 @@ class LayerProgram:
         self._draws = execution.shots is not None or execution.gradient == "spsa"
         self.backends: tuple[Backend, ...] = ()
         self._tensor: Backend | None = None
+        self._gpu: dict[str, Backend | None] = {}
         self.reason, backend = "as asked", execution.backend
         if spec.measurement is not None:
             chosen = not (isinstance(backend, str) and backend == "auto")
@@ -141,7 +143,10 @@ class LayerProgram:
 
     def route(self, **situation: str | None) -> Route:
         """Where a call computes; see `route.route`."""
-        return route(self.places, **situation)  # type: ignore[arg-type]
+        places = self.places
+        if situation.get("device") == "cuda" and (gpu := self._on_gpu("float32")) is not None:
+            places = replace(places, gpu=gpu.name)
+        return route(places, **situation)  # type: ignore[arg-type]
 
     def explain(self) -> str:
         """Which backend computes, and why; then, for tensors, where each kind of call computes."""
@@ -160,10 +165,12 @@ class LayerProgram:
     # -- executables ----------------------------------------------------------------------------------------------
 
     def executable(self, index: int, dtype: str) -> EncodedExecutable:
-        """The layer on backend number `index`; -1 for the engine on the framework's tensors."""
+        """The layer on backend number `index`; -1 for the engine on the framework's tensors, -2 for that on a GPU."""
         found = self._executables.get((index, dtype))
         if found is None:
             backend = self._tensor if index < 0 else self.backends[index] if self.backends else None
+            if index == -2:
+                backend = self._on_gpu(dtype)
             capabilities = _NO_CIRCUIT if backend is None else backend.capabilities
             name = "none" if backend is None else backend.name
             found = self._executables[index, dtype] = EncodedExecutable(
@@ -193,7 +200,20 @@ class LayerProgram:
 
     def on_tensors(self, x: Any) -> EncodedExecutable:
         """The layer on the framework's tensors, in the precision of tensor `x`."""
-        return self.executable(-1, "float64" if "64" in str(x.dtype) else "float32")
+        dtype = "float64" if "64" in str(x.dtype) else "float32"
+        return self.executable(-2 if getattr(x, "is_cuda", False) and self._on_gpu(dtype) is not None else -1, dtype)
+
+    def _on_gpu(self, dtype: str) -> Backend | None:
+        """With "auto", a faster engine on CUDA tensors, where there is one for this size and it can be used here."""
+        if dtype not in self._gpu:
+            found = None
+            if self.framework is not None and self._tensor is not None and not self.places.chosen:
+                framework = FRAMEWORKS[self.framework]
+                if framework.gpu and self.spec.n_qubits <= framework.gpu_qubits[dtype]:
+                    with suppress(BackendUnavailableError, UnknownBackendError):
+                        found = get_backend(framework.gpu)
+            self._gpu[dtype] = found
+        return self._gpu[dtype]
 
     def __getstate__(self) -> dict[str, Any]:
         """Compiled circuits stay behind: recipes hold the backend by identity."""

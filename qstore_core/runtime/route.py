@@ -7,7 +7,8 @@ backend), in "tensor" operations of the framework, or "refused", with the senten
 from __future__ import annotations
 
 import pkgutil
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 __all__ = ["FRAMEWORKS", "Framework", "Places", "Route", "route"]
@@ -21,11 +22,15 @@ class Framework:
         title: Its name in sentences.
         engine: Name of our engine on its tensors.
         ops: Where its array functions are (`engines.ops.Ops`), imported when they are first needed.
+        gpu: Name of a faster engine on CUDA tensors; "" where there is none.
+        gpu_qubits: Most qubits, by precision, for which "auto" takes it: where it was measured to be faster.
     """
 
     title: str
     engine: str
     ops: str
+    gpu: str = ""
+    gpu_qubits: Mapping[str, int] = field(default_factory=dict, hash=False)
 
     def load_ops(self) -> Any:
         """The array functions."""
@@ -33,7 +38,9 @@ class Framework:
 
 
 FRAMEWORKS = {
-    "torch": Framework("PyTorch", "torch", "qstore_torch.engine:OPS"),
+    "torch": Framework(
+        "PyTorch", "torch", "qstore_torch.engine:OPS", gpu="triton", gpu_qubits={"float32": 13, "float64": 12}
+    ),
     "jax": Framework("JAX", "jax", "qstore_jax.engine:OPS"),
     "tensorflow": Framework("TensorFlow", "tensorflow", "qstore_tf.engine:OPS"),
 }
@@ -48,12 +55,14 @@ class Places:
         host: Name of its backend on the host; None where its backend is an engine on the framework's tensors.
         tensor: Name of an engine on the framework's tensors that computes the same; None where there is none.
         chosen: True where the user named the backend, so that it is asked wherever it can be.
+        gpu: Name of a faster engine on CUDA tensors, for values and gradients; None where there is none.
     """
 
     framework: str | None
     host: str | None
     tensor: str | None
     chosen: bool = False
+    gpu: str | None = None
 
 
 @dataclass(frozen=True)
@@ -93,7 +102,12 @@ def route(
         'tensor'
         >>> route(Places("torch", "aer", None), wanted="tangents").where
         'refused'
+        >>> route(Places("torch", "numba", "torch", gpu="triton"), device="cuda").why
+        'triton, the fastest on a GPU'
     """
+    plain = transform is None and wanted in ("values", "gradients")
+    if places.gpu is not None and device == "cuda" and plain:
+        return Route("tensor", f"{places.gpu}, the fastest on a GPU")
     if places.host is None:
         return Route("tensor", f"{places.tensor} computes on the tensors")
     if places.framework is None:

@@ -92,8 +92,7 @@ class Circuit:
             **shared, "ENTRIES": p.string_entries if strings else 1, "INPUT_ENTRIES": p.input_entries,
         }  # fmt: skip
         self._reduce = {
-            "ENTRIES": p.weight_entries, "DEGREE": p.degree, "ROWS": _MOST_LAUNCHES = 64
-_REDUCE_ROWS, "COLUMNS": _REDUCE_COLUMNS,
+            "ENTRIES": p.weight_entries, "DEGREE": p.degree, "ROWS": _REDUCE_ROWS, "COLUMNS": _REDUCE_COLUMNS,
         }  # fmt: skip
         self._launches: dict[Any, _Launch] = {}
 
