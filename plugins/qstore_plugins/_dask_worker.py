@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import pickle
-import threading
 import traceback
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,6 +15,7 @@ from distributed import get_worker
 
 from qstore_core import BackendError, Capabilities, Circuit, QstoreError, get_backend
 from qstore_core.backends.contract import Backend, RunReport
+from qstore_core.backends.forking import new_lock
 from qstore_core.circuit.measurement import as_measurement
 from qstore_core.runtime.cache import Recipe, compiled
 from qstore_core.runtime.fallback import is_callers_mistake
@@ -98,7 +98,7 @@ def capabilities(inner: Inner) -> Capabilities | Failure:
         return _failure(error)
 
 
-_lock = threading.Lock()  # a worker has several threads, and `lru_cache` may call twice
+_lock = new_lock(__name__, "_lock")  # a worker has several threads, and `lru_cache` may call twice
 
 
 @lru_cache(maxsize=64)

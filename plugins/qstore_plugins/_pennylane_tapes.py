@@ -10,8 +10,11 @@ gates first, and what the device does not know is decomposed then. Changes of th
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -19,17 +22,60 @@ import numpy as np
 import pennylane as qml
 from autograd import make_vjp
 from pennylane.devices import ExecutionConfig
+from pennylane.queuing import AnnotatedQueue
 from pennylane.tape import QuantumScript
 from scipy.sparse import csr_matrix, diags_array
 
 from qstore_core import Circuit
 from qstore_core.backends.contract import RunReport
+from qstore_core.backends.forking import new_lock, off_forked_thread
 from qstore_core.circuit.measurement import Measurement
 
 from ._pennylane_gates import OPERATIONS, Gates
 from ._readout import Readout
 
-__all__ = ["Adjoint", "BackPropagation", "Device", "Exact", "Sampled", "unwrapped"]
+__all__ = ["Adjoint", "BackPropagation", "Device", "Exact", "Sampled", "queuing", "unwrapped"]
+
+
+_gate = threading.Lock()  # closed while a fork waits its turn
+
+
+@contextlib.contextmanager
+def queuing() -> Iterator[None]:
+    """Hold PennyLane's lock of what it records: operations that are made while another thread records land there."""
+    lock = AnnotatedQueue._lock
+    if not lock._is_owned():  # type: ignore[attr-defined]
+        with _gate:
+            pass
+    with lock:
+        yield
+
+
+def _before_fork() -> None:
+    _gate.acquire()
+    AnnotatedQueue._lock.acquire()
+
+
+def _after_fork() -> None:
+    AnnotatedQueue._lock.release()
+    _gate.release()
+
+
+# A fork waits until no thread is in the middle of PennyLane: what that has locked and recorded is of no use to a child.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
+
+
+def _alone(method: Callable[..., Any]) -> Any:
+    """A method of an executable, while no other thread makes operations, nor runs a local device."""
+
+    @off_forked_thread
+    @functools.wraps(method)
+    def run(self: Any, *args: Any, **kwargs: Any) -> Any:
+        with self._device.alone():
+            return method(self, *args, **kwargs)
+
+    return run
 
 
 class Device:
@@ -39,10 +85,19 @@ class Device:
         device: The device.
         gradient: How it differentiates: "backprop", "adjoint" or None.
         seeded: Makes it anew with a seed, where it takes one.
+        remote: Running is I/O, which other devices do not wait for.
     """
 
-    def __init__(self, device: Any, gradient: str | None = None, *, seeded: Callable[[int], Any] | None = None) -> None:
-        self._device, self._lock, self._seeded = device, threading.RLock(), seeded
+    def __init__(
+        self,
+        device: Any,
+        gradient: str | None = None,
+        *,
+        seeded: Callable[[int], Any] | None = None,
+        remote: bool = False,
+    ) -> None:
+        self._device, self._seeded, self._remote = device, seeded, remote
+        self._lock = new_lock(self, "_lock", threading.RLock)
         device, transforms = unwrapped(device)
         self._program, self.config = device.preprocess(
             ExecutionConfig(gradient_method=gradient, use_device_gradient=gradient is not None)
@@ -50,6 +105,10 @@ class Device:
         self._transforms = type(self._program)()
         for transform in transforms:
             self._transforms = transform(self._transforms)
+
+    def alone(self) -> Any:
+        """A lock for all that a call does; for a remote device none, since that would last."""
+        return contextlib.nullcontext() if self._remote else queuing()
 
     @property
     def is_noisy(self) -> bool:
@@ -111,19 +170,20 @@ class Device:
         turns: Sequence[int] | None = None,
     ) -> Any:
         """Results of all tapes, from one call of the device; `turns` as in `prepare`."""
-        prepared, back = (tapes, None) if as_they_are else self.prepare(tapes, turns)
-        if seed is not None and self._seeded is not None:  # a device of this call's own
-            results = self._seeded(seed).execute(prepared, self.config)
-        else:
-            with self._lock:
-                if seed is not None:
-                    _reseed(self._device, seed)
-                results = self._device.execute(prepared, self.config)
+        with queuing():
+            prepared, back = (tapes, None) if as_they_are else self.prepare(tapes, turns)
+        with self._lock if self._remote else queuing():
+            device = self._device
+            if seed is not None and self._seeded is not None:  # a device of this call's own
+                device = self._seeded(seed)
+            elif seed is not None:
+                _reseed(device, seed)
+            results = device.execute(prepared, self.config)
         return results if back is None else back(results)
 
     def pull(self, tapes: list[QuantumScript], cotangents: list[Any]) -> Any:
         """The device's own vjp; the tapes are as it takes them."""
-        with self._lock:
+        with queuing():
             return self._device.compute_vjp(tapes, cotangents, self.config)
 
 
@@ -177,8 +237,9 @@ class _Base:
         shots: int | None = None,
     ) -> list[QuantumScript]:  # fmt: skip
         """Tapes of a batch: for each `(rotations, measurements)` a broadcast one, or one per sample."""
-        rows = self._started(self._rows(values), starts)
-        return [QuantumScript([*row, *turns], read, shots=shots) for turns, read in readings for row in rows]
+        with queuing():
+            rows = self._started(self._rows(values), starts)
+            return [QuantumScript([*row, *turns], read, shots=shots) for turns, read in readings for row in rows]
 
     def _rows(self, values: np.ndarray) -> list[list[Any]]:
         if not self._broadcasts or len(values) == 1:  # PennyLane fails on a batch of one from 12 qubits on
@@ -205,6 +266,7 @@ class Exact(_Base):
         if self._measurements:
             self._probe([([], self._measurements)])
 
+    @_alone
     def forward(self, theta: np.ndarray, inputs: np.ndarray) -> np.ndarray:
         """Outputs (B, O)."""
         gates, shape = self._gates, (len(inputs), self._readout.n_outputs)
@@ -247,6 +309,7 @@ class BackPropagation(Exact):
         """`(d_theta (W,), d_inputs (B, I))`."""
         return self.value_and_vjp(theta, inputs)[1](cotangents)
 
+    @_alone
     def value_and_vjp(self, theta: np.ndarray, inputs: np.ndarray) -> tuple[np.ndarray, Callable[..., Any]]:
         """Outputs, and the function that pulls cotangents back."""
         if not (len(inputs) and self._measurements):
@@ -274,7 +337,7 @@ class BackPropagation(Exact):
                 d_start = np.zeros((len(inputs), 0)) if starts is None else self._by_starts(values, starts, c)
                 return gates.gradient(np.zeros_like(values), d_start, theta, inputs)
 
-            return self.forward(theta, inputs), pull_starts
+            return self.forward(theta, inputs), partial(_alone(BackPropagation._call), self, pull_starts)
         # Complex angles: PennyLane casts real ones, and autograd warns when it casts their slopes back.
         pull, read = make_vjp(run, (0, 1))(values[:, varying] + 0j, values[0, shared] + 0j)
         read = np.asarray(read).real
@@ -290,7 +353,12 @@ class BackPropagation(Exact):
             d_start = np.zeros((len(inputs), 0)) if starts is None else self._by_starts(values, starts, c)
             return gates.gradient(d_values, d_start, theta, inputs)
 
-        return np.broadcast_to(self._outputs(read.reshape(rows, -1)), shape).astype(self._dtype), pullback
+        return np.broadcast_to(self._outputs(read.reshape(rows, -1)), shape).astype(self._dtype), partial(
+            _alone(BackPropagation._call), self, pullback
+        )
+
+    def _call(self, function: Callable[[np.ndarray], Any], cotangents: np.ndarray) -> Any:
+        return function(cotangents)
 
 
 class Adjoint(Exact):
@@ -310,6 +378,7 @@ class Adjoint(Exact):
         if not self._takes_gradients():  # rewritten tapes would have other parameters than ours
             self._pulled = Gates(circuit, "basic")
 
+    @_alone
     def vjp(self, theta: np.ndarray, inputs: np.ndarray, cotangents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """`(d_theta (W,), d_inputs (B, I))`."""
         gates, cotangents = self._pulled, np.asarray(cotangents, np.float64)
@@ -380,6 +449,7 @@ class Sampled(_Base):
         """Outputs (B, O)."""
         return self.value_and_report(theta, inputs, seed=seed)[0]
 
+    @_alone
     def value_and_report(
         self, theta: np.ndarray, inputs: np.ndarray, *, seed: int | None = None
     ) -> tuple[np.ndarray, RunReport]:

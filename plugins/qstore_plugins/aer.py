@@ -10,10 +10,12 @@ A batch is one submission: one Aer run, or one job with one PUB per measured bas
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from qstore_core import BackendError, Capabilities, CapabilityError, Circuit, OptionError, hookimpl
 from qstore_core.backends.contract import check_options
+from qstore_core.backends.forking import off_forked_thread, on_fork
 from qstore_core.circuit.measurement import Measurement, Probabilities
 
 from ._aer_noise import noise_of
@@ -25,6 +27,10 @@ QSTORE_CONTRACT = 2
 _METHODS = ("automatic", "statevector", "density_matrix", "matrix_product_state", "tensor_network")
 _OBJECTS = ("backend", "estimator", "sampler")
 _COMMON = ("optimization_level",)
+
+
+# Qiskit's own sign for a child process, whose transpiler must not wait for its parent's threads.
+on_fork(lambda: os.environ.update(QISKIT_IN_PARALLEL="TRUE"))
 
 
 @hookimpl
@@ -167,6 +173,7 @@ class AerBackend:
 
     # -- AerSimulator -----------------------------------------------------------------------------------------------
 
+    @off_forked_thread
     def _submit(self, circuits: list[Any], count: int, **options: Any) -> Any:
         """One run; its result where all of it succeeded and has `count` parts."""
         result = self._simulator.run(circuits, **options).result()

@@ -18,6 +18,7 @@ import numpy as np
 
 from qstore_core import Capabilities, CapabilityError, Circuit, OptionError, hookimpl
 from qstore_core.backends.contract import check_options
+from qstore_core.backends.forking import off_forked_thread
 from qstore_core.circuit.measurement import Measurement
 from qstore_core.errors import nearest
 
@@ -88,20 +89,27 @@ class PennyLaneBackend:
         Raises:
             CapabilityError: exact values of a device that samples.
         """
+        from ._pennylane_tapes import queuing
+
+        with queuing():
+            return self._compile(circuit, measurement, dtype, shots)
+
+    def _compile(self, circuit: Circuit, measurement: Measurement, dtype: str, shots: int | None) -> Any:
         from ._pennylane_tapes import Adjoint, BackPropagation, Device, Exact, Sampled
 
-        device = self._make(circuit.n_qubits)
+        device, remote = self._make(circuit.n_qubits), self.capabilities.remote
         if shots is not None:
             seeded = partial(self._make, circuit.n_qubits) if self._seeded else None
-            return Sampled(circuit, measurement, Device(device, seeded=seeded), dtype, shots)
+            return Sampled(circuit, measurement, Device(device, seeded=seeded, remote=remote), dtype, shots)
         if not self.capabilities.exact:
             raise CapabilityError(f"backend {self.name!r} can only sample. Use shots=, for example shots=1024.",
                                   backend=self.name)  # fmt: skip
         if self._gradient == "backprop":
-            return BackPropagation(circuit, measurement, Device(device, "backprop"), dtype)
+            return BackPropagation(circuit, measurement, Device(device, "backprop", remote=remote), dtype)
         if self._gradient == "adjoint":
-            return Adjoint(circuit, measurement, Device(device), Device(device, "adjoint"), dtype)
-        return Exact(circuit, measurement, Device(device), dtype)
+            adjoint = Device(device, "adjoint", remote=remote)
+            return Adjoint(circuit, measurement, Device(device, remote=remote), adjoint, dtype)
+        return Exact(circuit, measurement, Device(device, remote=remote), dtype)
 
     def _check(self, name: str, options: dict[str, Any]) -> None:
         import pennylane as qml
@@ -130,12 +138,13 @@ class PennyLaneBackend:
         return f"<PennyLaneBackend: {self._given!r}>"
 
 
+@off_forked_thread
 def _gradient_of(device: Any) -> str | None:
     """How a device differentiates by angles, if it has the states by which amplitudes are differentiated."""
     import pennylane as qml
     from pennylane.devices import ExecutionConfig
 
-    from ._pennylane_tapes import unwrapped
+    from ._pennylane_tapes import queuing, unwrapped
 
     if unwrapped(device)[1]:  # of what its transforms make of a circuit it knows nothing
         return None
@@ -147,7 +156,8 @@ def _gradient_of(device: Any) -> str | None:
     if method is not None and not isinstance(device, qml.devices.LegacyDevice):
         wires = device.wires or qml.wires.Wires([0])
         try:  # a device of density matrices, or without states, does not differentiate by amplitudes
-            (state,) = device.execute([qml.tape.QuantumScript([qml.PauliX(wires[0])], [qml.state()])])
+            with queuing():
+                (state,) = device.execute([qml.tape.QuantumScript([qml.PauliX(wires[0])], [qml.state()])])
         except Exception:  # noqa: BLE001 - devices have no common error for it
             return None
         return method if np.shape(state) == (1 << len(wires),) else None

@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 import re
 import sys
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from importlib import metadata
 from importlib.util import find_spec
+
+from .forking import new_lock
 
 __all__ = ["GROUP", "BackendInfo", "BackendList", "entries", "installed", "pip_command", "switched_off"]
 
@@ -95,7 +96,7 @@ class BackendList(tuple[BackendInfo, ...]):
 
 
 _cache: tuple[object, tuple[metadata.EntryPoint, ...]] | None = None
-_lock = threading.Lock()
+_lock = new_lock(__name__, "_lock")
 
 
 def entries() -> tuple[metadata.EntryPoint, ...]:

@@ -29,6 +29,7 @@ from ..errors import (
 )
 from ._discovery import BackendInfo, BackendList, installed, pip_command
 from .contract import CONTRACT_VERSION, Backend, contract_problems, hookimpl
+from .forking import new_lock
 
 __all__ = [
     "BackendInfo",
@@ -55,7 +56,8 @@ class _Hooks:
 
 _manager = pluggy.PluginManager("qstore")
 _manager.add_hookspecs(_Hooks)
-_lock = threading.RLock()  # never held during an import or a hook: both may come back here from other threads
+# Never held during an import or a hook: both may come back here from other threads.
+_lock = new_lock(__name__, "_lock", threading.RLock)
 _registered: dict[str, object] = {}  # by register_backend: name → plugin
 _shared: dict[tuple[object, ...], Backend] = {}  # (plugin's identity, options) → backend
 _failures: dict[tuple[str, str], tuple[str, str]] = {}  # (name, distribution) → (status, reason), of the last attempt

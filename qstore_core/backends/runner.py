@@ -23,20 +23,22 @@ import atexit
 import contextlib
 import contextvars
 import functools
-import os
 import threading
+import weakref
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from typing import Any, Self, TypeVar
 
 from ..errors import DeadlineError, RunnerError
 from ._loop import GRACE, Call, Job, LoopThread, discard, inherited, invoke
+from .forking import on_fork
 
 __all__ = ["Runner", "close", "portal", "run_async", "run_sync", "submit", "to_thread"]
 
 T = TypeVar("T")
 
-_open: set[Runner] = set()  # runners to close at exit and to renew after fork
+_open: set[Runner] = set()  # runners to close at exit
+_all: weakref.WeakSet[Runner] = weakref.WeakSet()  # to renew after fork: a lock may be held before anything is open
 _exiting = False
 
 
@@ -61,6 +63,7 @@ class Runner:
         self._name = name
         self._max_threads = max_threads
         self._reset()
+        _all.add(self)
 
     def _reset(self) -> None:
         self._lock = threading.RLock()  # reentrant: a signal handler may call us while we hold it
@@ -263,14 +266,13 @@ def _close_all() -> None:
 
 
 def _renew_all() -> None:
-    for runner in list(_open):
+    for runner in list(_all):
         runner._renew()
     _open.clear()
 
 
 atexit.register(_close_all)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_all)
+on_fork(_renew_all)
 
 _portal = Runner()
 

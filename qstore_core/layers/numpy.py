@@ -10,12 +10,12 @@ Example:
 from __future__ import annotations
 
 import itertools
-import threading
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from ..backends import runner
+from ..backends.forking import new_lock
 from ..circuit.initial import Init, initial_theta
 from ..circuit.spec import LayerSpec
 from ..engines.statevector import NumpyOps
@@ -42,7 +42,7 @@ def _epsilon(values: np.ndarray) -> float:
 
 
 _numbers: dict[str, itertools.count] = {}
-_numbers_lock = threading.Lock()
+_numbers_lock = new_lock(__name__, "_numbers_lock")
 
 
 class NumpyLayer(LayerDefinition):

@@ -8,7 +8,6 @@ Example:
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 from collections import OrderedDict
@@ -17,6 +16,7 @@ from types import GetSetDescriptorType
 from typing import Any, NamedTuple
 
 from ..backends.contract import Backend, Executable
+from ..backends.forking import on_fork
 from ..backends.jobs.runner import as_executable
 from ..circuit.circuit import Circuit
 from ..circuit.measurement import Measurement
@@ -191,8 +191,7 @@ def compile_recipe(recipe: Recipe) -> Executable:
 
 
 _cache = _Cache(512 << 20)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_cache.renew)
+on_fork(_cache.renew)
 
 
 def compiled(recipe: Recipe) -> Executable:

@@ -8,14 +8,13 @@ neither a terminal nor a disk.
 from __future__ import annotations
 
 import logging
-import os
-import threading
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from ..backends.forking import new_lock
 from ..errors import (
     BackendError,
     CapabilityError,
@@ -32,7 +31,7 @@ __all__ = ["Chain", "FallbackEvent", "fallback_counts", "is_callers_mistake", "r
 
 _T = TypeVar("_T")
 _log = logging.getLogger("qstore.fallback")
-_lock = threading.Lock()
+_lock = new_lock(__name__, "_lock")
 _counts: Counter[FallbackEvent] = Counter()
 
 
@@ -141,13 +140,3 @@ class Chain:
         elif times == 10 ** (len(str(times)) - 1):
             _log.warning("%s So far %s times.", text, f"{times:,}", extra={"qstore_event": event})
         return cause
-
-
-def _renew() -> None:
-    """In a forked child: another thread of the parent may have held the lock."""
-    global _lock
-    _lock = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew)

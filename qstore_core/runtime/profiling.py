@@ -12,11 +12,12 @@ compiled graph does on its own, that is the time to hand it over.
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+
+from ..backends.forking import new_lock
 
 __all__ = ["Profile", "Timing", "note", "profile", "timed"]
 
@@ -48,7 +49,7 @@ class Profile:
 
     def __init__(self) -> None:
         """Start the wall clock."""
-        self._lock = threading.Lock()
+        self._lock = new_lock(self, "_lock")
         self._sums: dict[tuple[str, str], tuple[int, float]] = {}
         self._begin = time.perf_counter()
         self._end: float | None = None
@@ -114,7 +115,7 @@ class Profile:
 profiles: tuple[Profile, ...] = ()
 """Those that are open. Replaced, never changed: readers need no lock."""
 
-_lock = threading.Lock()
+_lock = new_lock(__name__, "_lock")
 
 
 @contextlib.contextmanager

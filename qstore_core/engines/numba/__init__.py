@@ -8,7 +8,6 @@ integers; `kernels` interprets these, compiled once per precision whatever the c
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ...backends.contract import Capabilities, check_options, hookimpl
+from ...backends.forking import new_lock
 from ...circuit.circuit import Circuit
 from ...circuit.measurement import Measurement
 from ...circuit.plan import Plan, lower
@@ -106,7 +106,7 @@ class NumbaExecutable:
         from .simd import lane_count
 
         self.plan, self.dtype, self.threads = plan, np.dtype(dtype), threads
-        self._kernels, self._lock = kernels, threading.Lock()
+        self._kernels, self._lock = kernels, new_lock(self, "_lock")
         lanes = lane_count(8 * self.dtype.itemsize)
         # Tables hold 32-bit numbers of elements. Where vectors of samples would need more, samples go one at a time.
         fits = MOST_ELEMENTS >> plan.n_qubits >= lanes

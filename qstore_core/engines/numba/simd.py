@@ -11,6 +11,7 @@ kernels that are compiled a second time for single samples.
 from __future__ import annotations
 
 import operator
+from functools import cache
 from typing import Any
 
 from llvmlite import binding, ir
@@ -55,8 +56,9 @@ class _VecModel(models.PrimitiveModel):
         super().__init__(manager, fe_type, ir.VectorType(_element(fe_type.dtype), fe_type.lanes))
 
 
+@cache
 def lane_count(bits: int) -> int:
-    """Numbers of `bits` bits in the widest vector register of this machine."""
+    """Numbers of `bits` bits in the widest vector register of this machine; asked of LLVM once."""
     features = binding.get_host_cpu_features()
     register = 512 if features.get("avx512f") else 256
     return register // bits

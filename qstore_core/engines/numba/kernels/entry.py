@@ -14,6 +14,7 @@ Source:
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 from collections.abc import Callable
 from functools import cache
@@ -71,6 +72,10 @@ from .walsh_hadamard import parity_sums
 __all__ = ["entry"]
 
 _lock = threading.Lock()
+if hasattr(
+    os, "register_at_fork"
+):  # a fork waits until nothing compiles: LLVM in the middle of it is of no use to a child
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 
 
 def entry(dtype: str, single: bool = False) -> Callable[..., bool]:
