@@ -35,7 +35,7 @@ def slot_value(slot, theta, x, row, n_weights, mask):
 @triton.jit
 def prepare(
     ints, floats, theta, x, scratch, first, batch, stride, given, n_weights, i,
-    ROWS: tl.constexpr, LANES: tl.constexpr, FACTORS_MOST: tl.constexpr, MONOMIALS: tl.constexpr, DEGREE: tl.constexpr,
+    monomials, degree, ROWS: tl.constexpr, LANES: tl.constexpr, FACTORS_MOST: tl.constexpr,
 ):  # fmt: skip
     """Fill `ROWS` rows of scratch from row `first` on; `i` numbers the threads, `LANES` of them."""
     n_angles = tl.load(ints + ANGLES)
@@ -50,10 +50,10 @@ def prepare(
         a = k % n_angles
         row = tl.minimum(sample, batch - 1).to(tl.int64) * stride + given
         angle = tl.zeros_like(tl.load(floats + a))
-        for m in range(MONOMIALS):
-            term = tl.load(floats + coefficients + a * MONOMIALS + m, mask=live, other=0.0)
-            for d in range(DEGREE):
-                slot = tl.load(ints + polynomials + (a * MONOMIALS + m) * DEGREE + d, mask=live, other=-1)
+        for m in range(monomials):
+            term = tl.load(floats + coefficients + a * monomials + m, mask=live, other=0.0)
+            for d in range(degree):
+                slot = tl.load(ints + polynomials + (a * monomials + m) * degree + d, mask=live, other=-1)
                 term *= slot_value(slot, theta, x, row, n_weights, live)
             angle += term
         at = scratch + sample.to(tl.int64) * size + 2 * a
@@ -118,7 +118,7 @@ def prepare(
 @triton.jit
 def pull_inputs(
     ints, floats, theta, x, d_angles, d_x, first, batch, stride, given, n_weights, n_inputs, i,
-    ROWS: tl.constexpr, LANES: tl.constexpr, ENTRIES: tl.constexpr, DEGREE: tl.constexpr,
+    entries, degree, ROWS: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
     """From gradients of angles (rows of `d_angles`) to those of inputs: the last columns of `d_x`."""
     n_angles = tl.load(ints + ANGLES)
@@ -131,13 +131,13 @@ def pull_inputs(
         column = k % n_inputs
         row = sample.to(tl.int64) * stride + given
         total = tl.zeros_like(tl.load(floats + column * 0))
-        for e in range(ENTRIES):
-            entry = column * ENTRIES + e
-            at = ints + table + 1 + entry * DEGREE
+        for e in range(entries):
+            entry = column * entries + e
+            at = ints + table + 1 + entry * degree
             term = tl.load(floats + coefficients + entry, mask=live, other=0.0)
             used = live & (term != 0.0)
             a = tl.load(at, mask=used, other=0)
-            for d in range(1, DEGREE):
+            for d in range(1, degree):
                 slot = tl.load(at + d, mask=used, other=-1)
                 term *= slot_value(slot, theta, x, row, n_weights, used)
             total += tl.where(

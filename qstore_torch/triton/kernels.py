@@ -19,7 +19,10 @@ N_ROUNDS = tl.constexpr(HEADER.index("n_rounds"))
 WEIGHTS = tl.constexpr(HEADER.index("weights"))
 UNUSED = tl.constexpr(HEADER.index("unused"))
 N_UNUSED = tl.constexpr(HEADER.index("n_unused"))
-_NUMBERS = ("batch", "stride", "given", "n_weights", "n_inputs", "n_outputs")
+_NUMBERS = (
+    "batch", "stride", "given", "n_weights", "n_inputs", "n_outputs", "round_size", "monomials", "degree", "entries",
+    "input_entries",
+)  # fmt: skip
 _POINTERS = (
     "ints", "floats", "theta", "x", "scratch", "state", "values", "out", "strings", "cotangents", "d_angles", "d_x",
     "d_theta",
@@ -39,10 +42,10 @@ def _kernel(function):
 @_kernel
 def forward(
     ints, floats, theta, x, scratch, state, values, out, batch, stride, given, n_weights, n_outputs,
+    round_size, monomials, degree, entries,
     TINY: tl.constexpr, S: tl.constexpr, K: tl.constexpr, R: tl.constexpr, FACTORS: tl.constexpr,
-    MONOMIALS: tl.constexpr, DEGREE: tl.constexpr, ROUND: tl.constexpr, AMPLITUDES: tl.constexpr,
-    SAMPLED: tl.constexpr, TERMS: tl.constexpr, STRINGS: tl.constexpr, SHIFTED: tl.constexpr, PLAIN: tl.constexpr,
-    ENTRIES: tl.constexpr, KEEP: tl.constexpr,
+    AMPLITUDES: tl.constexpr, SAMPLED: tl.constexpr, TERMS: tl.constexpr, STRINGS: tl.constexpr,
+    SHIFTED: tl.constexpr, PLAIN: tl.constexpr, KEEP: tl.constexpr,
 ):  # fmt: skip
     """Outputs (batch, n_outputs) of S samples; with KEEP, their final states to `state`."""
     LANES: tl.constexpr = S << (K - R)
@@ -56,13 +59,13 @@ def forward(
     size = tl.load(ints + SCRATCH)
     if SAMPLED:
         prepare(
-            ints, floats, theta, x, scratch, first, batch, stride, given, n_weights, i, S, LANES, FACTORS, MONOMIALS,
-            DEGREE,
+            ints, floats, theta, x, scratch, first, batch, stride, given, n_weights, i, monomials,
+            degree, S, LANES, FACTORS,
         )  # fmt: skip
     else:
         prepare(
-            ints, floats, theta, x, scratch, tl.program_id(0), batch, stride, given, n_weights, i, 1, LANES, FACTORS,
-            MONOMIALS, DEGREE,
+            ints, floats, theta, x, scratch, tl.program_id(0), batch, stride, given, n_weights, i,
+            monomials, degree, 1, LANES, FACTORS,
         )  # fmt: skip
     if LANE_WISE:
         row = scratch + sample.to(tl.int64) * size
@@ -83,7 +86,7 @@ def forward(
     for _ in range(tl.load(ints + N_ROUNDS)):
         m = matrices(at, R, FACTORS)  # before the barriers of the exchange
         re, im = exchange(re, im, index)
-        index = indices(ints, record + ROUND + 2, i, S, K, R)  # of the next round
+        index = indices(ints, record + round_size + 2, i, S, K, R)  # of the next round
         if TERMS:
             count = tl.load(ints + record + 1)
             if count > 0:
@@ -92,13 +95,13 @@ def forward(
                 re, im = apply_rotations(re, im, m, 1.0, R, LANE_WISE)
         else:
             re, im = apply_rotations(re, im, m, 1.0, R, LANE_WISE)
-        record += ROUND
+        record += round_size
         at += R * (4 + 3 * FACTORS)
     if KEEP:
         store_state(re, im, state, LANES, R)
     if STRINGS:
         read_strings(
-            re, im, ints, floats, values, out, n_outputs, first, batch, i, t, S, K, R, SHIFTED, PLAIN, ENTRIES
+            re, im, ints, floats, values, out, n_outputs, first, batch, i, t, entries, S, K, R, SHIFTED, PLAIN
         )  # fmt: skip
     else:
         probabilities(re, im, ints, out, n_outputs, first, batch, t, S, K, R)
@@ -107,11 +110,10 @@ def forward(
 @_kernel
 def backward(
     ints, floats, theta, x, scratch, state, strings, cotangents, d_angles, d_x, batch, stride, given, n_weights,
-    n_inputs, n_outputs,
+    n_inputs, n_outputs, round_size, degree, entries, input_entries,
     TINY: tl.constexpr, S: tl.constexpr, K: tl.constexpr, R: tl.constexpr, FACTORS: tl.constexpr,
-    DEGREE: tl.constexpr, ROUND: tl.constexpr, AMPLITUDES: tl.constexpr, SAMPLED: tl.constexpr, TERMS: tl.constexpr,
-    STRINGS: tl.constexpr, SHIFTED: tl.constexpr, PLAIN: tl.constexpr, ENTRIES: tl.constexpr,
-    INPUT_ENTRIES: tl.constexpr,
+    AMPLITUDES: tl.constexpr, SAMPLED: tl.constexpr, TERMS: tl.constexpr, STRINGS: tl.constexpr,
+    SHIFTED: tl.constexpr, PLAIN: tl.constexpr,
 ):  # fmt: skip
     """Gradients of the angles of S samples to `d_angles` (batch, angles), those of features to `d_x`."""
     LANES: tl.constexpr = S << (K - R)
@@ -130,15 +132,15 @@ def backward(
     re, im = load_state(state, LANES, R)
     if STRINGS:
         re, im, lam_re, lam_im = start_lambda_of_strings(
-            re, im, ints, floats, strings, cotangents, n_outputs, first, batch, i, t, S, K, R, SHIFTED, PLAIN, ENTRIES
+            re, im, ints, floats, strings, cotangents, n_outputs, first, batch, i, t, entries, S, K, R, SHIFTED, PLAIN
         )  # fmt: skip
     else:
         lam_re, lam_im = start_lambda(re, im, ints, cotangents, n_outputs, sample, live, t, K, R)
     n_rounds = tl.load(ints + N_ROUNDS)
-    record = tl.load(ints + ROUNDS) + n_rounds * ROUND
+    record = tl.load(ints + ROUNDS) + n_rounds * round_size
     at = row + 2 * n_angles + n_rounds * (R * (4 + 3 * FACTORS))
     for _ in range(n_rounds):
-        record -= ROUND
+        record -= round_size
         at -= R * (4 + 3 * FACTORS)
         m = matrices(at, R, FACTORS)
         e = axes(at, R, FACTORS)
@@ -171,15 +173,15 @@ def backward(
     if n_inputs > 0:
         tl.debug_barrier()
         pull_inputs(
-            ints, floats, theta, x, d_angles, d_x, first, batch, stride, given, n_weights, n_inputs, i, S, LANES,
-            INPUT_ENTRIES, DEGREE,
+            ints, floats, theta, x, d_angles, d_x, first, batch, stride, given, n_weights, n_inputs, i,
+            input_entries, degree, S, LANES,
         )  # fmt: skip
 
 
 @_kernel
 def reduce_weights(
-    ints, floats, theta, x, d_angles, d_theta, batch, stride, given, n_weights,
-    ENTRIES: tl.constexpr, DEGREE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    ints, floats, theta, x, d_angles, d_theta, batch, stride, given, n_weights, entries, degree,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """Gradients of weights: those of the angles summed over the batch, in a fixed order and in float64."""
     n_angles = tl.load(ints + ANGLES)
@@ -191,14 +193,14 @@ def reduce_weights(
         sample = begin + tl.arange(0, ROWS)[:, None]
         live = (sample < batch) & (weight < n_weights)
         row = sample.to(tl.int64) * stride + given
-        for e in range(ENTRIES):
-            entry = weight * ENTRIES + e
-            at = ints + table + 1 + entry * DEGREE
+        for e in range(entries):
+            entry = weight * entries + e
+            at = ints + table + 1 + entry * degree
             c = tl.load(floats + coefficients + entry, mask=weight < n_weights, other=0.0)
             used = live & (c != 0.0)
             a = tl.load(at, mask=used, other=0)
             term = tl.load(d_angles + sample.to(tl.int64) * n_angles + a, mask=used, other=0.0) * c
-            for d in range(1, DEGREE):
+            for d in range(1, degree):
                 slot = tl.load(at + d, mask=used, other=-1)
                 term *= slot_value(slot, theta, x, row, n_weights, used)
             total += term.to(tl.float64)

@@ -32,12 +32,13 @@ class _Launch:
     def __init__(self, kernel: Any, constants: dict[str, Any], warps: int) -> None:
         names = [name for name in kernel.arg_names if name in constants]
         assert names == kernel.arg_names[-len(names) :], kernel.arg_names
-        self._kernel, self._constants, self._warps = kernel, [constants[name] for name in names], warps
+        self.kernel, self.constants, self._warps = kernel, {name: constants[name] for name in names}, warps
+        self._values = tuple(self.constants.values())
         self._launches: dict[tuple[int, int], Any] = {}  # by device and number of programs
 
     def __call__(self, device: torch.device, programs: int, *arguments: Any) -> None:
         if device.type != "cuda":  # the interpreter
-            self._kernel[(programs,)](*arguments, *self._constants)
+            self.kernel[(programs,)](*arguments, *self._values)
             return
         if torch.cuda.current_device() == device.index:
             self._on_current_device(device.index, programs, arguments)
@@ -48,9 +49,9 @@ class _Launch:
     def _on_current_device(self, index: int, programs: int, arguments: tuple[Any, ...]) -> None:
         launch = self._launches.get((index, programs))
         if launch is not None:  # addresses as numbers: Triton asks the driver about every tensor
-            launch(*[a if type(a) is int else a.data_ptr() for a in arguments], *self._constants)
+            launch(*[a if type(a) is int else a.data_ptr() for a in arguments], *self._values)
             return
-        compiled = self._kernel[(programs,)](*arguments, *self._constants, num_warps=self._warps)
+        compiled = self.kernel[(programs,)](*arguments, *self._values, num_warps=self._warps)
         if len(self._launches) >= _MOST_LAUNCHES:
             self._launches = {}
         self._launches[index, programs] = compiled[(programs, 1, 1)]
@@ -81,27 +82,13 @@ class Circuit:
         self.samples, self.warps = samples, (samples << (n - r)) // 32
         self._tables: dict[torch.device, tuple[torch.Tensor, torch.Tensor]] = {}
         shared = {
-            "TINY": _TINY[dtype], "S": samples, "K": n, "R": r, "FACTORS": p.factors, "ROUND": p.round_size,
-            "SAMPLED": p.sampled, "TERMS": p.has_terms, "STRINGS": bool(plan.measurement.strings),
-            "SHIFTED": p.has_shifts, "PLAIN": p.identity_outputs, "DEGREE": p.degree,
-            "AMPLITUDES": plan.n_amplitudes > 0,
+            "TINY": _TINY[dtype], "S": samples, "K": n, "R": r, "FACTORS": p.factors, "SAMPLED": p.sampled,
+            "TERMS": p.has_terms, "STRINGS": bool(plan.measurement.strings), "SHIFTED": p.has_shifts,
+            "PLAIN": p.identity_outputs, "AMPLITUDES": plan.n_amplitudes > 0,
         }  # fmt: skip
-        strings = bool(plan.measurement.strings)
-        self._forward = {**shared, "MONOMIALS": p.monomials, "ENTRIES": p.out_entries if strings else 1}
-        self._backward = {
-            **shared, "ENTRIES": p.string_entries if strings else 1, "INPUT_ENTRIES": p.input_entries,
-        }  # fmt: skip
-        self._reduce = {
-            "ENTRIES": p.weight_entries, "DEGREE": p.degree, "ROWS": _REDUCE_ROWS, "COLUMNS": _REDUCE_COLUMNS,
-        }  # fmt: skip
-        self._launches: dict[Any, _Launch] = {}
-
-    def _launch(self, kernel: Any, constants: dict[str, Any], warps: int = 4, **more: Any) -> _Launch:
-        key = kernel, *more.items()
-        launch = self._launches.get(key)
-        if launch is None:
-            launch = self._launches[key] = _Launch(kernel, constants | more, warps)
-        return launch
+        self._forward = [_Launch(kernels.forward, {**shared, "KEEP": keep}, self.warps) for keep in (False, True)]
+        self._backward = _Launch(kernels.backward, shared, self.warps)
+        self._reduce = _Launch(kernels.reduce_weights, {"ROWS": _REDUCE_ROWS, "COLUMNS": _REDUCE_COLUMNS}, 4)
 
     def tables(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
         """Integers and coefficients on a device."""
@@ -126,10 +113,10 @@ class Circuit:
         values = outputs if plain else x.new_empty((batch, len(plan.measurement.strings)))
         if batch:
             ints, floats = self.tables(x.device)
-            launch = self._launch(kernels.forward, self._forward, self.warps, KEEP=keep)
-            launch(
+            self._forward[keep](
                 x.device, programs, ints, floats, theta, x, scratch, state, values, outputs, batch, x.shape[1],
-                x.shape[1] - plan.n_inputs, plan.n_weights, plan.n_outputs,
+                x.shape[1] - plan.n_inputs, plan.n_weights, plan.n_outputs, p.round_size, p.monomials, p.degree,
+                p.out_entries,
             )  # fmt: skip
         return outputs, Kept(state, scratch) if keep else None
 
@@ -147,14 +134,14 @@ class Circuit:
         strings = cotangents
         if plan.measurement.strings and not p.identity_outputs:
             strings = x.new_empty((batch, len(plan.measurement.strings)))
-        self._launch(kernels.backward, self._backward, self.warps)(
+        self._backward(
             x.device, -(-batch // self.samples), ints, floats, theta, x, kept.scratch, kept.state, strings, cotangents,
             d_angles, d_x, batch, x.shape[1], x.shape[1] - plan.n_inputs, plan.n_weights, plan.n_inputs,
-            plan.n_outputs,
+            plan.n_outputs, p.round_size, p.degree, p.string_entries, p.input_entries,
         )  # fmt: skip
         if plan.n_weights:
-            self._launch(kernels.reduce_weights, self._reduce)(
+            self._reduce(
                 x.device, -(-plan.n_weights // _REDUCE_COLUMNS), ints, floats, theta, x, d_angles, d_theta, batch,
-                x.shape[1], x.shape[1] - plan.n_inputs, plan.n_weights,
+                x.shape[1], x.shape[1] - plan.n_inputs, plan.n_weights, p.weight_entries, p.degree,
             )  # fmt: skip
         return d_theta, d_x

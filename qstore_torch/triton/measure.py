@@ -70,7 +70,7 @@ def store_sums(
 @triton.jit
 def _rows_times(
     ints, floats, table, source, target, width_in, width_out, first, batch, i,
-    S: tl.constexpr, LANES: tl.constexpr, ENTRIES: tl.constexpr,
+    entries, S: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
     """Rows of `source` times a sparse matrix."""
     coefficients = tl.load(ints + table)
@@ -80,8 +80,8 @@ def _rows_times(
         live = (k < S * width_out) & (sample < batch)
         column = k % width_out
         total = tl.zeros_like(tl.load(floats + column * 0))
-        for e in range(ENTRIES):
-            entry = column * ENTRIES + e
+        for e in range(entries):
+            entry = column * entries + e
             c = tl.load(floats + coefficients + entry, mask=live, other=0.0)
             at = tl.load(ints + table + 1 + entry, mask=live, other=0)
             value = tl.load(source + sample.to(tl.int64) * width_in + at, mask=live, other=0.0)
@@ -91,8 +91,8 @@ def _rows_times(
 
 @triton.jit
 def read_strings(
-    re, im, ints, floats, values, out, n_outputs, first, batch, i, t, S: tl.constexpr, K: tl.constexpr,
-    R: tl.constexpr, SHIFTED: tl.constexpr, PLAIN: tl.constexpr, ENTRIES: tl.constexpr,
+    re, im, ints, floats, values, out, n_outputs, first, batch, i, t, entries, S: tl.constexpr,
+    K: tl.constexpr, R: tl.constexpr, SHIFTED: tl.constexpr, PLAIN: tl.constexpr,
 ):  # fmt: skip
     """Expectation values of Pauli strings, to `out`; by way of `values` unless outputs are strings (PLAIN)."""
     width = tl.load(ints + N_STRINGS)
@@ -120,7 +120,7 @@ def read_strings(
         tl.debug_barrier()
         table = tl.load(ints + OUTPUTS)
         _rows_times(
-            ints, floats, table, values, out, width, n_outputs, first, batch, i, S, S << (K - R), ENTRIES
+            ints, floats, table, values, out, width, n_outputs, first, batch, i, entries, S, S << (K - R)
         )  # fmt: skip
 
 
@@ -163,8 +163,8 @@ def _weights(ints, terms, count, source, row, t, zero, FIELD: tl.constexpr, R: t
 
 @triton.jit
 def start_lambda_of_strings(
-    re, im, ints, floats, strings, cotangents, n_outputs, first, batch, i, t, S: tl.constexpr, K: tl.constexpr,
-    R: tl.constexpr, SHIFTED: tl.constexpr, PLAIN: tl.constexpr, ENTRIES: tl.constexpr,
+    re, im, ints, floats, strings, cotangents, n_outputs, first, batch, i, t, entries, S: tl.constexpr,
+    K: tl.constexpr, R: tl.constexpr, SHIFTED: tl.constexpr, PLAIN: tl.constexpr,
 ):  # fmt: skip
     """λ for Pauli strings; their cotangents go by way of `strings` unless outputs are strings."""
     zero = tl.zeros_like(re)
@@ -174,7 +174,7 @@ def start_lambda_of_strings(
         source = strings
         table = tl.load(ints + STRINGS)
         _rows_times(
-            ints, floats, table, cotangents, strings, n_outputs, width, first, batch, i, S, S << (K - R), ENTRIES
+            ints, floats, table, cotangents, strings, n_outputs, width, first, batch, i, entries, S, S << (K - R)
         )  # fmt: skip
         tl.debug_barrier()
     if S == 1:

@@ -163,6 +163,7 @@ class Program:
         m, head = self.plan.measurement, self._head
         self.identity_outputs = bool(m.strings) and m.outputs == tuple(((k, 1.0),) for k in range(len(m.strings)))
         self.has_shifts = not m.is_diagonal
+        self.out_entries = self.string_entries = 1
         if not m.strings:
             words = []
             for column in end.columns:

@@ -230,9 +230,8 @@ for dtype, kind in ((torch.float32, "fp32"), (torch.float64, "fp64")):
     for arguments in ({}, {"encoding": "zz", "measurement_bases": ("Z", "X")}):
         s = spec.feature_extractor(n_qubits=8, depth=1, **arguments)
         c = launch.Circuit(lower(s.circuit, s.measurement), dtype)
-        todo = ((kernels.forward, c._forward | {"KEEP": True}), (kernels.backward, c._backward),
-                (kernels.reduce_weights, c._reduce))
-        for kernel, constants in todo:
+        for launched in (c._forward[1], c._backward, c._reduce):
+            kernel, constants = launched.kernel, launched.constants
             types = {"ints": "*i32", "state": "*i64" if kind == "fp32" else "*fp64"}
             signature = {name: "constexpr" if name in constants else "i32" if name in kernels._NUMBERS
                          else types.get(name, "*" + kind) for name in kernel.arg_names}
