@@ -9,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 
 from ..errors import SpecError
+from . import synthesis
 from .angle import Angle, AngleLike, as_angle
 from .checks import MAX_OPERATIONS, MAX_SLOTS, check_items, check_operations, check_whole, shown
 from .gate_families import MOST_QUBITS
@@ -109,6 +110,26 @@ class Composing:
                 f"a Pauli rotation has at most {MOST_QUBITS} letters that are not I; received {len(pairs)}."
             )
         self.append(f"pauli_rot_{''.join(letter for letter, _ in pairs)}", [q for _, q in pairs], [angle])
+
+    def unitary(self, matrix: Any, *qubits: int) -> None:
+        """Any unitary on at most 7 qubits, first most significant, as rotations and CNOTs; up to a global phase.
+
+        Example:
+            >>> import numpy as np
+            >>> from qstore_core import Circuit
+            >>> c = Circuit(2)
+            >>> c.unitary(np.eye(4)[[0, 1, 3, 2]], 0, 1)   # a CNOT
+            >>> {op.gate for op in c.operations} <= {"rz", "ry", "cnot"}
+            True
+        """
+        where = self._qubits(qubits)
+        if not 1 <= len(where) <= synthesis.MOST_QUBITS:
+            raise SpecError(f"a unitary is on 1 to {synthesis.MOST_QUBITS} qubits, received {len(where)}.")
+        gates = synthesis.synthesise(synthesis.check_unitary(matrix, len(where)), where)
+        check_operations(len(self.operations) + len(gates), "the circuit")
+        for name, at, angles in gates:
+            if angles != (0.0,):
+                self.append(name, at, angles)
 
     def qft(self, *qubits: int) -> None:
         """The quantum Fourier transform of `qubits`, first most significant; of all by default."""

@@ -109,6 +109,57 @@ def test_qft_is_pennylanes(wires):
     np.testing.assert_allclose(matrix_of(circuit), expected, rtol=0, atol=EXACT)
 
 
+def haar(size, seed):
+    rng = np.random.default_rng(seed)
+    return np.linalg.qr(rng.normal(size=(size, size)) + 1j * rng.normal(size=(size, size)))[0]
+
+
+def nearly(size, step):
+    return haar(size, 4) @ np.diag(np.exp(1j * step * np.arange(size))) @ haar(size, 4).conj().T
+
+
+UNITARIES = {
+    "random": lambda size: haar(size, size),
+    "real": lambda size: np.linalg.qr(np.random.default_rng(0).normal(size=(size, size)))[0],
+    "identity": np.eye,
+    "phase": lambda size: 1j * np.eye(size),
+    "permutation": lambda size: np.eye(size)[np.random.default_rng(1).permutation(size)],
+    "diagonal": lambda size: np.diag(np.exp(1j * np.arange(size) ** 2)),
+    "reflection": lambda size: np.eye(size) - 2 / size,
+    "fourier": lambda size: np.exp(2j * np.pi * np.outer(range(size), range(size)) / size) / np.sqrt(size),
+    "controlled": lambda size: np.block([[np.eye(size // 2), np.zeros((size // 2,) * 2)],
+                                         [np.zeros((size // 2,) * 2), haar(size // 2, 3)]]),
+    "nearly the identity": lambda size: nearly(size, 1e-9),
+    "near the identity": lambda size: nearly(size, 1e-4),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "n"), [*((kind, n) for kind in UNITARIES for n in (1, 2, 3)), ("random", 4)])
+def test_any_unitary(kind, n):
+    matrix = UNITARIES[kind](1 << n)
+    circuit = Circuit(n)
+    circuit.unitary(matrix, *range(n))
+    same_up_to_phase(matrix_of(circuit), matrix)
+    assert len(circuit.operations) <= 3 * 4**n
+
+
+def test_a_unitary_on_some_qubits():
+    matrix = haar(4, 5)
+    circuit = Circuit(3)
+    circuit.unitary(matrix, 2, 0)
+    same_up_to_phase(matrix_of(circuit), reference.embed(matrix, (2, 0), 3))
+
+
+@pytest.mark.parametrize(
+    "matrix", [np.ones((2, 2)), np.eye(4), [[1, 2], [3]], "ab", [[np.nan, 0], [0, 1]], 3, np.eye(2) * 2]
+)
+def test_what_is_no_unitary(matrix):
+    circuit = Circuit(1)
+    with pytest.raises(SpecError, match="unitary"):
+        circuit.unitary(matrix, 0)
+    assert circuit.operations == ()
+
+
 def large():
     circuit = Circuit(4)
     x, w = circuit.inputs(4), circuit.weights(4)
