@@ -56,3 +56,16 @@ def test_gradients():
     assert slopes.var() == pytest.approx(spread**2, rel=SIGMAS * math.sqrt(2 / ROWS))
     assert layer.last_run.backward.gradient == "parameter-shift"
     assert layer.last_run.shots == layer.last_run.backward.shots == SHOTS
+
+
+@pytest.mark.parametrize("backend", ["aer", "pennylane:default.qubit", "pennylane:lightning.qubit"])
+@pytest.mark.parametrize("measurement", [Expectation(("Z", "X")), Probabilities()])
+def test_the_standard_error_of_one_shot_is_unknown(backend, measurement):
+    if backend != "aer":
+        pytest.importorskip("pennylane")
+    circuit = Circuit(1)
+    circuit.ry(circuit.weights(1)[0], 0)
+    for shots, known in ((1, False), (2, True)):
+        layer = QuantumLayer(circuit, measurement, backend=backend, shots=shots, seed=0, fallback=None)
+        assert set(np.abs(layer(np.zeros((3, 0)))).ravel()) <= {0.0, 0.5, 1.0}
+        assert np.isnan(layer.last_run.std_error).all() == (not known)

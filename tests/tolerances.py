@@ -21,6 +21,9 @@ MATRIX = 1e-13
 # gradient entry where that is above 1.
 FINITE_DIFFERENCE = 1e-6
 
+# Central differences with the step that layers take: truncation 27 h²/6, rounding of values 1e-15/h and of the result.
+DIFFERENCE_STEP = {"float64": 2e-9, "float32": 1e-6}
+
 # float32: eps is 1.2e-7, and a sum of 2**n probabilities after some dozen gates loses two or three bits.
 FLOAT32_SUM = 2e-6
 

@@ -405,7 +405,9 @@ class Estimated(_Base):
         if self._precision is None:
             return np.asarray(data.evs).T, None
         stds = np.asarray(getattr(data, "stds", 0.0)).T  # 0 of a simulator that adds noise of the precision asked for
-        return np.asarray(data.evs).T, np.where(stds > 0, stds, self._precision)
+        if self._precision == 1.0:  # one shot tells nothing about its spread
+            stds = np.full_like(stds, np.nan, shape=shape[::-1])
+        return np.asarray(data.evs).T, np.where(stds <= 0, self._precision, stds)
 
 
 def _transpiled(circuits: list[QuantumCircuit], target: Any, level: int) -> list[QuantumCircuit]:

@@ -24,9 +24,9 @@ __all__ = ["EncodedExecutable", "VjpFn"]
 VjpFn = Callable[[Any], tuple[Any, Any]]
 """Cotangents (B, O) → gradients of theta (W,) and of features or inputs (B, F); None for what is not wanted."""
 
-# Step of approximate gradients: where values are exact, truncation (its square) and rounding are both far below what
-# a step of training notices; where they are sampled, noise goes with 1/step.
-_STEP, _SAMPLED_STEP = 1e-3, 0.1
+# Step of approximate gradients. Exact values are taken in float64 and have an error of 1e-15 or so, which goes with
+# 1/step; truncation goes with its square, and with the third power of angles' coefficients. Of samples the noise does.
+_STEPS, _SAMPLED_STEP = {"float64": 1e-5, "float32": 1e-4}, 0.1
 
 
 class EncodedExecutable:
@@ -225,7 +225,7 @@ class EncodedExecutable:
         if shift:
             return ParameterShift(self.spec.circuit, forward)
         rng = np.random.default_rng(record.seeds.next()) if settings.gradient == "spsa" else None
-        return Differences(self.spec.circuit, forward, step=_STEP if exact else _SAMPLED_STEP, rng=rng)
+        return Differences(self.spec.circuit, forward, step=_STEPS[settings.dtype] if exact else _SAMPLED_STEP, rng=rng)
 
     # -- on tensors -----------------------------------------------------------------------------------------------
 

@@ -5,10 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from qstore_core import FallbackWarning, GradientError, QuantumFeatureExtractor, SpecError, UnknownBackendError
+from qstore_core import (
+    Circuit,
+    Expectation,
+    FallbackWarning,
+    GradientError,
+    QuantumFeatureExtractor,
+    QuantumLayer,
+    SpecError,
+    UnknownBackendError,
+)
 from qstore_core.runtime.execution import Execution
 from tests.core.testing.broken_backends import Over
-from tests.tolerances import EXACT_GRADIENT, FINITE_DIFFERENCE
+from tests.tolerances import DIFFERENCE_STEP, EXACT_GRADIENT, FINITE_DIFFERENCE
 
 
 def down(name="down"):
@@ -94,3 +103,15 @@ def test_amplitudes_on_a_backend_without_a_vjp():
     expected = QuantumFeatureExtractor(2, backend="statevector", **options).vjp(x, cotangents)
     for a, b in zip(layer.vjp(x, cotangents), expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=4 * FINITE_DIFFERENCE)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_finite_differences_are_as_exact_as_the_dtype_allows(dtype):
+    """cos(3 x) has a third derivative of 27: a step of 1e-3 cost 5e-6 of the gradient."""
+    circuit = Circuit(1)
+    circuit.ry(3 * circuit.inputs(1)[0], 0)
+    layer = QuantumLayer(circuit, Expectation("Z"), backend="statevector", gradient="finite-difference")
+    x = np.linspace(-1, 1, 9, dtype=dtype)[:, None]
+    _, slopes = layer.vjp(x, np.ones((9, 1), dtype))
+    exact = -3 * np.sin(3 * x.astype(np.float64))
+    np.testing.assert_allclose(slopes, exact, rtol=0, atol=DIFFERENCE_STEP[dtype])
