@@ -310,8 +310,13 @@ def gpu_tables(results: Results) -> list[str]:
     if calls := [results.seconds("gpu", library="gpu-nothing", mode=mode) for mode in MODES]:
         forward, step = (duration(t) if t else "–" for t in calls)
         head += f" An autograd function of PyTorch that does nothing takes {forward}, with backward {step}."
+    words = (
+        '"too slow": not compiled in half of the time, or a call over the limit; "wrong": values or gradients differ '
+        'from the reference by more than float32 rounding; "·": not tried, since a smaller point was too slow; "–": '
+        "not installed, not measured, or too many qubits."
+    )
     versions = "Versions: " + ", ".join(f"{k} {v}" for k, v in m["versions"].items()) + "."
-    out = [head, "", versions, "", *grid.libraries()]
+    out = [head, "", words, "", versions, "", *grid.libraries()]
     out += ["", "### At a glance, on the GPU", "", *grid.headlines(*ON_GPU)]
     for batch in sorted(results.values("gpu", "batch")):
         for mode, title in MODES.items():

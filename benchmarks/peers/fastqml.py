@@ -55,6 +55,11 @@ LIBRARIES = tuple(
     )
     for suffix, label, graph, note in (
         ("", "fastQML", False, "`gate_fusion` and `register_ops.apply_dense`, up to 12 qubits"),
-        ("-graph", "fastQML, graph", True, "the same in a CUDA graph, as its documentation recommends"),
+        (
+            "-graph",
+            "fastQML, graph",
+            True,
+            "`gate_fusion` and `register_ops.apply_dense` in a CUDA graph, as it recommends, up to 12 qubits",
+        ),
     )
 )
