@@ -132,6 +132,7 @@ def by_pennylane(layer, theta, x):
     outputs = run()
     if not isinstance(measurement, Probabilities):
         return torch.stack([torch.broadcast_to(output, (len(x),)) for output in outputs], dim=1)
+    outputs = torch.broadcast_to(outputs, (len(x), outputs.shape[-1]))
     if measurement.n_classes is None:
         return outputs
     k = measurement.n_classes

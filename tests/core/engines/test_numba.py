@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ast
+import doctest
 import os
 import shutil
 import subprocess
 import sys
 import threading
+import tomllib
+from importlib.metadata import version
 from itertools import combinations
 from pathlib import Path
 
@@ -551,3 +555,28 @@ def test_phases_of_the_zero_state_vanish():
     circuit.rx(circuit.weights(1)[0], 1)
     kinds = [type(layer) for layer in schedule(lower(circuit, Expectation(("Z", "Y"))))]
     assert kinds == [RotationLayer, PhaseLayer]
+
+
+# -- what this folder promises ----------------------------------------------------------------------------------------
+
+
+def test_the_worked_example_of_the_readme():
+    readme = Path(engine.__file__).with_name("README.md")
+    done = doctest.testfile(str(readme), module_relative=False, optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert done.attempted > 20
+    assert not done.failed
+
+
+def test_private_modules_of_numba_are_few_and_its_version_is_bounded():
+    """What is not in numba's documented interface may change with any version: the newest one tried is the last."""
+    private = set()
+    for path in Path(engine.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and not node.level and (node.module or "").startswith("numba."):
+                private.add(node.module)
+    assert private == {"numba.core", "numba.core.typing.templates", "numba.extending", "numba.np.arrayobj"}
+    extra = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["fast"]
+    (requirement,) = (item for item in extra if item.startswith("numba"))
+    assert "<" in requirement
+    newest = tuple(int(part) for part in requirement.split("<")[1].split(".")[:2])
+    assert tuple(int(part) for part in version("numba").split(".")[:2]) < newest

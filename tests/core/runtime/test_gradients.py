@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from qstore_core import Circuit, Expectation, GradientError, Probabilities
+from qstore_core import Circuit, Expectation, GradientError, Probabilities, QuantumLayer
 from qstore_core.circuit.gates import GATES, SHIFT_RULES
 from qstore_core.runtime.gradients import Differences, ParameterShift, unshared
 from tests.reference import difference_vjp, simulate
 from tests.strategies import problems
-from tests.tolerances import EXACT, FINITE_DIFFERENCE, SIGMAS, allow
+from tests.tolerances import EXACT, FINITE_DIFFERENCE, GRADIENT, SIGMAS, allow
 
 
 class Reference:
@@ -245,3 +245,21 @@ def test_approximations_of_nothing(seed):
     d_theta, d_inputs = rule.vjp(np.ones(1, np.float32), np.zeros((0, 1), np.float32), np.zeros((0, 1)))
     np.testing.assert_array_equal(d_theta, [0.0])
     assert (d_inputs.shape, d_inputs.dtype, d_theta.dtype, free.calls) == ((0, 1), np.float32, np.float32, 0)
+
+
+@pytest.mark.parametrize(("dtype", "limit"), [("float32", GRADIENT["float32"]), ("float64", FINITE_DIFFERENCE)])
+def test_the_step_of_finite_differences_follows_the_dtype(dtype, limit):
+    """Steep slopes: a step of 1e-3 costs 5e-5 of these gradients."""
+    circuit = Circuit(2)
+    x, w = circuit.inputs(2), circuit.weights(2)
+    for q in range(2):
+        circuit.ry(3 * x[q] + 2 * w[q], q)
+    circuit.cnot(0, 1)
+    theta, features = np.array([0.3, -0.2], dtype), np.array([[0.4, 0.9], [-1.0, 0.1]], dtype)
+    gradients = []
+    for gradient in ("auto", "finite-difference"):
+        layer = QuantumLayer(circuit, Expectation(("Z", "X")), backend="statevector", gradient=gradient)
+        layer.theta = theta
+        gradients.append(layer.vjp(features, np.ones((2, 4), dtype)))
+    for received, expected in zip(*reversed(gradients), strict=True):
+        np.testing.assert_allclose(received, expected, rtol=0, atol=limit)
