@@ -5,6 +5,10 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import re
+import subprocess
+import sys
+import zipfile
 
 import keras
 import numpy as np
@@ -147,3 +151,59 @@ def test_weights_of_the_wrong_size_are_refused(tmp_path):
         two.load_weights(tmp_path / "one.weights.h5")
     with pytest.raises(ValueError, match="shape"):
         one.layers[0].theta.assign(np.zeros(3))
+
+
+def tampered(path, change):
+    """The file of a model, with something changed in its configuration."""
+    with zipfile.ZipFile(path) as file:
+        parts = {name: file.read(name) for name in file.namelist()}
+    config = json.loads(parts["config.json"])
+    change(next(layer for layer in config["config"]["layers"] if "Quantum" in layer["class_name"])["config"])
+    parts["config.json"] = json.dumps(config).encode()
+    with zipfile.ZipFile(path, "w") as file:
+        for name, content in parts.items():
+            file.writestr(name, content)
+
+
+def first_slot(config):
+    return config["circuit"]["operations"][0][2][0][0][0][0]
+
+
+CHANGES = {
+    "slot -1": (lambda c: first_slot(c).__setitem__(1, -1), "slot"),
+    "slot -5000": (lambda c: first_slot(c).__setitem__(1, -5000), "slot"),
+    "slot past the end": (lambda c: first_slot(c).__setitem__(1, 3), "slot w3 does not exist"),
+    "slot as text": (lambda c: first_slot(c).__setitem__(1, "0"), "slot"),
+    "many weights": (lambda c: c["circuit"].update(n_weights=10**9), "at most"),
+    "many qubits": (lambda c: c["circuit"].update(n_qubits=10**9), "at most"),
+    "no operations": (lambda c: c["circuit"].pop("operations"), "'operations', which is missing"),
+    "more": (lambda c: c.update(more=1), "no entry 'more'"),
+    "an unknown measurement": (lambda c: c["measurement"].update(name="nobody"), "no measurement 'nobody'"),
+    "another's backend": (lambda c: c.update(backend="aer"), r"allow_backends\('aer'\)"),
+}
+
+
+def test_files_that_were_tampered_with_are_refused(tmp_path):
+    """In a process of its own, safe mode on: named errors, no plugin imported, no crash."""
+    model_ = keras.Sequential([keras.Input((2,)), QuantumLayer(circuit(), Pauli("ZI"))])
+    files = []
+    for change, _ in CHANGES.values():
+        files.append(str(tmp_path / f"{len(files)}.keras"))
+        model_.save(files[-1])
+        tampered(files[-1], change)
+    code = """
+import sys, keras, qstore_tf
+from qstore_core import SpecError
+for path in sys.argv[1:]:
+    try:
+        keras.saving.load_model(path)
+        print("said: nothing")
+    except SpecError as error:
+        print("said:", error)
+print("said:", "qiskit_aer" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code, *files], capture_output=True, text=True, check=True)
+    said = [line for line in done.stdout.splitlines() if line.startswith("said:")]
+    assert said.pop() == "said: False"
+    for line, (_, message) in zip(said, CHANGES.values(), strict=True):
+        assert re.search(message, line), line
