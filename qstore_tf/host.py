@@ -38,7 +38,7 @@ class HostFunction:
         """Without what was traced."""
         return HostFunction(copy.deepcopy(self.program, memo))
 
-    def __call__(self, theta: tf.Tensor, x: tf.Tensor, *, keep: bool = True) -> tf.Tensor:
+    def __call__(self, theta: tf.Tensor, x: tf.Tensor, *, keep: bool = True, frozen: bool = False) -> tf.Tensor:
         """Run the layer.
 
         Args:
@@ -46,12 +46,14 @@ class HostFunction:
             x: Features.
             keep: In a graph, whether the forward pass keeps what a backward pass needs; without it a backward pass
                 runs the circuit again.
+            frozen: Whether theta is not trained. A tape records it all the same; an eager tape then runs no circuits
+                for it, and its gradient is None. (In a graph circuits run only for gradients that are asked for.)
         """
         if self.program.no_input_gradient:
             x = refuse_gradient(x, self.program.no_input_gradient)
-        return self._eager(theta, x) if tf.executing_eagerly() else self._in_graph(theta, x, keep)
+        return self._eager(theta, x, frozen) if tf.executing_eagerly() else self._in_graph(theta, x, keep)
 
-    def _eager(self, theta: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+    def _eager(self, theta: tf.Tensor, x: tf.Tensor, frozen: bool) -> tf.Tensor:
         """Only what a tape or an accumulator records is differentiated."""
         program, has_inputs = self.program, not self.program.no_input_gradient
         recorded = [is_recorded(theta), is_recorded(x)]
@@ -60,14 +62,21 @@ class HostFunction:
 
         @tf.custom_gradient
         def call(theta_: tf.Tensor, x_: tf.Tensor) -> tuple[tf.Tensor, Any]:
-            y, vjp_fn = program.value_and_vjp(
-                theta_.numpy(), x_.numpy(), wrt_theta=recorded[0], wrt_inputs=recorded[1] and has_inputs
-            )
+            skipped = recorded[0] and frozen and program.method != "vjp"
+            wanted = {"wrt_theta": recorded[0] and not skipped, "wrt_inputs": recorded[1] and has_inputs}
+            y, vjp_fn = program.value_and_vjp(theta_.numpy(), x_.numpy(), **wanted)
 
-            def vjp(theta_: tf.Tensor, x_: tf.Tensor, upstream: tf.Tensor) -> list[tf.Tensor]:
+            def vjp(theta_: tf.Tensor, x_: tf.Tensor, upstream: tf.Tensor) -> list[Any]:
                 if not tf.executing_eagerly():  # `tape.jacobian` differentiates eager calls in a graph
                     return _GraphCall(program, keep=False).vjp(theta_, x_, upstream, tf.zeros(1, tf.int64))
-                pair = zip(vjp_fn(tf.convert_to_tensor(upstream).numpy()), (theta_, x_), strict=True)
+                cotangents = tf.convert_to_tensor(upstream).numpy()
+                d_theta, d_x = vjp_fn(cotangents)
+                if skipped and not records():
+                    return [None, tf.zeros_like(x_) if d_x is None else tf.constant(d_x, x_.dtype)]
+                if skipped:  # may be differentiated once more
+                    again = program.value_and_vjp(theta_.numpy(), x_.numpy(), wrt_inputs=False)[1]
+                    d_theta = again(cotangents)[0]
+                pair = zip((d_theta, d_x), (theta_, x_), strict=True)
                 # What is None was recorded by nobody.
                 return [
                     tf.zeros_like(of) if gradient is None else tf.constant(gradient, of.dtype) for gradient, of in pair
@@ -177,16 +186,27 @@ class _GraphCall:
                 raise GradientError(where.why if tangents else f"{where.why} Or give experimental_use_pfor=False.")
             return _vjp_on_tensors(program, tf.identity(theta), tf.identity(x), upstream)
 
-        def run(theta_: np.ndarray, x_: np.ndarray, upstream_: np.ndarray, token_: np.ndarray) -> list[np.ndarray]:
-            kept = self.kept.get(int(token_[0]))
-            d_theta, d_x = (kept[0] if kept else _value_and_vjp(program, theta_, x_)[1])(upstream_)
-            return [
-                d_theta,
-                np.zeros_like(x_) if d_x is None else d_x,
-            ]  # zeros that `refuse_gradient` keeps from anyone
+        def run(*less: bool) -> Any:
+            def gradients(
+                theta_: np.ndarray, x_: np.ndarray, upstream_: np.ndarray, token_: np.ndarray
+            ) -> list[np.ndarray]:
+                kept = self.kept.get(int(token_[0]))
+                vjp_fn = kept[0] if kept else _value_and_vjp(program, theta_, x_)[1]
+                pair = vjp_fn(upstream_, *less)
+                if less:
+                    return [gradient for gradient, wanted in zip(pair, less, strict=True) if wanted]
+                # Zeros that `refuse_gradient` keeps from anyone.
+                return [pair[0], np.zeros_like(x_) if pair[1] is None else pair[1]]
 
+            return gradients
+
+        inputs = [theta, x, upstream, token]
         results = [(theta.shape, theta.dtype), (x.shape, x.dtype)]
-        return self._node("vjp", run, [theta, x, upstream, token], results)
+        if program.no_input_gradient or program.method not in ("parameter-shift", "finite-difference"):
+            return self._node("vjp", run(), inputs, results)
+        # Circuits of their own each: a node that nobody asks for does not run.
+        by_theta = self._node("vjp_theta", run(True, False), inputs, results[:1])
+        return by_theta + self._node("vjp_features", run(False, True), inputs, results[1:])
 
     def _node(
         self, name: str, function: Any, tensors: list[tf.Tensor], results: list[Any], stateful: bool = False
@@ -245,7 +265,7 @@ def _value_and_vjp(program: LayerProgram, theta: np.ndarray, x: np.ndarray) -> t
     if good.any():
         y[good], vjp_fn = program.value_and_vjp(theta, x[good], wrt_inputs=inputs)
 
-    def vjp(upstream: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def vjp(upstream: np.ndarray, *less: bool) -> tuple[np.ndarray, np.ndarray]:
         if good.any() and inputs:
             d_x[good] = vjp_fn(upstream[good])[1]
         return np.full_like(theta, np.nan), d_x

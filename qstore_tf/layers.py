@@ -203,7 +203,7 @@ class KerasLayer(LayerDefinition, keras.Layer):
         if where.where == "refused":
             raise GradientError(where.why) if has_tangents(theta, rows) else CapabilityError(where.why)
         if where.where == "host":
-            out = self._host(theta, rows, keep=training is not False)
+            out = self._host(theta, rows, keep=training is not False, frozen=not self.trainable)
         else:
             out = on_tensors(program, theta, rows)
         if x.shape.rank != 2:

@@ -131,3 +131,28 @@ def test_torch(encoding, wrt_theta, wrt_inputs, compiled):
     else:
         check(backend, layer, wrt_theta, wrt_inputs)
     assert (layer.theta.grad is not None, x.grad is not None) == (wrt_theta, wrt_inputs)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize(("wrt_theta", "wrt_inputs"), WANTED)
+def test_keras(encoding, wrt_theta, wrt_inputs, compiled):
+    tf = pytest.importorskip("tensorflow")
+    import qstore_tf
+
+    layer, backend = extractor(encoding, qstore_tf)
+    layer.build((None, 3))
+    layer.trainable = wrt_theta
+    x = tf.constant(features(np.float32))
+
+    def gradients(x):
+        with tf.GradientTape() as tape:
+            if wrt_inputs:
+                tape.watch(x)
+            loss = tf.reduce_sum(layer(x))
+        return tape.gradient(loss, [*layer.trainable_variables, *([x] if wrt_inputs else [])])
+
+    found = (tf.function(gradients) if compiled else gradients)(x)
+    check(backend, layer, wrt_theta, wrt_inputs)
+    assert len(found) == wrt_theta + wrt_inputs
+    assert all(gradient is not None for gradient in found)

@@ -125,14 +125,17 @@ class EncodedExecutable:
             outputs = self._outputs(self._run(engine, theta, inputs, record), len(features))
 
             def engine_vjp(cotangents: np.ndarray) -> Any:
-                if self._exact:
-                    return engine.vjp(theta, inputs, cotangents)
+                return engine.vjp(theta, inputs, cotangents)
+
+        def vjp_fn(
+            cotangents: np.ndarray, wrt_theta: bool = wrt_theta, wrt_inputs: bool = wrt_inputs
+        ) -> tuple[np.ndarray | None, np.ndarray | None]:
+            if self._exact:
+                d_theta, d_inputs = engine_vjp(cotangents)
+            else:
                 assert record.backward is not None
                 rule = self._rule(record.backward)
-                return rule.vjp(theta, inputs, cotangents, wrt_theta=wrt_theta, wrt_inputs=wrt_inputs)
-
-        def vjp_fn(cotangents: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
-            d_theta, d_inputs = engine_vjp(cotangents)
+                d_theta, d_inputs = rule.vjp(theta, inputs, cotangents, wrt_theta=wrt_theta, wrt_inputs=wrt_inputs)
             if not self._embedded:
                 finite = bool(np.isfinite(cotangents).all())  # else the gradients need not be
                 if wrt_theta:

@@ -137,6 +137,11 @@ class LayerProgram:
         return self.last.last_run(self.execution.seed) if self.last is not None else None
 
     @property
+    def method(self) -> str:
+        """How the first backend differentiates: "vjp", "parameter-shift", "finite-difference" or "spsa"."""
+        return self.executable(0, "float32").settings.gradient
+
+    @property
     def no_input_gradient(self) -> str:
         """Why features have no gradient on the first backend, and what to do; "" where they have one."""
         return self.executable(0, "float32").no_input_gradient
@@ -257,7 +262,8 @@ class LayerProgram:
 
         Returns:
             `(outputs, vjp_fn)`; `vjp_fn(cotangents)` gives `(d_theta (W,), d_x like x)`; None for what is not
-            wanted.
+            wanted. Where the gradient takes circuits of its own, `vjp_fn(cotangents, wrt_theta, wrt_inputs)` may want
+            less.
 
         Raises:
             GradientError: an exact gradient was asked for where there is none.
@@ -279,17 +285,17 @@ class LayerProgram:
             (outputs, own), index = self._on_chain(begin, call, record)
         self._end("forward", record)
 
-        def vjp_fn(cotangents: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
+        def vjp_fn(cotangents: np.ndarray, *less: bool) -> tuple[np.ndarray | None, np.ndarray | None]:
             record.backward = back = PassRecord(record.settings, call.lead)
             if self._draws:
                 back.seeds = record.seeds
             if not (call.as_is and cotangents.dtype == call.dtype and cotangents.flags.carray):
                 cotangents = np.require(cotangents, call.dtype, _PLAIN).reshape(len(rows), self.spec.output_dim)
             if self._alone or not call.rows[0]:
-                d_theta, d_x = own(cotangents)
+                d_theta, d_x = own(cotangents, *less)
             else:
                 begin = partial(_begin, theta=theta, rows=rows, record=record, wanted=wanted)
-                pull = partial(_pull, begin=begin, own=own, record=record, cotangents=cotangents)
+                pull = partial(_pull, begin=begin, own=own, record=record, arguments=(cotangents, *less))
                 (d_theta, d_x), _ = self._on_chain(pull, call, back, index)
             self._end("backward", back)
             self.last = record
@@ -312,7 +318,7 @@ class LayerProgram:
 
     def _no_rows(self, theta: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, Any]:
         outputs = np.zeros((0, self.spec.output_dim), rows.dtype)
-        return outputs, lambda cotangents: (np.zeros_like(theta), np.zeros_like(rows))
+        return outputs, lambda *_: (np.zeros_like(theta), np.zeros_like(rows))
 
     def _end(self, phase: str, record: PassRecord) -> None:
         """End a pass: `last_run` and open profiles tell about it."""
@@ -416,14 +422,14 @@ def _begin(
 
 
 def _pull(
-    executable: EncodedExecutable, *, begin: Callable[..., Any], own: VjpFn, record: PassRecord, cotangents: np.ndarray
+    executable: EncodedExecutable, *, begin: Callable[..., Any], own: VjpFn, record: PassRecord, arguments: Any
 ) -> Any:
     """On the backend of the forward half, or, where that failed now, both halves on a later one."""
     if executable.settings is record.settings:
-        return own(cotangents)
+        return own(*arguments)
     reports, (_, vjp_of_it) = record.reports, begin(executable)
     record.reports = reports
-    return vjp_of_it(cotangents)
+    return vjp_of_it(*arguments)
 
 
 _SITUATIONS: tuple[tuple[str, dict[str, str | None]], ...] = (

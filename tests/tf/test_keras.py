@@ -59,7 +59,7 @@ def test_kerass_own_layer_test(name, arguments, features):
     )
 
 
-# -- theta --------------------------------------------------------------------------------------------------------------
+# -- theta ---------------------------------------------------------------------------------------------------------
 
 
 def test_initialiser_regulariser_and_constraint_by_name_and_as_objects(tmp_path):
@@ -99,7 +99,7 @@ def test_what_is_no_initialiser_is_refused():
         QuantumReadout(2, theta_regulariser="l2")
 
 
-# -- masks and odd inputs -----------------------------------------------------------------------------------------------
+# -- masks and odd inputs ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
