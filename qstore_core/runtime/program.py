@@ -214,7 +214,7 @@ class LayerProgram:
             found = None
             if self.framework is not None and self._tensor is not None and not self.places.chosen:
                 framework = FRAMEWORKS[self.framework]
-                if framework.gpu and self.spec.n_qubits <= framework.gpu_qubits[dtype]:
+                if framework.gpu and self.spec.n_qubits <= framework.gpu_qubits.get(dtype, 0):
                     with suppress(BackendUnavailableError, UnknownBackendError):
                         found = get_backend(framework.gpu)
             self._gpu[dtype] = found

@@ -23,7 +23,7 @@ class Framework:
         engine: Name of our engine on its tensors.
         ops: Where its array functions are (`engines.ops.Ops`), imported when they are first needed.
         gpu: Name of a faster engine on CUDA tensors; "" where there is none.
-        gpu_qubits: Most qubits, by precision, for which "auto" takes it: where it was measured to be faster.
+        gpu_qubits: Most qubits, by precision, for which "auto" takes it: where docs/performance.md has it faster.
     """
 
     title: str
@@ -38,9 +38,7 @@ class Framework:
 
 
 FRAMEWORKS = {
-    "torch": Framework(
-        "PyTorch", "torch", "qstore_torch.engine:OPS", gpu="triton", gpu_qubits={"float32": 13, "float64": 12}
-    ),
+    "torch": Framework("PyTorch", "torch", "qstore_torch.engine:OPS", gpu="triton", gpu_qubits={"float32": 12}),
     "jax": Framework("JAX", "jax", "qstore_jax.engine:OPS"),
     "tensorflow": Framework("TensorFlow", "tensorflow", "qstore_tf.engine:OPS"),
 }

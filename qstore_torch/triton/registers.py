@@ -1,9 +1,9 @@
 """Device functions on a state in registers: for each of its two planes one vector of all lanes' registers.
 
 Lanes are numbered `thread * S + sample`; register r of thread t holds position `t << R | r` of its sample. In the
-vector, lane i's register r has place `r * lanes + i`, which is also its place in the memory of the exchange.
-Taking such vectors apart and together moves no data: all of a lane's registers lie
-in its thread, and few operations on long vectors compile much faster than many on short ones.
+vector, lane i's register r has place `r * lanes + i`, which is also its place in the memory of the exchange. Taking
+such vectors apart and together moves no data: all of a lane's registers lie in its thread, and few operations on long
+vectors compile much faster than many on short ones.
 """
 
 from __future__ import annotations

@@ -77,10 +77,12 @@ def test_auto_does_without_it_where_it_cannot_run(monkeypatch):
 
 def test_auto_takes_it_on_a_gpu_only_and_where_it_is_faster():
     needs_engine()
-    layer, wide = QuantumFeatureExtractor(3), QuantumFeatureExtractor(14)
+    layer, wide = QuantumFeatureExtractor(3), QuantumFeatureExtractor(13)
     on_gpu = types.SimpleNamespace(is_cuda=True, dtype=torch.float32)
     assert layer._program.on_tensors(on_gpu).settings.backend == "triton"
     assert layer._program.on_tensors(torch.zeros(1)).settings.backend == "torch"
+    double = types.SimpleNamespace(is_cuda=True, dtype=torch.float64)
+    assert layer._program.on_tensors(double).settings.backend == "torch"
     assert wide._program.on_tensors(on_gpu).settings.backend == "torch"
     assert "eager on a GPU: tensor (triton, the fastest on a GPU)" in layer.explain()
 
