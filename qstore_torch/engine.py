@@ -32,6 +32,7 @@ __all__ = [
 _innermost_transform = torch._C._functorch.peek_interpreter_stack
 _dispatch_modes = torch._C._len_torch_dispatch_stack
 _is_tracing = torch._C._is_tracing
+_Transform = torch._C._functorch.TransformType
 _COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
 
 
@@ -173,11 +174,14 @@ def is_plain() -> bool:
 def surroundings() -> str:
     """What is around a call that a layer has to know of; "" in plain eager mode.
 
-    "transform" (`torch.func`), "tangents" (forward mode), or "tracing" (fake tensors, `make_fx`, `torch.jit.trace`,
-    selective checkpointing: what is called may be recorded).
+    "vmap and grad" (`torch.func`, one gradient at most), "a function transform" (any other), "tangents" (forward
+    mode), or "tracing" (fake tensors, `make_fx`, `torch.jit.trace`, selective checkpointing: what is called may be
+    recorded).
     """
     if _innermost_transform() is not None:
-        return "transform"
+        kinds = [level.key() for level in torch._C._functorch.get_interpreter_stack() or ()]
+        few = kinds.count(_Transform.Grad) <= 1 and set(kinds) <= {_Transform.Grad, _Transform.Vmap}
+        return "vmap and grad" if few and forward_ad._current_level < 0 else "a function transform"
     if forward_ad._current_level >= 0:
         return "tangents"
     return "tracing" if _dispatch_modes() or _is_tracing() else ""

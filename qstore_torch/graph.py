@@ -103,7 +103,7 @@ def in_graph(content: str, width: int, theta: torch.Tensor, x: torch.Tensor) -> 
 
 @torch.compiler.assume_constant_result
 def _is_transformed() -> bool:
-    return surroundings() in ("transform", "tangents")
+    return surroundings() in ("vmap and grad", "a function transform", "tangents")
 
 
 @torch._dynamo.allow_in_graph

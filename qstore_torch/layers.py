@@ -21,7 +21,7 @@ from qstore_core.runtime.route import Route
 
 from .engine import OPS, has_tangent, surroundings
 from .graph import content_of, draw_seed, in_graph
-from .host import on_host, to_array
+from .host import TransformedFunction, on_host, to_array
 from .initial import as_init
 from .tensor import on_tensors
 
@@ -161,8 +161,8 @@ class TorchLayer(LayerDefinition, nn.Module):
         program, device = self._program, x.device.type
         if around == "tracing" or x.is_meta:
             return Route("graph", "calls are recorded")
-        if around == "transform":
-            where = program.route(device=device, transform="a function transform")
+        if around in ("vmap and grad", "a function transform"):
+            where = program.route(device=device, transform=around)
         elif around == "tangents" and torch.is_inference_mode_enabled():
             where = Route("refused", "inference_mode drops tangents. Use torch.no_grad() for forward mode.")
         elif around == "tangents" and has_tangent(theta, x):
@@ -176,7 +176,11 @@ class TorchLayer(LayerDefinition, nn.Module):
     def _on(self, where: Route, theta: torch.Tensor, x: torch.Tensor, around: str) -> torch.Tensor:
         program = self._program
         if where.where == "host":
-            return on_host(program, theta, x)
+            return (
+                on_host(program, theta, x)
+                if around != "vmap and grad"
+                else TransformedFunction.apply(program, theta, x)
+            )
         program.check_shapes(tuple(theta.shape), tuple(x.shape))
         if x.requires_grad and torch.is_grad_enabled():
             program.on_tensors(x).check_input_gradient()

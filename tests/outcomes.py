@@ -50,8 +50,11 @@ TORCH = (
         "aot_autograd does not currently support double backward",
     ),
     Outcome("`torch.func.hessian`, `jacrev`", "works", TENSOR),
-    Outcome("`torch.func.vmap(grad)`: per-sample gradients", "works", TENSOR),
-    Outcome("`torch.func` on a host backend that is not ours", "refused", "needs a circuit in PyTorch operations"),
+    Outcome("`torch.func.vmap(grad)`: per-sample gradients", "works", "on the layer's backend, a sweep per sample"),
+    Outcome("`torch.func.vmap`, `grad` and `jacrev` on a host backend that is not ours", "works", "on that backend"),
+    Outcome(
+        "nested `torch.func` on a host backend that is not ours", "refused", "needs a circuit in PyTorch operations"
+    ),
     Outcome("`torch.func.grad` and `vmap` inside `torch.compile`", "works", TENSOR),
     Outcome("`is_grads_batched=True`", "works", TENSOR),
     Outcome("`torch.compile(fullgraph=True)`, any batch size", "works", "one operator, on the layer's backend"),

@@ -266,3 +266,15 @@ def test_modules_are_small():
     """About 400 lines: one that outgrows it is probably two."""
     sizes = {module_name(path): len(path.read_text(encoding="utf-8").splitlines()) for path in PUBLIC}
     assert not {name: size for name, size in sizes.items() if size > 500}
+
+
+def test_the_walks_name_what_there_is():
+    """Files, modules and names in "One batch through …" exist."""
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    walk = text.split("### One batch through PyTorch")[1].split("\n## ")[0]
+    assert all((ROOT / name).exists() for name in re.findall(r"`(qstore_\w+/[\w/]+\.py)`", walk))
+    modules = re.findall(r"`((?:backends|circuit|engines|runtime)/\w+)`", walk)
+    assert all((CORE / f"{name}.py").exists() for name in modules)
+    sources = "".join(path.read_text(encoding="utf-8") for path in [*CORE.rglob("*.py"), *OUTSIDE_FILES])
+    names = {part for name in re.findall(r"`([A-Za-z_.]+)`", walk) for part in name.split(".")}
+    assert not {name for name in names if not re.search(rf"\b{name}\b", sources)}

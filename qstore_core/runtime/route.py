@@ -90,7 +90,8 @@ def route(
         places: Where the layer can compute.
         device: Kind of the tensors' device: "cpu", "cuda", …
         mode: "eager"; "graph", which stays in this process; "xla"; "file", a graph that is written to disk.
-        transform: A function transform around the call, for example "vmap"; None where there is none.
+        transform: Function transforms around the call: "vmap and grad" (one gradient at most, which the host can
+            compute sample by sample), any other, for example "jvp"; None where there is none.
         wanted: "values", "gradients", "tangents" (forward mode) or "second derivatives".
 
     Example:
@@ -111,7 +112,7 @@ def route(
     if places.framework is None:
         return Route("host", f"{places.host} computes on arrays")
     title = FRAMEWORKS[places.framework].title
-    if transform is not None:
+    if transform is not None and (transform != "vmap and grad" or device != "cpu"):
         need = f"{transform} needs a circuit in {title} operations"
     elif wanted in ("tangents", "second derivatives"):
         need = f"{wanted} need a circuit in {title} operations"

@@ -192,6 +192,20 @@ def check_compiled_second(layer):
     slope.sum().backward()
 
 
+def test_second_derivatives_of_per_sample_gradients():
+    """`TransformedFunction` is differentiated by eager autograd: in PyTorch operations, not lost."""
+    layer, tensor = layer_of("auto"), layer_of("torch")
+    x, _ = point(layer)
+    found = []
+    for module in (layer, tensor):
+        theta = module.theta.detach().clone().requires_grad_()
+        leaf = x.clone().requires_grad_()
+        per_sample(module)(theta, leaf).square().sum().backward()
+        found.append((theta.grad, leaf.grad))
+    torch.testing.assert_close(*found)
+    assert all(g.abs().max() > 1e-3 for g in found[0])
+
+
 @row("`torch.func.hessian`, `jacrev`")
 def check_hessian(layer):
     x, _ = point(layer, 2)
@@ -217,10 +231,23 @@ def check_per_sample(layer):
     torch.testing.assert_close(per_sample(layer)(layer.theta.detach(), x), one_by_one(layer, x))
 
 
-@row("`torch.func` on a host backend that is not ours")
-def check_func_elsewhere(_):
+@row("`torch.func.vmap`, `grad` and `jacrev` on a host backend that is not ours")
+def check_func_elsewhere(ours):
     layer = other_host()
-    vmap(lambda x: layer(x[None])[0])(point(layer)[0])
+    x, _ = point(layer)
+    torch.testing.assert_close(vmap(lambda x: layer(x[None])[0])(x), layer(x))
+    torch.testing.assert_close(per_sample(layer)(layer.theta.detach(), x), one_by_one(ours, x))
+    torch.testing.assert_close(jacrev(layer)(x), jacrev(ours)(x))
+    torch.testing.assert_close(grad(lambda x: layer(x).sum())(x), torch.func.grad(lambda x: ours(x).sum())(x))
+    thetas = torch.stack([layer.theta.detach(), 2 * layer.theta.detach()])
+    found = vmap(with_theta(layer), (0, None))(thetas, x)
+    torch.testing.assert_close(found, torch.stack([with_theta(ours)(theta, x) for theta in thetas]))
+
+
+@row("nested `torch.func` on a host backend that is not ours")
+def check_nested_elsewhere(_):
+    layer = other_host()
+    hessian(lambda x: layer(x).sum())(point(layer)[0])
 
 
 @row("`torch.func.grad` and `vmap` inside `torch.compile`")

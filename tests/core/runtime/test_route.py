@@ -26,7 +26,9 @@ TABLE = [
     ({"mode": "graph", "device": "cuda"}, ("tensor", "host", "tensor", "host", "host")),
     ({"mode": "xla"}, ("tensor", "tensor", "tensor", "refused", "host")),
     ({"mode": "file"}, ("tensor", "tensor", "tensor", "refused", "host")),
-    ({"transform": "vmap"}, ("tensor", "tensor", "tensor", "refused", "host")),
+    ({"transform": "vmap and grad"}, ("host", "host", "tensor", "host", "host")),
+    ({"transform": "vmap and grad", "device": "cuda"}, ("tensor", "tensor", "tensor", "refused", "host")),
+    ({"transform": "jvp"}, ("tensor", "tensor", "tensor", "refused", "host")),
     ({"wanted": "tangents"}, ("tensor", "tensor", "tensor", "refused", "host")),
     ({"wanted": "second derivatives"}, ("tensor", "tensor", "tensor", "refused", "host")),
 ]
