@@ -16,13 +16,14 @@ NEEDS = {
     "numba": "numba",
     "jobs": "numpy",
     "torch": "torch",
+    "tensorflow": "tensorflow",
     "aer": "qiskit_aer",
     "pennylane:default.qubit": "pennylane",
     "pennylane:lightning.qubit": "pennylane_lightning",
     "noisy": "pennylane",
 }
 
-SLOW = {"torch", "pennylane:default.qubit", "noisy"}
+SLOW = {"tensorflow", "torch", "pennylane:default.qubit", "noisy"}
 
 PROGRAM = """
 import os, sys, threading, time, warnings
