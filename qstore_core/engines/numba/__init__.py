@@ -2,8 +2,7 @@
 
 A batch that does not fill a vector of samples is computed one sample at a time where the state is large (`SINGLE`).
 
-Module by module: `schedule` orders a Plan's gates into layers of real turns and phases; `tables` writes them as
-integers; `kernels` interprets these, compiled once per precision whatever the circuit; `threads` shares out the batch.
+See the README beside this file: from a Plan to tables (`lowering`), from tables to numbers (`kernels`).
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ __all__ = ["Layout", "NumbaBackend", "NumbaExecutable"]
 
 KEEP_BYTES = 1 << 25
 """Final states are kept for the reverse sweep up to this size; above, the sweep computes them again."""
-_PARALLEL_SECONDS = 2.5e-4  # waking a helper costs some 20 µs, so less work than this is not shared
+_PARALLEL_SECONDS = 2.5e-4  # waking a worker costs some 20 µs, so less work than this is not shared
 _TASK_SECONDS = 6e-5
 _SMALL_BYTES = 1 << 18  # of scratch and states that a batch keeps for itself
 _PLAIN = 0x101  # flags of an array: C-contiguous and aligned
@@ -200,8 +199,8 @@ class NumbaExecutable:
 
     def _forward(self, batch: _Batch, theta: np.ndarray, inputs: np.ndarray, kept: _Kept | None) -> np.ndarray:
         outputs, none, none64 = np.empty((batch.size, self.plan.n_outputs), self.dtype), self._none, self._none64
-        ends = outputs.reshape(-1), none, none64, none, none
-        if not self._run(batch, FORWARD, theta, inputs, kept, ends):
+        arrays = outputs.reshape(-1), none, none64, none, none
+        if not self._run(batch, FORWARD, theta, inputs, kept, arrays):
             raise InputError("theta or features are not finite.")
         return outputs
 
@@ -224,8 +223,8 @@ class NumbaExecutable:
         if not batch.chunks:
             return np.zeros(self.plan.n_weights, self.dtype), d_inputs
         d_theta = np.empty(self.plan.n_weights, self.dtype)
-        ends = self._none, cotangents.reshape(-1), np.empty(batch.sums), d_inputs.reshape(-1), d_theta
-        self._run(batch, BACKWARD, theta, inputs, kept, ends)
+        arrays = self._none, cotangents.reshape(-1), np.empty(batch.sums), d_inputs.reshape(-1), d_theta
+        self._run(batch, BACKWARD, theta, inputs, kept, arrays)
         return d_theta, d_inputs
 
     def _run(
@@ -235,7 +234,7 @@ class NumbaExecutable:
         theta: np.ndarray,
         inputs: np.ndarray,
         kept: _Kept | None,
-        ends: tuple[np.ndarray, ...],
+        arrays: tuple[np.ndarray, ...],
     ) -> bool:
         """All chunks, on as many threads as pay. Returns what the kernel does."""
         chunks, layout, back = batch.chunks, batch.layout, todo & BACKWARD
@@ -246,7 +245,7 @@ class NumbaExecutable:
         if batch.is_small:
             if back:
                 todo |= FINISH if kept is None else FINISH | KEPT | READY
-            return layout.run(begin, todo, ends, kept, chunks, 0, chunks)
+            return layout.run(begin, todo, arrays, kept, chunks, 0, chunks)
         if back and kept is not None:
             todo |= KEPT
         seconds = 4 * batch.seconds if back else batch.seconds
@@ -254,13 +253,13 @@ class NumbaExecutable:
         if chunks > 1 and seconds > _PARALLEL_SECONDS:  # see `_Batch.is_long`
             threads = min(thread_count(self.threads), chunks)
         if threads == 1:
-            return layout.run(begin, todo | FINISH if back else todo, ends, kept, chunks, 0, chunks)
+            return layout.run(begin, todo | FINISH if back else todo, arrays, kept, chunks, 0, chunks)
         parts = min(chunks, 4 * threads, max(threads, int(seconds / _TASK_SECONDS)))
         edges = [chunks * k // parts for k in range(parts + 1)]
-        tasks = [partial(layout.run, begin, todo, ends, kept, chunks, a, b) for a, b in pairwise(edges)]
+        tasks = [partial(layout.run, begin, todo, arrays, kept, chunks, a, b) for a, b in pairwise(edges)]
         finite = all(run_all(tasks, threads))
         if back:
-            layout.run(begin, FINISH, ends, kept, chunks, chunks, chunks)
+            layout.run(begin, FINISH, arrays, kept, chunks, chunks, chunks)
         return finite
 
 
@@ -282,7 +281,7 @@ class Layout:
         self,
         begin: tuple[Any, ...],
         todo: int,
-        ends: tuple[np.ndarray, ...],
+        arrays: tuple[np.ndarray, ...],
         kept: _Kept | None,
         chunks: int,
         first: int,
@@ -292,7 +291,7 @@ class Layout:
         work, states, stride = (None, None, 0) if kept is None else (*kept, self.state_size)
         own_work = self.work.take(self.work_size) if work is None else work
         own_states = self.states.take(self.state_size) if states is None else states
-        finite = self._kernel(*self._tables, *begin, own_work, own_states, stride, todo, *ends, first, last, chunks)
+        finite = self._kernel(*self._tables, *begin, own_work, own_states, stride, todo, *arrays, first, last, chunks)
         if work is None:
             self.work.give(own_work)
         if states is None:
