@@ -2,7 +2,7 @@
 
     python -m tests.outcomes        writes the page
 
-`tests/torch/test_transforms.py` and `tests/tf/test_transforms.py` have a test for every row.
+`tests/torch/test_transforms.py` has a test for every row of PyTorch's; those of Keras name theirs.
 """
 
 from __future__ import annotations
@@ -77,7 +77,44 @@ TORCH = (
     Outcome("a checkpoint of another circuit", "refused", "weights of another circuit"),
 )
 
-OUTCOMES = {"PyTorch": TORCH}
+IN_TENSORFLOW = "in TensorFlow operations"
+
+# The last entry of a row is its test, in tests/tf.
+KERAS = (
+    ("`tf.autodiff.ForwardAccumulator`, eager and in graphs, also with frozen weights", "works", IN_TENSORFLOW,
+     "test_transforms.test_tangents_are_products_with_the_jacobian"),
+    ("`ForwardAccumulator` around a function that was traced before", "refused", "put the accumulator inside",
+     "test_transforms.test_an_accumulator_outside_of_a_function"),
+    ("forward mode with parameter-shift or differences", "refused", "tangents need a circuit in TensorFlow operations",
+     "test_transforms.test_what_has_no_circuit_in_operations_refuses_tangents_and_maps"),
+    ("`tape.jacobian`, `tape.batch_jacobian`, with and without pfor, eager, graph, XLA", "works", IN_TENSORFLOW,
+     "test_transforms.test_jacobians_are_rows_of_vjps"),
+    ("`tf.vectorized_map`: per-sample gradients", "works", IN_TENSORFLOW,
+     "test_transforms.test_gradients_of_each_sample"),
+    ("Hessians, gradient penalties", "works", IN_TENSORFLOW,
+     "test_transforms.test_hessians_are_slopes_of_gradients"),
+    ("second derivatives with parameter-shift or differences", "refused", "second derivatives need a circuit in",
+     "test_gradients.test_a_second_derivative_through_the_host_is_refused_not_zero"),
+    ("`model.export`, loaded in a fresh process", "works", IN_TENSORFLOW,
+     "test_export.test_an_exported_model_computes_alone"),
+    ("`tf.saved_model.save` of a `tf.function`, also with `training=True`", "works", "traced anew, in operations",
+     "test_export.test_functions_are_saved_in_operations_also_when_they_were_called_before"),
+    ("`tf.saved_model.save` of a concrete function that was called", "refused", "save the tf.function itself",
+     "test_export.test_a_concrete_function_that_was_called_is_not_saved"),
+    ("export of what samples or runs on a device", "refused", "a graph on disk cannot call the host",
+     "test_export.test_what_samples_is_refused_at_export"),
+    ("NaN and what is no bit, in graphs, `fit`, `predict`, XLA", "works", "NaN outputs of those rows",
+     "test_layers.test_in_a_graph_what_eager_calls_refuse_is_nan"),
+    ("masks", "works", "pass through", "test_keras.test_an_lstm_after_masking_does_not_see_the_padding"),
+    ("sparse features, nested lists of numbers", "works", "made dense",
+     "test_keras.test_what_is_not_one_tensor_is_computed_or_refused_by_name"),
+    ("a list or dict of inputs, ragged and masked features", "refused", "takes one tensor; rows of one length",
+     "test_keras.test_what_is_not_one_tensor_is_computed_or_refused_by_name"),
+    ("initialisers, regularisers and constraints of theta", "works", "by name or as objects, saved and loaded",
+     "test_keras.test_initialiser_regulariser_and_constraint_by_name_and_as_objects"),
+)  # fmt: skip
+
+OUTCOMES = {"PyTorch": TORCH, "Keras on TensorFlow": tuple(Outcome(*row[:3]) for row in KERAS)}
 
 
 def page() -> str:

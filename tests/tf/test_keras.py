@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
 
 import keras
 import numpy as np
@@ -13,6 +14,7 @@ from keras.src.testing import TestCase
 import qstore_tf
 from qstore_core import Circuit, InputError, Pauli, ShapeError, SpecError
 from qstore_tf import QuantumEncoder, QuantumFeatureExtractor, QuantumLayer, QuantumPooling, QuantumReadout
+from tests.outcomes import KERAS
 
 # Keras reads its variables for h5 files with a call that NumPy 2 deprecates.
 pytestmark = pytest.mark.filterwarnings(
@@ -148,3 +150,9 @@ def test_input_spec_is_what_the_layer_takes():
     pooling = QuantumPooling(2)
     for features in (4, 3):  # fewer amplitudes are padded
         assert pooling(uniform(2, features)).shape == (2, 1)
+
+
+@pytest.mark.parametrize("test", [row[3] for row in KERAS])
+def test_every_row_of_the_table_has_its_test(test):
+    module, function = test.split(".")
+    assert callable(getattr(import_module(f"tests.tf.{module}"), function))
