@@ -13,7 +13,7 @@ def running(batched: Callable[[Any, Any], Any], problem: Problem) -> Running:
     """jit of `batched(theta, x)`, and of the same with its pull-back, on JAX's default device."""
     import jax
 
-    jax.config.update("jax_default_matmul_precision", "float32")  # by default a GPU multiplies in TF32
+    jax.config.update("jax_default_matmul_precision", "float32")  # not in TF32
 
     def value_and_gradients(theta: Any, x: Any, cotangents: Any) -> tuple[Any, Any, Any]:
         outputs, vjp_fn = jax.vjp(batched, theta, x)

@@ -53,11 +53,15 @@ def backend(request):
 
 @pytest.fixture
 def fitting(backend):
-    """`fitting(n_qubits)`: skip where the engine takes fewer."""
+    """`fitting(n_qubits, dtype)`: skip where the engine takes fewer."""
 
-    def check(n_qubits):
+    def check(n_qubits, dtype="float32"):
         most = qstore_core.get_backend(backend).capabilities.max_qubits
+        if backend == "triton":
+            from qstore_torch.triton.backend import MOST_QUBITS
+
+            most = MOST_QUBITS[dtype]
         if most is not None and n_qubits > most:
-            pytest.skip(f"backend {backend!r} takes at most {most} qubits")
+            pytest.skip(f"backend {backend!r} takes at most {most} qubits in {dtype}")
 
     return check

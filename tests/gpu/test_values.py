@@ -73,7 +73,7 @@ def test_any_layer(backend, device, drawn, batch):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("n_qubits", [1, 2, 5, 8, 9, 10, 11, 12, 13, 14, 16, 18])
 def test_every_size(backend, device, fitting, n_qubits, dtype):
-    fitting(n_qubits)
+    fitting(n_qubits, dtype)
     rows = 33 if n_qubits <= 10 else 5 if n_qubits <= 14 else 2
     for arguments in (
         {"n_qubits": n_qubits, "depth": 2},
