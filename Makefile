@@ -27,8 +27,11 @@ demo: $(VENV)/.ready-demo
 	$(PY) examples/image_classification.py --framework keras --quick-test --visualize --output-dir runs/demo $(ARGS)
 
 # With ARGS, those tests only; COV="--cov" counts what they run.
-test: $(VENV)/.ready-dev $(if $(ARGS),,test-triton)
+test: $(VENV)/.ready-dev
 	$(PY) -m pytest -q -n $(WORKERS) $(COV) $(ARGS)
+ifeq ($(ARGS),)
+	$(MAKE) test-triton
+endif
 
 test-triton: $(VENV)-triton/.ready
 	TRITON_INTERPRET=1 $(VENV)-triton/bin/python -m pytest -q tests/torch/triton

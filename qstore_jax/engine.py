@@ -35,15 +35,15 @@ class JaxOps:
 
     def take(self, x: jax.Array, index: np.ndarray, axis: int) -> jax.Array:
         """Take along an axis."""
-        return jnp.take(x, index, axis=axis)
+        return jnp.take(x, _int32(index), axis=axis)
 
     def permute(self, x: jax.Array, index: np.ndarray) -> jax.Array:
         """Take along the last axis."""
-        return jnp.take(x, index, axis=-1, unique_indices=True)
+        return jnp.take(x, _int32(index), axis=-1, unique_indices=True)
 
     def permute_back(self, x: jax.Array, index: np.ndarray) -> jax.Array:
         """Take by the inverse permutation."""
-        return jnp.take(x, inverse_index(index), axis=-1, unique_indices=True)
+        return jnp.take(x, _int32(inverse_index(index)), axis=-1, unique_indices=True)
 
     def scatter_last(self, x: jax.Array, scatter: Scatter) -> jax.Array:
         """Add columns of x up where `scatter` says."""
@@ -116,6 +116,11 @@ class JaxOps:
         """Zeros up to `width` columns."""
         missing = width - x.shape[-1]
         return jnp.pad(x, ((0, 0), (0, missing))) if missing else x
+
+
+def _int32(index: np.ndarray) -> np.ndarray:
+    """One dtype with and without `jax_enable_x64`: JAX keeps compiled gathers for both."""
+    return np.asarray(index, dtype=np.int32)
 
 
 OPS = JaxOps()
