@@ -211,8 +211,8 @@ def layer_arguments(draw, kinds=KINDS, max_qubits=4, max_depth=3, encodings=None
 
 
 def layer_specs(**arguments):
-    """A `LayerSpec`; arguments as in `layer_arguments`."""
-    return layer_arguments(**arguments).map(lambda drawn: _SPECS[drawn[0]](**drawn[1]))
+    """A `LayerSpec` that backends compute (logarithms come after); arguments as in `layer_arguments`."""
+    return layer_arguments(**arguments).map(lambda drawn: _SPECS[drawn[0]](**drawn[1]).primitive)
 
 
 @dataclass(frozen=True)

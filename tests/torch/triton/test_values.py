@@ -69,7 +69,6 @@ def test_any_circuit_and_measurement(dtype, problem):
 @settings(max_examples=10)
 @given(layer_specs(kinds=("QuantumFeatureExtractor", "QuantumPooling", "QuantumReadout"), max_qubits=8, max_depth=2))
 def test_any_layer(spec):
-    spec = spec.primitive  # what circuits give; logarithms come after
     rng = np.random.default_rng(spec.n_weights)
     x = (
         rng.integers(0, 2, (2, spec.n_features))
