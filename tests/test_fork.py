@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-FORKS, DEADLINE = 50, 20  # seconds that a child may take
+FORKS, DEADLINE = 50, 60  # seconds that a child may take
 NEEDS = {
     "statevector": "numpy",
     "numba": "numba",

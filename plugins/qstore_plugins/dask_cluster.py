@@ -109,7 +109,7 @@ class DaskBackend:
         self._link = Link(address, client, security, float(timeout))
         _links.add(self._link)
         weakref.finalize(self, _close_in, os.getpid(), self._link).atexit = False  # `_close_all` is in time
-        self.capabilities = replace(self._ask(options), framework=None, remote=True)
+        self.capabilities = replace(self._ask(options), framework=None, remote=True, embedded=False)
 
     def _ask(self, options: Mapping[str, Any]) -> Capabilities:
         """Of the inner backend, here; where it is installed only there, of a worker."""
