@@ -1,4 +1,4 @@
-"""A process that forks while threads compute: children compute too, in time, on every backend of ours and of others that survives it."""
+"""A process that forks while threads compute: children compute too, in time, on every backend but TensorFlow's."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ NEEDS = {
     "noisy": "pennylane",
 }
 
-# Not "tensorflow": TensorFlow's own runtime does not survive a fork while its threads compute (children hang inside it,
-# seen here once in some ten forks); docs/troubleshooting.md says so.
+# Not "tensorflow": its own runtime does not survive a fork while its threads compute (children hang inside it);
+# docs/troubleshooting.md says so.
 SLOW = {"torch", "pennylane:default.qubit", "noisy"}
 
 PROGRAM = """
