@@ -14,6 +14,7 @@ import numpy as np
 
 from ..circuit.measurement import Expectation, Pauli
 from ..errors import SpecError
+from ..interchange.files import as_array
 from ..layers.definition import LayerDefinition
 from ..layers.numpy import QuantumLayer
 
@@ -168,10 +169,7 @@ def _plain(layer: Any) -> QuantumLayer:
     """The same circuit, weights and measurement on NumPy arrays, whatever the layer's framework."""
     spec = _definition(layer).spec
     plain = QuantumLayer(spec.circuit, spec.measurement)
-    theta = layer.theta
-    for method in ("detach", "cpu", "numpy"):
-        theta = getattr(theta, method)() if hasattr(theta, method) else theta
-    plain.theta = np.asarray(theta, dtype=np.float64)
+    plain.theta = as_array(layer.theta)
     return plain
 
 

@@ -18,7 +18,7 @@ from ..layers import numpy as numpy_layers
 from ..layers.definition import LayerDefinition
 from ..runtime.route import FRAMEWORKS
 
-__all__ = ["load", "save"]
+__all__ = ["as_array", "load", "save"]
 
 _FORMAT = "1"
 _KEYS = ("qstore_format", "kind", "config", "fingerprint")
@@ -49,7 +49,7 @@ def save(path: str | os.PathLike[str], layer: Any, *, theta: Any = None) -> None
             f"expected a quantum layer, received {type(layer).__name__}. Models are saved by their framework."
         )
     config = layer.config()
-    values = _array(getattr(layer, "theta", None) if theta is None else theta)
+    values = as_array(getattr(layer, "theta", None) if theta is None else theta)
     if values.shape != (layer.spec.n_weights,):
         raise FileError(
             f"theta has shape ({layer.spec.n_weights},), received {values.shape}. A JAX layer holds no weights: "
@@ -131,7 +131,8 @@ def _layers_of(framework: str | None) -> Any:
     return importlib.import_module(FRAMEWORKS[framework].ops.partition(".")[0])
 
 
-def _array(theta: Any) -> np.ndarray:
+def as_array(theta: Any) -> np.ndarray:
+    """Weights of any framework as an array."""
     for method in ("detach", "cpu", "numpy"):
         theta = getattr(theta, method)() if hasattr(theta, method) else theta
     return np.asarray(theta)
