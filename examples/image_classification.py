@@ -30,6 +30,7 @@ from image_classification_lib.train import Monitor, Progressed, Settings, probab
 from rich.console import Console
 
 from qstore_core import QstoreError, cache_info, fallback_counts
+from qstore_core.layers.presets import PRESETS
 
 VALIDATION_SHARE = 0.2
 EXTRAS = {"keras": "tf", "torch": "torch"}  # what installs each framework
@@ -63,9 +64,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     head = parser.add_mutually_exclusive_group()
     head.add_argument("--no-quantum", action="store_true", help="classical layers in the quantum layers' places")
     head.add_argument("--original", action="store_true", help="one quantum layer: 8 qubits, depth 3, bases Z, X, Y")
-    head.add_argument("--preset", choices=("speed", "accuracy", "research"), help="depth and bases of the layers")
+    head.add_argument("--preset", choices=tuple(PRESETS), help="qubits, depth, bases and batch size")
     add("--epochs", type=_at_least(1), help="default: 20; for synthetic images 2")
-    add("--batch-size", type=_at_least(2), help="default: 64; for images larger than MNIST's 32")
+    add("--batch-size", type=_at_least(2), help="default: the preset's, or 64; for larger images than MNIST's 32")
     add("--learning-rate", type=_positive, default=Settings.learning_rate, help="highest rate (default: %(default)s)")
     add("--backend", default="auto", help="what simulates the circuits (default: %(default)s)")
     add("--seed", type=_at_least(0), default=0, help="of the split, the weights, the order and the augmentation")
@@ -80,10 +81,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     options = parser.parse_args(arguments)
     defaults = QUICK_TEST if options.quick_test else {}
+    batch_size = PRESETS[options.preset].batch_size if options.preset else 64 if options.data == "mnist" else 32
     for name, value in (
         ("limit", defaults.get("limit")),
         ("epochs", defaults.get("epochs", 2 if options.data == "synthetic" else 20)),
-        ("batch_size", defaults.get("batch_size", 64 if options.data == "mnist" else 32)),
+        ("batch_size", defaults.get("batch_size", batch_size)),
         ("output_dir", Path("out") if options.visualize or options.resume else None),
     ):
         if getattr(options, name) is None:

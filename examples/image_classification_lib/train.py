@@ -15,6 +15,8 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from qstore_core.layers.presets import PRESETS
+
 from .data import DataError
 
 CONV_WIDTHS = (32, 64, 128, 256)
@@ -32,7 +34,7 @@ class Stage:
         width: Units of the dense layer before it, which is what the qubits can hold: 2**n_qubits.
         layer: Class of the quantum layer.
         n_qubits: Its qubits.
-        options: Its other arguments; a preset replaces them.
+        options: Its other arguments.
         outputs: What comes out of it with these options.
     """
 
@@ -73,8 +75,17 @@ class Settings:
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """The stages of the head."""
-        return ORIGINAL if self.head == "original" else PIPELINE
+        """The stages of the head; a preset sizes the first, and says how deep all are and what they measure."""
+        if self.preset is None:
+            return ORIGINAL if self.head == "original" else PIPELINE
+        chosen = PRESETS[self.preset]
+        arguments = chosen.arguments()
+        first, *others = (
+            replace(stage, options=stage.options | arguments, outputs=stage.outputs * len(chosen.measurement_bases))
+            for stage in PIPELINE
+        )
+        outputs = chosen.n_qubits * len(chosen.measurement_bases)
+        return (replace(first, n_qubits=chosen.n_qubits, width=1 << chosen.n_qubits, outputs=outputs), *others)
 
     @property
     def quantum(self) -> bool:
@@ -85,10 +96,7 @@ class Settings:
 def make_quantum(module: Any, stage: Stage, settings: Settings) -> Any:
     """Return the stage's quantum layer out of `qstore_torch` or `qstore_tf`: both take the same arguments."""
     kind = getattr(module, stage.layer)
-    options = {"backend": settings.backend, "seed": settings.seed, "name": stage.name}
-    if settings.preset:
-        return kind.from_preset(settings.preset, n_qubits=stage.n_qubits, **options)
-    return kind(stage.n_qubits, **stage.options, **options)
+    return kind(stage.n_qubits, **stage.options, backend=settings.backend, seed=settings.seed, name=stage.name)
 
 
 def learning_rate(step: int, steps_per_epoch: int, settings: Settings) -> float:

@@ -9,10 +9,11 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from importlib.util import find_spec
 
+from ..notebook import table
 from .forking import new_lock
 
 __all__ = ["GROUP", "BackendInfo", "BackendList", "entries", "installed", "pip_command", "switched_off"]
@@ -93,6 +94,9 @@ class BackendList(tuple[BackendInfo, ...]):
             "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[4]]).rstrip()
             for row in rows
         )
+
+    def _repr_html_(self) -> str:
+        return table(asdict(info) for info in self)
 
 
 _cache: tuple[object, tuple[metadata.EntryPoint, ...]] | None = None

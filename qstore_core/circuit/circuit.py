@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import SpecError, nearest
+from ..notebook import drawing
 from .angle import Angle, AngleLike, as_angle, input_, weight
 from .checks import (
     MAX_OPERATIONS,
@@ -33,6 +34,7 @@ from .checks import (
     whole_number,
 )
 from .composing import Composing
+from .drawing import WIDTH, draw
 from .gates import GATES, Gate, gate
 from .user_gates import add_gate, module_of, remove_gate
 
@@ -171,6 +173,17 @@ class Circuit(Composing):
     def _check_open(self) -> None:
         if self._key is not None:
             raise SpecError("this circuit has been compiled or hashed and is frozen. Build on circuit.copy().")
+
+    def draw(self, width: int | None = WIDTH) -> str:
+        """The circuit as text; see `qstore_core.pictures` for pictures.
+
+        Args:
+            width: Characters of a line, after which the drawing goes on below; None for lines of any length.
+        """
+        return draw(self, width)
+
+    def _repr_html_(self) -> str:
+        return drawing(self.draw())
 
     # -- as a value ---------------------------------------------------------------------------------------------
 

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from ..circuit import spec as specs
+from ..circuit.checks import check_choice
 from ..circuit.spec import LayerSpec
 from ..errors import SpecError, nearest
+from ..layers.presets import PRESETS
 
 __all__ = ["described", "value"]
 
@@ -28,8 +30,8 @@ def described(words: Sequence[str]) -> LayerSpec:
     """The spec that words describe.
 
     Args:
-        words: A layer's name and arguments `key=value`, or the path of a JSON file with `spec.to_dict()`; "-" reads it
-            from standard input.
+        words: A layer's name and arguments `key=value`, of which `preset=` stands for several; or the path of a JSON
+            file with `spec.to_dict()`; "-" reads it from standard input.
 
     Raises:
         SpecError: no such layer, argument or file.
@@ -42,6 +44,10 @@ def described(words: Sequence[str]) -> LayerSpec:
     if name in _MAKERS:
         given = dict(value(word) for word in arguments)
         known = list(inspect.signature(_MAKERS[name]).parameters)
+        if "preset" in given:
+            preset = PRESETS[check_choice(given.pop("preset"), "preset", PRESETS, "preset")]
+            size = {"n_qubits": preset.n_qubits} if name == "QuantumFeatureExtractor" else {}
+            given = size | {key: v for key, v in preset.arguments().items() if key in known} | given
         for key in given:
             if key not in known:
                 raise SpecError(

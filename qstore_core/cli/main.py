@@ -8,12 +8,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
+from .. import pictures
 from ..backends.registry import list_backends
-from ..circuit.drawing import draw
+from ..circuit.drawing import WIDTH
 from ..errors import QstoreError
 from ..testing.__main__ import main as check_backend
 from . import bench, costs, doctor, output
@@ -42,7 +45,9 @@ def parser() -> argparse.ArgumentParser:
 
     add("backends", _backends, "List the backends there are, without loading any.")
     add("doctor", _doctor, "Look at this installation and test values and gradients; takes about a second.")
-    add("draw", _draw, "Draw a layer's circuit.", spec=True)
+    drawing = add("draw", _draw, "Draw a layer's circuit.", spec=True)
+    drawing.add_argument("--width", type=_positive, metavar="N", help="characters of a line (the terminal's width)")
+    drawing.add_argument("--svg", metavar="FILE", help="write a picture instead; needs matplotlib")
     explain = add("explain", _explain, "Say what a layer costs, where it runs and why.", spec=True)
     explain.add_argument("--batch", type=_positive, default=32, metavar="B", help="rows of a batch (32)")
     explain.add_argument("--rows", type=_positive, default=1000, metavar="N", help="rows of an epoch (1000)")
@@ -124,8 +129,12 @@ def _draw(chosen: argparse.Namespace) -> int:
     spec = described(chosen.spec)
     if chosen.json:
         print(json.dumps(spec.to_dict()))
+    elif chosen.svg:
+        Path(chosen.svg).write_text(pictures.svg(spec.circuit), encoding="utf-8")
+        output.text(chosen.svg)
     else:
-        output.text(draw(spec.circuit))
+        width = chosen.width or (shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDTH)
+        output.text(spec.circuit.draw(width))
     return 0
 
 

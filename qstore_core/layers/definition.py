@@ -12,22 +12,23 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from .. import notebook
 from ..backends.allowed import check_allowed
 from ..circuit import spec as specs
 from ..circuit.checks import check_choice, read_fields, shown
 from ..circuit.circuit import Circuit
 from ..circuit.component import Component
-from ..circuit.drawing import draw
+from ..circuit.drawing import WIDTH
 from ..circuit.initial import Init, check_init, init_to_config
 from ..circuit.spec import LayerSpec
 from ..errors import QstoreError, SpecError
 from ..runtime.fallback import FallbackEvent
 from ..runtime.program import Execution, LayerProgram
 from ..runtime.record import LastRun
+from .presets import PRESETS
 from .signature import ClassSignature, check_framework_arguments, document, signature_of
 
 __all__ = [
-    "PRESETS",
     "LayerDefinition",
     "QuantumEncoder",
     "QuantumFeatureExtractor",
@@ -35,13 +36,6 @@ __all__ = [
     "QuantumPooling",
     "QuantumReadout",
 ]
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "speed": {"depth": 1, "entanglement": "linear"},
-    "accuracy": {"depth": 3, "entanglement": "full", "measurement_bases": ("Z", "X", "Y")},
-    "research": {"depth": 4, "ansatz": "strongly_entangling", "measurement_bases": ("Z", "X", "Y")},
-}
-
 
 _EXECUTION = ("backend", "shots", "gradient", "fallback", "seed")
 
@@ -224,9 +218,19 @@ class LayerDefinition:
         shots = self._program.execution.shots
         return epsilon if shots is None else 1.0 / shots
 
-    def draw(self) -> str:
-        """The circuit as text."""
-        return draw(self.circuit)
+    def draw(self, width: int | None = WIDTH) -> str:
+        """The circuit as text; `width` in characters, None for lines of any length."""
+        return self.circuit.draw(width)
+
+    def _repr_html_(self) -> str:
+        row = {
+            "layer": type(self).__name__,
+            "qubits": self.spec.n_qubits,
+            "weights": self.spec.n_weights,
+            "outputs": self.output_dim,
+            "backend": self.backend_name,
+        }
+        return notebook.table([row]) + notebook.drawing(self.draw())
 
     def explain(self) -> str:
         """Which backend computes, and why; then where each kind of call computes: eager, in graphs, in transforms."""
@@ -237,20 +241,26 @@ class LayerDefinition:
         """A layer with the arguments of a preset.
 
         Args:
-            preset: "speed" (depth 1, linear entanglement), "accuracy" (depth 3, bases Z, X, Y) or "research"
-                (depth 4, strongly entangling, bases Z, X, Y). What a layer does not have is left out.
+            preset: "speed" (6 qubits, depth 1, Z), "accuracy" (8 qubits, depth 3, Z) or "research" (8 qubits, depth 3,
+                Z, X and Y). The number of qubits is that of a feature extractor; other layers are given theirs. What a
+                layer does not have is left out.
             *args: Positional arguments of the layer.
             **overrides: Further arguments; they win over the preset.
+
+        Example:
+            >>> from qstore_core import QuantumFeatureExtractor
+            >>> QuantumFeatureExtractor.from_preset("speed").spec.n_qubits
+            6
         """
         chosen = PRESETS[check_choice(preset, "preset", PRESETS, "preset")]
         signature = inspect.signature(cls.__init__)
         given = signature.bind_partial(None, *args, **overrides).arguments
-        left_out = {name for name in chosen if name not in signature.parameters}
-        if "ansatz" in given:
-            left_out.add("entanglement")  # the preset's fits the preset's ansatz
+        arguments = {name: value for name, value in chosen.arguments().items() if name in signature.parameters}
+        if issubclass(cls, QuantumFeatureExtractor):
+            arguments["n_qubits"] = chosen.n_qubits
         if given.get("n_classes") is not None:
-            left_out.add("measurement_bases")
-        return cls(*args, **({k: v for k, v in chosen.items() if k not in left_out} | overrides))
+            arguments.pop("measurement_bases", None)
+        return cls(*args, **({name: value for name, value in arguments.items() if name not in given} | overrides))
 
 
 def _plain(name: str, value: Any) -> Any:

@@ -17,6 +17,7 @@ import numpy as np
 
 from ..backends.contract import RunReport
 from ..backends.seeds import CallSeeds
+from ..notebook import table
 from .execution import Settings
 
 __all__ = ["LastRun", "PassRecord"]
@@ -55,6 +56,12 @@ class LastRun:
     seconds: float = 0.0
     std_error: np.ndarray | None = None
     backward: LastRun | None = None
+
+    def _repr_html_(self) -> str:
+        runs = {"forward": self} | ({"backward": self.backward} if self.backward is not None else {})
+        names = ("backend", "shots", "seed", "gradient", "jobs", "retries", "resumed", "fallback", "seconds")
+        rows = ({name: getattr(run, name) or None for name in names} for run in runs.values())
+        return table({"pass": which} | row for which, row in zip(runs, rows, strict=True))
 
 
 class PassRecord:

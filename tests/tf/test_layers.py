@@ -217,7 +217,7 @@ def test_a_seed_of_its_own_wins():
 
 
 def test_presets_and_names():
-    layer = QuantumFeatureExtractor.from_preset("accuracy", 4, name="features")
+    layer = QuantumFeatureExtractor.from_preset("research", 4, name="features")
     assert (layer.output_dim, layer.name) == (12, "features")
     with pytest.raises(InputError, match=r"^features: row 0"):
         layer(np.full((1, 16), np.nan))

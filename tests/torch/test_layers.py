@@ -208,7 +208,7 @@ def test_reset_parameters_draws_anew():
 
 
 def test_presets_and_representation():
-    layer = QuantumFeatureExtractor.from_preset("accuracy", 4, seed=0, backend="torch")
+    layer = QuantumFeatureExtractor.from_preset("research", 4, seed=0, backend="torch")
     assert layer.output_dim == 12
     assert repr(layer) == "QuantumFeatureExtractor(n_qubits=4, depth=3, weights=24, backend='torch')"
     assert layer.draw().count("\n") >= 3

@@ -74,3 +74,26 @@ def test_two_digit_qubits_are_aligned():
     lines = draw(Circuit(11)).splitlines()
     assert lines[0].startswith(" 0: ")
     assert lines[10].startswith("10: ")
+
+
+def test_a_long_circuit_goes_on_below():
+    layer = QuantumPooling(6, depth=3)
+    whole, folded = layer.draw(width=None), layer.draw(width=80)
+    blocks = folded.split("\n\n")
+    assert len(blocks) > 2
+    for block in blocks:
+        lines = block.splitlines()
+        assert len(lines) == 6
+        assert max(map(len, lines)) <= 80
+        assert [line[:3] for line in lines] == [f"{q}: " for q in range(6)]
+    rows = ["".join(block.splitlines()[q][3:] for block in blocks) for q in range(6)]
+    assert rows == [line[3:] for line in whole.splitlines()]
+    assert layer.circuit.draw() == layer.draw()
+
+
+def test_a_gate_wider_than_the_width_stands_alone():
+    c = Circuit(1)
+    x, w = c.inputs(3), c.weights(1)
+    for _ in range(2):
+        c.ry(x[0] * x[1] + x[2] - 2.5 * w[0], 0)
+    assert len(draw(c, width=10).split("\n\n")) == 2

@@ -24,6 +24,7 @@ from qstore_core import (
     SpecError,
     UnknownBackendError,
 )
+from qstore_core.layers.presets import PRESETS
 from tests.strategies import batches, layer_arguments
 from tests.tolerances import EXACT, VALUE
 
@@ -175,6 +176,12 @@ def test_presets_differ_and_can_be_overridden():
     layers = [QuantumFeatureExtractor.from_preset(name, n_qubits=3) for name in ("speed", "accuracy", "research")]
     assert len({layer.spec for layer in layers}) == 3
     assert QuantumFeatureExtractor.from_preset("speed", n_qubits=3, depth=7).spec.n_weights == 42
+    sizes = {name: QuantumFeatureExtractor.from_preset(name, backend="statevector") for name in PRESETS}
+    assert {name: (layer.spec.n_qubits, layer.output_dim, layer.spec.n_weights) for name, layer in sizes.items()} == {
+        "speed": (6, 6, 12), "accuracy": (8, 8, 48), "research": (8, 24, 48),
+    }  # fmt: skip
+    with pytest.raises(TypeError, match="n_qubits"):
+        QuantumPooling.from_preset("speed")
     with pytest.raises(SpecError, match="accuracy"):
         QuantumFeatureExtractor.from_preset("acuracy", n_qubits=3)
 
