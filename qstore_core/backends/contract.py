@@ -19,7 +19,7 @@ from the module or the hook becomes a `BackendUnavailableError` with the install
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -86,12 +86,14 @@ class RunReport:
         retries: How often something was tried again.
         resumed: Jobs that were submitted earlier, and fetched now.
         std_error: Standard errors (B, O) of sampled outputs.
+        seconds: What the time went into, for `profile()`: for example "submit", added up over jobs.
     """
 
     jobs: tuple[str, ...] = ()
     retries: int = 0
     resumed: int = 0
     std_error: np.ndarray | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 @runtime_checkable

@@ -20,6 +20,7 @@ from ..circuit.initial import Init, initial_theta
 from ..circuit.spec import LayerSpec
 from ..engines.statevector import NumpyOps
 from ..errors import ShapeError
+from ..runtime.profiling import timed
 from ..runtime.program import Execution, LayerProgram
 from . import definition
 from .definition import LayerDefinition
@@ -88,7 +89,11 @@ class NumpyLayer(LayerDefinition):
     def __call__(self, x: Any) -> np.ndarray:
         """Features (…, F) → outputs (…, O)."""
         values = self._program.forward(self._theta, x)
-        return self._postprocessed(_OPS, values, _epsilon(values)) if self._postprocesses else values
+        if not self._postprocesses:
+            return values
+        with timed(self.name, "forward", "measure"):
+            outputs: np.ndarray = self._postprocessed(_OPS, values, _epsilon(values))
+        return outputs
 
     async def call_async(self, x: Any) -> np.ndarray:
         """The same without blocking the running event loop."""

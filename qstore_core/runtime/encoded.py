@@ -6,6 +6,7 @@ It encodes where the backend does not, calls it, checks what it returns, and dif
 from __future__ import annotations
 
 from collections.abc import Callable
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,11 @@ from ..backends.contract import Backend
 from ..circuit.encoding import check_finite, unit_rows_and_vjp, unit_rows_of_array
 from ..circuit.spec import LayerSpec
 from ..errors import BackendError, GradientError, InputError
+from . import profiling
 from .cache import Recipe, cache_generation, compiled
 from .execution import Settings
 from .gradients import NO_AMPLITUDE_RULE, Differences, ParameterShift, unshared
+from .profiling import timed
 from .record import PassRecord
 
 __all__ = ["EncodedExecutable", "VjpFn"]
@@ -56,6 +59,7 @@ class EncodedExecutable:
         self._generation, self._engine = -1, None
         self._fuses = backend is not None and backend.capabilities.features
         self._embedded = backend is None or backend.capabilities.embedded
+        self._remote = backend is not None and backend.capabilities.remote
         self._width = spec.circuit.n_amplitudes if spec.measurement is not None else 1 << spec.n_qubits
         self._angles = spec.circuit.n_inputs if spec.measurement is not None else 0
         self._passes = self._fuses or not self._width
@@ -78,7 +82,8 @@ class EncodedExecutable:
             assert self.spec.measurement is not None
             recipe = Recipe(circuit, self.spec.measurement, self._backend, dtype, self.settings.shots)
             self._recipes[dtype, shifted] = recipe
-        return compiled(recipe)
+        with timed(self.layer, "backward" if shifted else "forward", "compile"):
+            return compiled(recipe)
 
     # -- on arrays ------------------------------------------------------------------------------------------------
 
@@ -101,6 +106,8 @@ class EncodedExecutable:
         """
         if not (self._whole and wanted == (True, True)):
             return self._composed(theta, features, record, *wanted)
+        if profiling.profiles:
+            record.circuits, record.fused = len(features), "simulate"
         try:
             both: tuple[np.ndarray, VjpFn] = self.engine.value_and_vjp(theta, features)
             return both
@@ -115,8 +122,10 @@ class EncodedExecutable:
         inputs, encoding_vjp = self._encode(theta, features)
         engine = self.engine
         if self._exact and hasattr(engine, "value_and_vjp"):
+            record.circuits += len(inputs)
             try:
-                outputs, engine_vjp = engine.value_and_vjp(theta, inputs)
+                with timed(self.layer, "forward", "simulate"):
+                    outputs, engine_vjp = engine.value_and_vjp(theta, inputs)
             except InputError:
                 self.check_finite(theta, features)  # says where
                 raise
@@ -130,12 +139,13 @@ class EncodedExecutable:
         def vjp_fn(
             cotangents: np.ndarray, wrt_theta: bool = wrt_theta, wrt_inputs: bool = wrt_inputs
         ) -> tuple[np.ndarray | None, np.ndarray | None]:
-            if self._exact:
-                d_theta, d_inputs = engine_vjp(cotangents)
-            else:
-                assert record.backward is not None
-                rule = self._rule(record.backward)
-                d_theta, d_inputs = rule.vjp(theta, inputs, cotangents, wrt_theta=wrt_theta, wrt_inputs=wrt_inputs)
+            with timed(self.layer, "backward", "gradient"):
+                if self._exact:
+                    d_theta, d_inputs = engine_vjp(cotangents)
+                else:
+                    assert record.backward is not None
+                    rule = self._rule(record.backward)
+                    d_theta, d_inputs = rule.vjp(theta, inputs, cotangents, wrt_theta=wrt_theta, wrt_inputs=wrt_inputs)
             if not self._embedded:
                 finite = bool(np.isfinite(cotangents).all())  # else the gradients need not be
                 if wrt_theta:
@@ -149,9 +159,29 @@ class EncodedExecutable:
 
         return outputs, vjp_fn
 
-    def _run(self, executable: Any, theta: np.ndarray, inputs: np.ndarray, record: PassRecord) -> Any:
+    def _run(
+        self, executable: Any, theta: np.ndarray, inputs: np.ndarray, record: PassRecord, phase: str = "forward"
+    ) -> Any:
         """One circuit batch, with a seed of its own where it samples."""
-        return record.run(executable, theta, inputs, None if self.settings.shots is None else record.seeds.next())
+        seed = None if self.settings.shots is None else record.seeds.next()
+        if self._whole and phase == "forward":
+            record.fused = "simulate"
+        elif profiling.profiles:
+            return self._timed_run(executable, theta, inputs, record, phase, seed)
+        return record.run(executable, theta, inputs, seed)
+
+    def _timed_run(
+        self, executable: Any, theta: np.ndarray, inputs: np.ndarray, record: PassRecord, phase: str, seed: int | None
+    ) -> Any:
+        begin, before = perf_counter(), len(record.reports)
+        try:
+            return record.run(executable, theta, inputs, seed)
+        finally:
+            part = "wait" if self._remote else "simulate"
+            profiling.note(self.layer, phase, part, begin, perf_counter())
+            for report in record.reports[before:]:
+                for name, seconds in report.seconds.items():
+                    profiling.note(self.layer, phase, name, begin, begin + seconds)
 
     def _encode(self, theta: np.ndarray, features: np.ndarray) -> tuple[np.ndarray, Callable[..., np.ndarray] | None]:
         """Features as the engine takes them, and the vjp of that; None where they stay as they are."""
@@ -162,6 +192,11 @@ class EncodedExecutable:
         self.check_finite(theta, features if self._passes else features[:, self._width :])
         if self._passes:
             return features, None
+        with timed(self.layer, "forward", "encode"):
+            return self._normalise(features)
+
+    def _normalise(self, features: np.ndarray) -> tuple[np.ndarray, Callable[..., np.ndarray]]:
+        """The amplitudes among the features as unit rows, and the vjp of that."""
         width = self._width
         unit, unit_vjp = unit_rows_of_array(features[:, :width], width, self.layer)
         if features.shape[1] <= width:
@@ -222,7 +257,7 @@ class EncodedExecutable:
         free = self._compiled(settings.dtype if shift or not exact else "float64", shifted=True)
 
         def forward(theta: np.ndarray, inputs: np.ndarray) -> np.ndarray:
-            outputs = self._run(free, theta, inputs, record)
+            outputs = self._run(free, theta, inputs, record, "backward")
             return self._like("outputs", outputs, (len(inputs), self.spec.output_dim), finite=not self._embedded)
 
         if shift:

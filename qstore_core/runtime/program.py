@@ -287,6 +287,8 @@ class LayerProgram:
 
         def vjp_fn(cotangents: np.ndarray, *less: bool) -> tuple[np.ndarray | None, np.ndarray | None]:
             record.backward = back = PassRecord(record.settings, call.lead)
+            if record.fused:
+                back.fused = "gradient"
             if self._draws:
                 back.seeds = record.seeds
             if not (call.as_is and cotangents.dtype == call.dtype and cotangents.flags.carray):
@@ -325,7 +327,7 @@ class LayerProgram:
         record.end = end = perf_counter()
         self.last = record
         if profiling.profiles:
-            profiling.note(self.name, phase, end - record.begin)
+            profiling.note(self.name, phase, "", record.begin, end, record)
 
     def _shaped(self, outputs: np.ndarray, call: Call) -> np.ndarray:
         """Outputs of a backend that may have another precision than asked for, with the leading dimensions."""

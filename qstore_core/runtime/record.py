@@ -75,9 +75,13 @@ class PassRecord:
         settings: Of the backend that computed.
         end: When it ended; the caller stops the clock.
         backward: The record of the backward pass.
+        circuits: How many rows of circuits were run, where that was counted.
+        fused: For profiles: the part that the whole pass is, where an engine does all of it.
         seeds: Of a pass that draws.
     """
 
+    circuits = 0
+    fused = ""
     failures: Sequence[str] = ()
     reports: tuple[RunReport, ...] = ()
     backward: PassRecord | None = None
@@ -92,6 +96,7 @@ class PassRecord:
     def run(self, executable: Any, theta: np.ndarray, inputs: np.ndarray, seed: int | None) -> Any:
         """`executable.forward(theta, inputs)`, with its report where it makes one; with a `seed` where it samples."""
         seeds = {} if seed is None else {"seed": seed}
+        self.circuits += len(inputs)
         if not hasattr(executable, "value_and_report"):
             return executable.forward(theta, inputs, **seeds)
         outputs, report = executable.value_and_report(theta, inputs, **seeds)
@@ -101,6 +106,16 @@ class PassRecord:
             raise ValueError(f"standard errors of shape {np.shape(report.std_error)} for outputs {np.shape(outputs)}")
         self.reports = (*self.reports, report)
         return outputs
+
+    def counts(self) -> dict[str, int]:
+        """What the pass took, for profiles."""
+        return {
+            "circuits": self.circuits,
+            "shots": self.circuits * (self.settings.shots or 0),
+            "jobs": sum(len(report.jobs) for report in self.reports),
+            "retries": sum(report.retries for report in self.reports),
+            "resumed": sum(report.resumed for report in self.reports),
+        }
 
     def last_run(self, seed: int | None, *, backward: bool = False) -> LastRun:
         """All of it."""

@@ -159,6 +159,7 @@ class _Call:
         self.owner, self.policy = owner, owner.policy
         self.theta, self.inputs, self.seed = theta, inputs, seed
         self.retries = self.resumed = 0
+        self.submitting = 0.0  # seconds, over all jobs
         self.ends = math.inf
         self.open: dict[int, _Part] = {}  # parts with a job whose outputs have not come
         self.strays: set[asyncio.Task[str]] = set()  # submissions that nobody waits for any longer
@@ -183,7 +184,7 @@ class _Call:
             outputs = outputs[inverse]
             std_error = None if std_error is None else std_error[inverse]
         jobs = tuple(str(part.job) for part in parts)
-        return outputs, RunReport(jobs, self.retries, self.resumed, std_error)
+        return outputs, RunReport(jobs, self.retries, self.resumed, std_error, {"submit": self.submitting})
 
     def _distinct(self) -> tuple[np.ndarray, np.ndarray | None]:
         """Rows that differ, in order of appearance, and where each one goes."""
@@ -259,6 +260,7 @@ class _Call:
 
     async def _submit(self, part: _Part) -> None:
         """Submit; where we are cancelled meanwhile, the id must still become known, for the job to be cancelled."""
+        begin = time.perf_counter()
         seeds = {} if self.seed is None else {"seed": child_seed(self.seed, part.number)}
         task = asyncio.ensure_future(self.owner.executable.submit(self.theta, part.rows, **seeds))
         try:
@@ -266,6 +268,8 @@ class _Call:
         except asyncio.CancelledError:
             self.strays.add(task)
             raise
+        finally:
+            self.submitting += time.perf_counter() - begin
         self.open[part.number] = part
         if self.owner.store is not None:
             part.kept = self.owner.store.keep(part.key, str(part.job))

@@ -27,6 +27,7 @@ from qstore_core import (
     SpecError,
     TransientError,
     get_backend,
+    profile,
     with_jobs,
 )
 from qstore_core.backends.jobs.policy import LoopLocal, is_transient
@@ -531,3 +532,15 @@ def test_loop_local():
 
     first, second = asyncio.run(get()), asyncio.run(get())
     assert first is not second
+
+
+def test_a_profile_says_what_jobs_cost():
+    layer = layer_on(MemoryBackend(failing(1, TransientError("busy")), seconds=0.02, max_batch=2), name="mine")
+    with profile() as times:
+        layer(features(6))
+    wait, submit = (next(t for t in times.parts if t.part == part) for part in ("wait", "submit"))
+    assert wait.total >= 0.02
+    assert submit.total > 0
+    assert times.counts["jobs"] == 3
+    assert times.counts["retries"] == 1
+    assert times.counts["circuits"] == 6
