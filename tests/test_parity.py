@@ -244,3 +244,25 @@ def test_one_mistake_is_one_error(arguments, x):
         text = re.sub(r"by backend '\w+'", "", str(caught.value))  # frameworks choose different ones
         messages.append((type(caught.value), getattr(caught.value, "row", None), text.split(", ")[0]))
     assert messages[0] == messages[1] == messages[2]
+
+
+def test_a_circuit_of_pennylane_is_one_layer_in_every_framework():
+    qml = pytest.importorskip("pennylane")
+
+    def function(inputs, weights):
+        qml.AngleEmbedding(inputs, wires=range(2))
+        qml.BasicEntanglerLayers(weights, wires=range(2))
+        return qml.expval(qml.X(0)), qml.probs(wires=1)
+
+    weights, x = {"weights": np.array([[0.1, 0.2], [0.3, 0.4]])}, np.array([[0.5, -0.5]], np.float32)
+    ours, in_torch, in_keras = (
+        module.QuantumLayer.from_pennylane(function, weights=weights)
+        for module in (qstore_core, qstore_torch, qstore_tf)
+    )
+    np.testing.assert_array_equal(ours.theta, [0.1, 0.2, 0.3, 0.4])
+    np.testing.assert_allclose(in_torch(torch.from_numpy(x)).detach(), ours(x), atol=VALUE["float32"])
+    np.testing.assert_allclose(in_keras(x), ours(x), atol=VALUE["float32"])
+    drawn = qstore_tf.QuantumLayer.from_pennylane(function, {"weights": (2, 2)}, init="zeros")
+    np.testing.assert_allclose(drawn(np.zeros((1, 2))), [[0.0, 1.0, 0.0]], atol=VALUE["float32"])
+    theirs = in_keras.to_pennylane()(x[0], ours.theta)
+    np.testing.assert_allclose(np.stack(theirs), ours(x)[0], atol=VALUE["float32"])

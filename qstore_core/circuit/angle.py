@@ -2,7 +2,7 @@
 
 A circuit holds no numbers that change: its angles are expressions in *weight slots* `w[j]` (trainable, shared by the
 batch) and *input slots* `x[i]` (features, one value per sample). `Angle` is such an expression: frozen, hashable, with
-`+`, `-` and `*`.
+`+`, `-`, `*` and whole powers.
 
 Example:
     >>> w0, x1 = weight(0), input_(1)
@@ -101,6 +101,12 @@ class Angle:
 
     def __mul__(self, other: AngleLike) -> Angle:
         return Angle.from_terms((m + k, c * d) for m, c in self.terms for k, d in as_angle(other).terms)
+
+    def __pow__(self, power: int) -> Angle:
+        total = as_angle(1.0)
+        for _ in range(check_whole(power, "a power of an angle", 0, MAX_DEGREE)):
+            total = total * self
+        return total
 
     def __truediv__(self, other: float) -> Angle:
         divisor = check_finite_number(other, "a divisor of an angle")

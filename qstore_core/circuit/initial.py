@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
+from numbers import Real
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from ..errors import SpecError, nearest
-from .checks import read_fields, shown
+from .checks import MAX_SLOTS, check_finite_number, check_items, read_fields, shown
 
 __all__ = ["Init", "check_init", "init_to_config", "initial_theta", "register_init", "unregister_init"]
 
-Init: TypeAlias = str | Callable[[np.random.Generator, int], Any]
+Init: TypeAlias = str | tuple[float, ...] | Callable[[np.random.Generator, int], Any]
 
 _BY_NAME: dict[str, Callable[[np.random.Generator, int], Any]] = {
     "small_normal": lambda rng, size: rng.normal(0.0, 0.1, size),
@@ -59,12 +60,16 @@ def unregister_init(name: str) -> None:
 
 
 def check_init(init: Any) -> Init:
-    """An init by name, as a function, or in its saved form.
+    """An init by name, as a function, as the angles themselves, or in its saved form.
 
     Raises:
-        SpecError: no such name.
+        SpecError: no such name, or angles that are not finite.
     """
     module = None
+    if isinstance(init, tuple | list | np.ndarray):
+        angles = check_items(init, "init", MAX_SLOTS, "init")
+        if all(isinstance(angle, Real) for angle in angles):
+            return tuple(check_finite_number(angle, "an initial angle") for angle in angles)
     if isinstance(init, Mapping):
         fields = read_fields(init, "an init", ["name"], {"module": None})
         init, module = fields["name"], fields["module"]
@@ -74,7 +79,8 @@ def check_init(init: Any) -> Init:
     if isinstance(module, str):
         hint = f" It was registered by module {shown(module)}: import that first."
     raise SpecError(
-        f"no init {shown(init)}. Known: {', '.join(_BY_NAME)}, or a function (generator, size) → values.{hint}",
+        f"no init {shown(init)}. Known: {', '.join(_BY_NAME)}, a function (generator, size) → values, or the angles."
+        f"{hint}",
         argument="init",
     )
 
@@ -85,6 +91,8 @@ def init_to_config(init: Init) -> Any:
     Raises:
         SpecError: a function that is not registered.
     """
+    if isinstance(init, tuple):
+        return list(init)
     name = init if isinstance(init, str) else next((n for n, function in _BY_NAME.items() if function is init), None)
     if name is None:
         raise SpecError(
@@ -114,7 +122,7 @@ def initial_theta(init: Init, size: int, seed: int | None = None) -> np.ndarray:
     """
     init = check_init(init)
     make = _BY_NAME[init] if isinstance(init, str) else init
-    values = make(np.random.default_rng(seed), size)
+    values = make(np.random.default_rng(seed), size) if callable(make) else make
     try:
         theta = np.array(values, dtype=np.float64)
     except (TypeError, ValueError) as error:

@@ -25,6 +25,7 @@ from ..errors import QstoreError, SpecError
 from ..runtime.fallback import FallbackEvent
 from ..runtime.program import Execution, LayerProgram
 from ..runtime.record import LastRun
+from .elsewhere import FromElsewhere, ToElsewhere
 from .presets import PRESETS
 from .signature import ClassSignature, check_framework_arguments, document, signature_of
 
@@ -40,7 +41,7 @@ __all__ = [
 _EXECUTION = ("backend", "shots", "gradient", "fallback", "seed")
 
 
-class LayerDefinition:
+class LayerDefinition(ToElsewhere):
     """What all layers have in common. Adapters supply `_define`.
 
     Attributes:
@@ -419,7 +420,7 @@ class QuantumReadout(LayerDefinition):
         self._describe(specs.readout, locals())
 
 
-class QuantumLayer(LayerDefinition):
+class QuantumLayer(FromElsewhere, LayerDefinition):
     """Any circuit as a layer.
 
     {arguments}

@@ -38,7 +38,7 @@ ARGUMENTS: dict[str, str] = {
     "fallback": 'What computes when the backend fails: "auto" (QSTORE_FALLBACK where it is set; else the local exact '
     "simulator where it computes the same; nothing where the backend is one of ours), None (raise), or names.",
     "init": '"small_normal", "normal", "uniform", "zeros", a name of `register_init`, a function (generator, size) → '
-    "values, or an initialiser of the framework.",
+    "values, the angles themselves, or an initialiser of the framework.",
     "seed": "Of the initial theta and of sampling.",
 }
 

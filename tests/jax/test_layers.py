@@ -191,6 +191,18 @@ def test_initialisers_of_jax_draw_theta():
     assert not jnp.array_equal(drawn.init(), drawn.init(jax.random.key(5)))
 
 
+def test_a_circuit_of_pennylane_comes_with_its_weights():
+    qml = pytest.importorskip("pennylane")
+
+    def function(inputs, weights):
+        qml.RY(inputs[0] + weights[0], wires=0)
+        return qml.expval(qml.Z(0))
+
+    layer = qstore_jax.QuantumLayer.from_pennylane(function, weights={"weights": [0.25]})
+    out = layer.apply(layer.init(), jnp.array([[0.5]]))
+    np.testing.assert_allclose(out, [[np.cos(0.75)]], atol=VALUE["float32"])
+
+
 def test_flax_and_equinox_train_it():
     nnx, eqx = pytest.importorskip("flax.nnx"), pytest.importorskip("equinox")
     from qstore_jax.modules import as_equinox, as_nnx

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -66,3 +68,14 @@ def test_nearest_name():
 def test_functions_must_return_finite_values_of_the_size(values):
     with pytest.raises(SpecError, match="must return 2 finite values"):
         initial_theta(lambda rng, size: values, 2)
+
+
+def test_angles_are_an_init_too():
+    layer = QuantumFeatureExtractor(1, depth=1, init=np.array([0.5, -1]))
+    np.testing.assert_array_equal(layer.theta, [0.5, -1])
+    again = QuantumFeatureExtractor.from_config(json.loads(json.dumps(layer.config())))
+    np.testing.assert_array_equal(again.theta, [0.5, -1])
+    with pytest.raises(SpecError, match=r"must return 2 finite values, received shape \(3,\)"):
+        QuantumFeatureExtractor(1, depth=1, init=[0, 1, 2])
+    with pytest.raises(SpecError, match="must be finite"):
+        initial_theta([0.0, np.nan], 2)
