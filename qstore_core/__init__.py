@@ -32,7 +32,6 @@ from .circuit.gates import AxisRotation, Cnot, Gate
 from .circuit.initial import register_init, unregister_init
 from .circuit.measurement import (
     Expectation,
-    LogProbabilities,
     Measurement,
     Observable,
     Pauli,
@@ -40,6 +39,8 @@ from .circuit.measurement import (
     register_measurement,
     unregister_measurement,
 )
+from .circuit.measurement_states import DensityMatrix, Entropy, Purity
+from .circuit.measurement_statistics import Covariance, LogProbabilities, Variance
 from .circuit.plan import Plan, lower
 from .circuit.spec import LayerSpec
 from .errors import (
@@ -90,8 +91,11 @@ __all__ = [
     "CapabilityError",
     "Circuit",
     "Cnot",
+    "Covariance",
     "DeadlineError",
+    "DensityMatrix",
     "Encoding",
+    "Entropy",
     "Executable",
     "Expectation",
     "FallbackWarning",
@@ -114,6 +118,7 @@ __all__ = [
     "Plan",
     "PluginError",
     "Probabilities",
+    "Purity",
     "QstoreError",
     "QuantumEncoder",
     "QuantumFeatureExtractor",
@@ -129,6 +134,7 @@ __all__ = [
     "StronglyEntangling",
     "TransientError",
     "UnknownBackendError",
+    "Variance",
     "allow_backends",
     "cache_clear",
     "cache_info",

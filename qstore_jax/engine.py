@@ -69,6 +69,7 @@ class JaxOps:
     imag = staticmethod(jnp.imag)
     sqrt = staticmethod(jnp.sqrt)
     log = staticmethod(jnp.log)
+    eigvalsh = staticmethod(jnp.linalg.eigvalsh)
     maximum = staticmethod(jnp.maximum)
     minimum = staticmethod(jnp.minimum)
 

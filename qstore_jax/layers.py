@@ -85,8 +85,8 @@ class JaxLayer(LayerDefinition):
         values = self._rows(theta.astype(work), rows)
         if self._postprocesses:
             values = self._postprocessed(OPS, values, float(jnp.finfo(work).eps))
-        out = values.reshape(*x.shape[:-1], self.output_dim)
-        return out.astype(x.dtype) if jnp.issubdtype(x.dtype, jnp.floating) else out
+        out = values.reshape(*x.shape[:-1], *self._spec.sample_shape)
+        return out.astype(self._output_dtype(str(x.dtype))) if jnp.issubdtype(x.dtype, jnp.floating) else out
 
     def _rows(self, theta: jax.Array, x: jax.Array) -> jax.Array:
         program, traced = self._program, isinstance(theta, jax.core.Tracer) or isinstance(x, jax.core.Tracer)

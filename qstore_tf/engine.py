@@ -77,6 +77,10 @@ class TensorflowOps:
     sqrt = staticmethod(tf.sqrt)
     log = staticmethod(tf.math.log)
 
+    def eigvalsh(self, x: tf.Tensor) -> tf.Tensor:
+        """Real eigenvalues of Hermitian matrices."""
+        return tf.math.real(tf.linalg.eigvalsh(x))
+
     def maximum(self, x: tf.Tensor, least: float) -> tf.Tensor:
         """The larger of x and a number."""
         return tf.maximum(x, tf.cast(least, x.dtype))

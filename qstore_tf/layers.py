@@ -147,7 +147,7 @@ class KerasLayer(LayerDefinition, keras.Layer):
 
     def compute_output_spec(self, x: Any, training: bool | None = None) -> keras.KerasTensor:
         """Shape and dtype of the outputs; nothing is traced."""
-        return keras.KerasTensor(self.compute_output_shape(x.shape), dtype=self.compute_dtype)
+        return keras.KerasTensor(self.compute_output_shape(x.shape), dtype=self._output_dtype(self.compute_dtype))
 
     def _one_tensor(self, x: Any) -> Any:
         """What the layer was called with, as one tensor or array."""
@@ -189,7 +189,7 @@ class KerasLayer(LayerDefinition, keras.Layer):
 
     def call(self, x: Any, training: bool | None = None) -> Any:
         """Features (…, F) → outputs (…, O), in the layer's compute dtype."""
-        program, spec = self._program, self._program.spec
+        program = self._program
         x = tf.convert_to_tensor(self._one_tensor(x))
         if not (x.dtype.is_floating or x.dtype.is_integer or x.dtype.is_bool):
             raise InputError(f"{self.name} takes real numbers, received dtype {x.dtype.name}.")
@@ -206,12 +206,13 @@ class KerasLayer(LayerDefinition, keras.Layer):
             out = self._host(theta, rows, keep=training is not False, frozen=not self.trainable)
         else:
             out = on_tensors(program, theta, rows)
-        if x.shape.rank != 2:
-            out = tf.reshape(out, tf.concat([tf.shape(x)[:-1], [spec.output_dim]], 0))
-            out.set_shape((*x.shape[:-1], spec.output_dim))
         if self._postprocesses:
             out = self._postprocessed(OPS, out, np.finfo(out.dtype.as_numpy_dtype).eps)
-        return tf.cast(out, self.compute_dtype)
+        shape = self.spec.sample_shape
+        if x.shape.rank != 2:
+            out = tf.reshape(out, tf.concat([tf.shape(x)[:-1], shape], 0))
+            out.set_shape((*x.shape[:-1], *shape))
+        return tf.cast(out, self._output_dtype(self.compute_dtype))
 
     async def call_async(self, x: Any) -> Any:
         """The same without blocking the running event loop.

@@ -112,6 +112,7 @@ class TorchOps:
     imag = staticmethod(torch.imag)
     sqrt = staticmethod(torch.sqrt)
     log = staticmethod(torch.log)
+    eigvalsh = staticmethod(torch.linalg.eigvalsh)
 
     def maximum(self, x: torch.Tensor, least: float) -> torch.Tensor:
         """The larger of x and a number."""

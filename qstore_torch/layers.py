@@ -68,7 +68,7 @@ class TorchLayer(LayerDefinition, nn.Module):
         primitive, name = spec.primitive, name or numbered(type(self).__name__)
         program = LayerProgram(primitive, execution, name=name, framework="torch", draw_seed=draw_seed)
         self._program, self._spec, self._config, self._init = program, spec, config, init
-        self._postprocesses = primitive is not spec
+        self._postprocesses, self._narrows = primitive is not spec, self._output_dtype("float16") == "float16"
         self._content, self._width = content_of(primitive, execution), primitive.output_dim
         self._eager = program.route()
         theta = torch.empty(spec.n_weights, device=device, dtype=dtype)
@@ -97,8 +97,10 @@ class TorchLayer(LayerDefinition, nn.Module):
             return self._values(x)
         half = isinstance(x, torch.Tensor) and x.is_floating_point() and x.dtype not in _WORK
         values = self._values(x.float() if half else x)
-        out: torch.Tensor = self._postprocessed(OPS, values, torch.finfo(values.dtype).eps)
-        return out.to(x.dtype) if half else out
+        rows = values if values.dim() == 2 else values.flatten(0, -2)
+        out: torch.Tensor = self._postprocessed(OPS, rows, torch.finfo(values.dtype).eps)
+        out = out.reshape(*values.shape[:-1], *self._spec.sample_shape)
+        return out.to(x.dtype) if half and self._narrows else out
 
     def _values(self, x: torch.Tensor) -> torch.Tensor:
         """What the circuits give, (…, P)."""

@@ -21,14 +21,16 @@ from .observable import Observable, Pauli
 
 __all__ = [
     "MEASUREMENTS",
+    "BasisStates",
     "Expectation",
-    "LogProbabilities",
     "Measurement",
     "Observable",
     "Pauli",
     "PlanMeasurement",
     "Probabilities",
     "as_measurement",
+    "as_qubits",
+    "check_qubits",
     "register_measurement",
     "unregister_measurement",
 ]
@@ -102,6 +104,14 @@ class Measurement(Component):
         """Outputs per sample."""
         raise NotImplementedError
 
+    def output_shape(self, n_qubits: int) -> tuple[int, ...]:
+        """Shape of the outputs of one sample; as many numbers as `n_outputs`."""
+        return (self.n_outputs(n_qubits),)
+
+    def output_dtype(self, dtype: str) -> str:
+        """Dtype of the outputs where a layer's is `dtype`, one of the real ones."""
+        return dtype
+
     def as_observables(self, n_qubits: int) -> tuple[Observable, ...]:
         """One observable per output, in order; of expectation values alone."""
         raise SpecError(f"{shown(self)} is no expectation of observables.")
@@ -115,7 +125,7 @@ class Measurement(Component):
         self.primitive(n_qubits).check(n_qubits)
 
     def postprocess(self, ops: Any, values: Any, resolution: float) -> Any:
-        """Outputs (…, O) from the values (…, P) of `primitive`.
+        """Outputs (B, O), or (B, *output_shape), from the values (B, P) of `primitive`.
 
         Args:
             ops: Array functions of the framework, see `qstore_core.engines.ops`.
@@ -126,7 +136,10 @@ class Measurement(Component):
         return values
 
     def postprocess_vjp(self, values: np.ndarray, cotangents: np.ndarray, resolution: float) -> np.ndarray:
-        """Cotangents (…, O) of the outputs as cotangents (…, P) of the values, on NumPy arrays."""
+        """Cotangents of the outputs as cotangents (B, P) of the values, on NumPy arrays.
+
+        Those of complex outputs are dL/dRe + i dL/dIm, as in PyTorch.
+        """
         if type(self).postprocess is Measurement.postprocess:
             return cotangents
         raise GradientError(
@@ -203,7 +216,7 @@ class Expectation(Measurement):
                 argument="measurement_bases",
             )
         object.__setattr__(self, "bases", letters)
-        object.__setattr__(self, "qubits", _as_qubits(self.qubits))
+        object.__setattr__(self, "qubits", as_qubits(self.qubits))
 
     def n_outputs(self, n_qubits: int) -> int:
         """Outputs per sample."""
@@ -231,7 +244,7 @@ class Expectation(Measurement):
                     f"Pauli string {shown(string)} has {len(string)} letters, the circuit has {n_qubits} qubits. "
                     "Write one letter per qubit, I where nothing is measured."
                 )
-        _check_qubits(self.qubits, n_qubits)
+        check_qubits(self.qubits, n_qubits)
 
     def lower(self, n_qubits: int, frame: Frame, number: int) -> PlanMeasurement:
         """Pauli strings on the index as it stands."""
@@ -270,7 +283,7 @@ class Expectation(Measurement):
 
 
 @dataclass(frozen=True)
-class _BasisStates(Measurement):
+class BasisStates(Measurement):
     """What `Probabilities` and `LogProbabilities` have in common."""
 
     qubits: tuple[int, ...] | None = None
@@ -278,7 +291,7 @@ class _BasisStates(Measurement):
 
     def __post_init__(self) -> None:
         """Normalise and check."""
-        object.__setattr__(self, "qubits", _as_qubits(self.qubits))
+        object.__setattr__(self, "qubits", as_qubits(self.qubits))
         if self.n_classes is not None:
             n_classes = check_whole(self.n_classes, "n_classes", 1, 1 << MAX_QUBITS, "n_classes")
             object.__setattr__(self, "n_classes", n_classes)
@@ -293,7 +306,7 @@ class _BasisStates(Measurement):
 
     def check(self, n_qubits: int) -> None:
         """Raise where it does not fit `n_qubits`."""
-        _check_qubits(self.qubits, n_qubits)
+        check_qubits(self.qubits, n_qubits)
         measured = n_qubits if self.qubits is None else len(self.qubits)
         if self.n_classes is not None and self.n_classes > 1 << measured:
             need = max(1, (self.n_classes - 1).bit_length())
@@ -306,7 +319,7 @@ class _BasisStates(Measurement):
 
 
 @dataclass(frozen=True)
-class Probabilities(_BasisStates):
+class Probabilities(BasisStates):
     """Probabilities of basis states (Born rule); they sum to 1.
 
     Attributes:
@@ -327,37 +340,11 @@ class Probabilities(_BasisStates):
         return PlanMeasurement((), (), tuple(frame.u[q] for q in qubits), self.n_classes, number)
 
 
-@dataclass(frozen=True)
-class LogProbabilities(_BasisStates):
-    """Natural logarithms of `Probabilities`, with gradients that are finite everywhere.
-
-    Below the resolution r (the dtype's epsilon; 1 / shots where probabilities are sampled) there is nothing but
-    rounding or chance, and the logarithm goes on along its tangent: log r + (p - r) / r. So a probability of exactly 0
-    gives log r - 1, and every slope is at most 1 / r. Arguments as those of `Probabilities`.
-
-    Example:
-        >>> import numpy as np
-        >>> from qstore_core.engines.statevector import NumpyOps
-        >>> LogProbabilities().postprocess(NumpyOps(), np.array([[1.0, 0.0]]), 2.0**-52).round(4)
-        array([[  0.    , -37.0437]])
-    """
-
-    name: ClassVar[str] = "log_probabilities"
-
-    def postprocess(self, ops: Any, values: Any, resolution: float) -> Any:
-        """The logarithm, and its tangent below `resolution`."""
-        above, below = ops.maximum(values, resolution), ops.minimum(values, resolution)
-        return ops.log(above) + (below - resolution) / resolution
-
-    def postprocess_vjp(self, values: np.ndarray, cotangents: np.ndarray, resolution: float) -> np.ndarray:
-        """1 / p, at most 1 / resolution."""
-        return cotangents / np.maximum(values, values.dtype.type(resolution))
+MEASUREMENTS.add(Expectation, Probabilities)
 
 
-MEASUREMENTS.add(Expectation, Probabilities, LogProbabilities)
-
-
-def _as_qubits(qubits: Any) -> tuple[int, ...] | None:
+def as_qubits(qubits: Any) -> tuple[int, ...] | None:
+    """Measured qubits as whole numbers; None for all."""
     if qubits is None:
         return None
     items = check_items(qubits, "measured qubits", MAX_QUBITS, "qubits")
@@ -367,7 +354,8 @@ def _as_qubits(qubits: Any) -> tuple[int, ...] | None:
     return numbers
 
 
-def _check_qubits(qubits: tuple[int, ...] | None, n_qubits: int) -> None:
+def check_qubits(qubits: tuple[int, ...] | None, n_qubits: int) -> None:
+    """Raise where they do not exist, or are not different."""
     if qubits is not None and (
         not qubits or len(set(qubits)) != len(qubits) or not all(0 <= q < n_qubits for q in qubits)
     ):

@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import SpecError
 from .checks import MAX_OPERATIONS, MAX_QUBITS, check_finite_number, check_items, shown
 
-__all__ = ["Observable", "Pauli"]
+__all__ = ["Observable", "Pauli", "symmetrised"]
 
 # Products of different letters: (letter, power of i).
 _CYCLE = {"XY": ("Z", 1), "YZ": ("X", 1), "ZX": ("Y", 1), "YX": ("Z", 3), "ZY": ("X", 3), "XZ": ("Y", 3)}
@@ -105,23 +105,26 @@ class Observable:
     def __matmul__(self, other: Any) -> Observable:
         if not isinstance(other, Observable):
             return NotImplemented
-        self._check_size(other)
-        total: dict[str, complex] = {}
-        scale: dict[str, float] = {}
-        for a, c in self.terms:
-            for b, d in other.terms:
-                letters = [_product(*pair) for pair in zip(a, b, strict=True)]
-                string = "".join(letter for letter, _ in letters)
-                factor = (1, 1j, -1, -1j)[sum(power for _, power in letters) % 4] * c * d
-                total[string] = total.get(string, 0) + factor
-                scale[string] = scale.get(string, 0.0) + abs(c * d)
-        for string, factor in total.items():
-            if abs(factor.imag) > _ROUNDING * scale[string]:
+        for string, (factor, scale) in (products := self._products(other)).items():
+            if abs(factor.imag) > _ROUNDING * scale:
                 raise SpecError(
                     f"({self}) @ ({other}) is no observable: its coefficient of {string} would be {factor:g}. Only "
                     "products that are Hermitian can be measured."
                 )
-        return Observable(tuple((string, factor.real) for string, factor in total.items()))
+        return Observable(tuple((string, factor.real) for string, (factor, _) in products.items()))
+
+    def _products(self, other: Observable) -> dict[str, tuple[complex, float]]:
+        """The product of operators: per string its coefficient, and what rounding of it is relative to."""
+        self._check_size(other)
+        total: dict[str, tuple[complex, float]] = {}
+        for a, c in self.terms:
+            for b, d in other.terms:
+                letters = [_product(*pair) for pair in zip(a, b, strict=True)]
+                string = "".join(letter for letter, _ in letters)
+                factor, scale = total.get(string, (0j, 0.0))
+                factor += (1, 1j, -1, -1j)[sum(power for _, power in letters) % 4] * c * d
+                total[string] = factor, scale + abs(c * d)
+        return total
 
     def __neg__(self) -> Observable:
         return self * -1.0
@@ -157,6 +160,17 @@ def Pauli(string: str, coefficient: float = 1.0) -> Observable:  # noqa: N802 - 
         0.5*ZZI - 1*IXX
     """
     return Observable(((string.upper() if isinstance(string, str) else string, coefficient),))
+
+
+def symmetrised(a: Observable, b: Observable) -> Observable:
+    """(AB + BA) / 2, which is an observable where AB is not.
+
+    Example:
+        >>> print(symmetrised(Pauli("X") + Pauli("Z"), Pauli("X") + Pauli("Z")))
+        2*I
+    """
+    terms = [(s, f.real) for s, (f, scale) in a._products(b).items() if abs(f.real) > _ROUNDING * scale]
+    return Observable(tuple(terms or [("I" * a.n_qubits, 0.0)]))
 
 
 def _product(a: str, b: str) -> tuple[str, int]:

@@ -30,7 +30,8 @@ from .checks import (
 )
 from .circuit import Circuit
 from .encoding import ENCODINGS, Amplitude, AngleEncoding, Encoding, as_encoding
-from .measurement import Expectation, LogProbabilities, Measurement, Probabilities, as_measurement
+from .measurement import Expectation, Measurement, Probabilities, as_measurement
+from .measurement_statistics import LogProbabilities
 
 __all__ = [
     "LayerSpec",
@@ -243,6 +244,11 @@ class LayerSpec:
         return 1 << self.n_qubits if self.measurement is None else self.measurement.n_outputs(self.n_qubits)
 
     @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """Shape of the outputs of one sample."""
+        return (self.output_dim,) if self.measurement is None else self.measurement.output_shape(self.n_qubits)
+
+    @property
     def pads(self) -> bool:
         """True where fewer features than `n_features` are accepted."""
         return self.features is None and self._may_pad
@@ -296,7 +302,7 @@ class LayerSpec:
             (None, 6)
         """
         self.check_features(tuple(input_shape))
-        return (*input_shape[:-1], self.output_dim)
+        return (*input_shape[:-1], *self.sample_shape)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form; `from_dict` is its inverse."""

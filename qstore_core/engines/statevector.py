@@ -55,6 +55,7 @@ class NumpyOps:
     log: Any = staticmethod(np.log)
     maximum: Any = staticmethod(np.maximum)
     minimum: Any = staticmethod(np.minimum)
+    eigvalsh: Any = staticmethod(np.linalg.eigvalsh)
 
     def sum(self, x: np.ndarray, axis: int | tuple[int, ...], keepdims: bool = False) -> np.ndarray:
         """Sum along one axis."""

@@ -214,6 +214,11 @@ class LayerDefinition(ToElsewhere):
         assert self._spec.measurement is not None
         return self._spec.measurement.postprocess(ops, values, self._resolution(epsilon))
 
+    def _output_dtype(self, dtype: str) -> str:
+        """Dtype of the outputs where the framework's rules say `dtype`."""
+        measured = self._spec.measurement
+        return dtype if measured is None else measured.output_dtype(dtype)
+
     def _resolution(self, epsilon: float) -> float:
         """What circuits resolve: `epsilon` of their dtype, or one sample."""
         shots = self._program.execution.shots
@@ -426,13 +431,14 @@ class QuantumLayer(FromElsewhere, LayerDefinition):
     {arguments}
 
     Shapes:
-        Inputs (…, n_amplitudes + n_inputs): amplitudes first, which are normalised; outputs (…, O).
+        Inputs (…, n_amplitudes + n_inputs): amplitudes first, which are normalised; outputs (…, O), matrices
+        (…, d, d) of `DensityMatrix`.
     """
 
     _meanings: ClassVar[dict[str, str]] = {
         "circuit": "A `Circuit`; building stops here, it is frozen.",
-        "measurement": "`Expectation(...)`, `Probabilities(...)`, `LogProbabilities(...)`, one of yours "
-        "(`register_measurement`), or Pauli observables, one output each.",
+        "measurement": "`Expectation(...)`, `Probabilities(...)`, `Variance(...)`, `Entropy(...)` or another "
+        "measurement, one of yours (`register_measurement`), or Pauli observables, one output each.",
     }
 
     def __init__(

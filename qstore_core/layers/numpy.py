@@ -42,6 +42,10 @@ def _epsilon(values: np.ndarray) -> float:
     return float(np.finfo(values.dtype).eps)
 
 
+def _rows(values: np.ndarray) -> np.ndarray:
+    return values.reshape(-1, values.shape[-1])
+
+
 _numbers: dict[str, itertools.count] = {}
 _numbers_lock = new_lock(__name__, "_numbers_lock")
 
@@ -92,8 +96,8 @@ class NumpyLayer(LayerDefinition):
         if not self._postprocesses:
             return values
         with timed(self.name, "forward", "measure"):
-            outputs: np.ndarray = self._postprocessed(_OPS, values, _epsilon(values))
-        return outputs
+            out = self._postprocessed(_OPS, _rows(values), _epsilon(values))
+        return out.reshape(*values.shape[:-1], *self._spec.sample_shape)
 
     async def call_async(self, x: Any) -> np.ndarray:
         """The same without blocking the running event loop."""
@@ -104,7 +108,7 @@ class NumpyLayer(LayerDefinition):
 
         Args:
             x: Features (…, F).
-            cotangents: dL/d(output), (…, O).
+            cotangents: dL/d(output), (…, O); of complex outputs dL/dRe + i dL/dIm.
 
         Returns:
             `(d_theta (W,), d_inputs like x)`.
@@ -115,7 +119,7 @@ class NumpyLayer(LayerDefinition):
             array([[-0.2955]])
         """
         values, vjp_fn = self._program.value_and_vjp(self._theta, x)
-        cotangents, shape = np.asarray(cotangents), (*values.shape[:-1], self.output_dim)
+        cotangents, shape = np.asarray(cotangents), (*values.shape[:-1], *self._spec.sample_shape)
         if cotangents.shape != shape:
             raise ShapeError(
                 f"{self.name}: cotangents have the outputs' shape {shape}, received {cotangents.shape}.",
@@ -125,7 +129,9 @@ class NumpyLayer(LayerDefinition):
         if self._postprocesses:
             measured, resolution = self._spec.measurement, self._resolution(_epsilon(values))
             assert measured is not None
-            cotangents = measured.postprocess_vjp(values, cotangents.astype(values.dtype), resolution)
+            dtype = measured.output_dtype(values.dtype.name)
+            cotangents = cotangents.reshape(-1, *self._spec.sample_shape).astype(dtype)
+            cotangents = measured.postprocess_vjp(_rows(values), cotangents, resolution).reshape(values.shape)
         d_theta, d_x = vjp_fn(cotangents)
         assert d_theta is not None
         assert d_x is not None

@@ -1,0 +1,206 @@
+"""Every measurement in every framework, against the NumPy layers; and against PennyLane and Qiskit."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pennylane as qml
+import pytest
+import tensorflow as tf
+import torch
+from qiskit.quantum_info import Statevector, entropy, partial_trace
+
+import qstore_jax
+import qstore_tf
+import qstore_torch
+from qstore_core import DensityMatrix, Entropy, Purity, QuantumLayer
+from tests import reference
+from tests.measured import CASES, circuit_and_point, expected
+from tests.tolerances import EXACT, GRADIENT, VALUE, allow
+
+CIRCUIT, THETA, X = circuit_and_point()
+EVERY = list(CASES)
+
+
+def problem(name, dtype):
+    """`(x, cotangents, [values, d theta, d x])` of the NumPy layer."""
+    layer = QuantumLayer(CIRCUIT, CASES[name])
+    layer.theta = THETA
+    x = X.astype(dtype)
+    values = layer(x)
+    rng = np.random.default_rng(1)
+    cotangents = rng.normal(size=values.shape).astype(dtype)
+    if values.dtype.kind == "c":
+        cotangents = (cotangents + 1j * rng.normal(size=values.shape)).astype(values.dtype)
+    return x, cotangents, [values, *layer.vjp(x, cotangents)]
+
+
+def agree(actual, wanted, dtype):
+    for a, w in zip(actual, wanted, strict=True):
+        a = np.asarray(a)
+        assert a.shape == w.shape
+        np.testing.assert_allclose(a, w, rtol=0, atol=allow(w, GRADIENT[dtype]))
+    assert np.asarray(actual[0]).dtype == wanted[0].dtype
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_in_pytorch(name):
+    for dtype, backend in (("float32", "auto"), ("float64", "auto"), ("float64", "torch"), ("float64", "statevector")):
+        x, cotangents, wanted = problem(name, dtype)
+        layer = qstore_torch.QuantumLayer(CIRCUIT, CASES[name], backend=backend, dtype=getattr(torch, dtype))
+        layer.theta.data.copy_(torch.from_numpy(THETA))
+        xt = torch.from_numpy(x).requires_grad_()
+        out = layer(xt)
+        out.backward(torch.from_numpy(cotangents))
+        agree([out.detach(), layer.theta.grad, xt.grad], wanted, dtype)
+        assert layer(xt[:, None]).shape == (3, 1, *out.shape[1:])
+        assert layer(xt[:0]).shape == (0, *out.shape[1:])
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_in_keras(name):
+    for dtype, backend in (("float32", "auto"), ("float64", "tensorflow")):
+        x, cotangents, wanted = problem(name, dtype)
+        layer = qstore_tf.QuantumLayer(CIRCUIT, CASES[name], backend=backend, dtype=dtype)
+        layer.build(x.shape)
+        layer.theta.assign(THETA)
+        for run in (lambda call: call, tf.function) if dtype == "float32" else (lambda call: call,):
+            xk = tf.constant(x)
+            with tf.GradientTape() as tape:
+                tape.watch(xk)
+                out = run(layer)(xk, training=True)
+            agree([out, *tape.gradient(out, [layer.theta.value, xk], tf.constant(cotangents))], wanted, dtype)
+        spec = layer.compute_output_spec(tf.keras.KerasTensor((None, 2, 3)))
+        assert (spec.shape, spec.dtype) == ((None, 2, *out.shape[1:]), out.dtype.name)
+        assert layer(tf.constant(x[:, None])).shape == (3, 1, *out.shape[1:])
+
+
+@pytest.mark.parametrize(("name", "backend"), [("covariance", "auto"), ("entropy", "auto"), ("density matrix", "jax")])
+def test_in_jax(name, backend):
+    for dtype in ("float32", "float64"):
+        with jax.enable_x64(dtype == "float64"):
+            x, cotangents, wanted = problem(name, dtype)
+            layer = qstore_jax.QuantumLayer(CIRCUIT, CASES[name], backend=backend)
+            arguments = jnp.asarray(THETA.astype(dtype)), jnp.asarray(x)
+            out, vjp_fn = jax.vjp(jax.jit(layer.apply), *arguments)
+            agree([out, *vjp_fn(jnp.asarray(cotangents.conj()))], wanted, dtype)  # JAX: dL/dRe - i dL/dIm
+            if dtype == "float32":
+                assert layer.apply(arguments[0], arguments[1][:, None]).shape == (3, 1, *out.shape[1:])
+
+
+def test_half_precision_is_kept_real_and_never_narrows_complex_outputs():
+    for measurement, dtype in ((Purity((0,)), torch.float16), (DensityMatrix((0,)), torch.complex64)):
+        assert qstore_torch.QuantumLayer(CIRCUIT, measurement)(torch.ones(2, 3, dtype=torch.float16)).dtype == dtype
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")  # PyTorch's own call
+@pytest.mark.parametrize("name", ["variance", "density matrix", "entropy of order 5"])
+def test_second_derivatives_and_vmap_in_pytorch(name):
+    layer = qstore_torch.QuantumLayer(CIRCUIT, CASES[name], dtype=torch.float64)
+    x, theta = torch.from_numpy(X), torch.from_numpy(THETA)
+
+    def loss(theta, row):
+        out = torch.func.functional_call(layer, {"theta": theta}, row[None])
+        return (torch.view_as_real(out) if out.is_complex() else out).square().sum()
+
+    rows = torch.stack([loss(theta, row) for row in x])
+    torch.testing.assert_close(torch.func.vmap(loss, (None, 0))(theta, x), rows)
+    hessian = torch.func.hessian(loss)(theta, x[0])
+    step = 1e-5 * torch.eye(len(theta), dtype=torch.float64)
+    slope = torch.func.grad(loss)
+    by_differences = torch.stack([(slope(theta + h, x[0]) - slope(theta - h, x[0])) / 2e-5 for h in step])
+    torch.testing.assert_close(hessian, by_differences, rtol=0, atol=1e-8)  # truncation and rounding are below 1e-9
+
+
+def test_entropies_of_pure_states_have_finite_gradients():
+    """Eigenvalues 1, 0, 0, 0: equal ones have no slopes of their eigenvectors, which nobody needs."""
+    measurement = Entropy((0, 1))
+    layer = qstore_torch.QuantumLayer(CIRCUIT, measurement, init="zeros")
+    x = torch.zeros(1, 3, requires_grad=True)
+    layer(x).sum().backward()
+    assert torch.isfinite(layer.theta.grad).all()
+    assert torch.isfinite(x.grad).all()
+    keras_layer = qstore_tf.QuantumLayer(CIRCUIT, measurement, init="zeros")
+    with tf.GradientTape() as tape:
+        out = keras_layer(tf.zeros((1, 3)))
+    assert np.isfinite(tape.gradient(out, keras_layer.theta.value)).all()
+    jax_layer = qstore_jax.QuantumLayer(CIRCUIT, measurement, init="zeros")
+    grads = jax.grad(lambda t, x: jax_layer.apply(t, x).sum(), (0, 1))(jnp.zeros(5), jnp.zeros((1, 3)))
+    assert all(np.isfinite(g).all() for g in grads)
+
+
+# -- other libraries -------------------------------------------------------------------------------------------------
+
+
+def in_pennylane(theta, x, read):
+    """`read()` after the circuit of `measured`, for one row."""
+
+    @qml.qnode(qml.device("default.qubit", wires=3), interface="torch", diff_method="backprop")
+    def circuit(theta, x):
+        for q in range(3):
+            qml.RY(x[q], q)
+            qml.RZ(theta[q], q)
+        qml.CNOT([0, 1])
+        qml.ControlledPhaseShift(theta[3], [2, 0])
+        qml.Hadamard(1)
+        qml.CNOT([1, 2])
+        qml.RX(theta[4] - x[0], 0)
+        qml.T(2)
+        return read()
+
+    return circuit(theta, x)
+
+
+def pauli(observable):
+    letters = {"X": qml.X, "Y": qml.Y, "Z": qml.Z}
+
+    def string(text):
+        return qml.prod(*(letters[c](q) for q, c in enumerate(text) if c != "I")) if set(text) != {"I"} else qml.I(0)
+
+    return qml.dot([c for _, c in observable.terms], [string(s) for s, _ in observable.terms])
+
+
+def mutual(name):
+    """What PennyLane calls a case; None where it has no such measurement."""
+    m = CASES[name]
+    return {
+        "variance": lambda: qml.var(pauli(m.observables[0])),
+        "density matrix": lambda: qml.density_matrix([2, 0]),
+        "purity": lambda: qml.purity([1]),
+        "entropy": lambda: qml.vn_entropy([0, 2]),
+    }.get(name)
+
+
+@pytest.mark.parametrize("name", [name for name in EVERY if mutual(name)])
+def test_against_pennylane(name):
+    _, cotangents, wanted = problem(name, "float64")
+    theta, x = torch.from_numpy(THETA).requires_grad_(), torch.from_numpy(X).requires_grad_()
+    out = torch.stack([in_pennylane(theta, row, mutual(name)) for row in x]).reshape(cotangents.shape)
+    (torch.from_numpy(cotangents).conj() * out).real.sum().backward()
+    tolerances = (VALUE["float64"], GRADIENT["float64"], GRADIENT["float64"])
+    for actual, w, tolerance in zip((out.detach(), theta.grad, x.grad), wanted, tolerances, strict=True):
+        np.testing.assert_allclose(actual, w, rtol=0, atol=allow(w, tolerance))
+
+
+def test_against_qiskit():
+    """Qiskit's qubit 0 is the least significant."""
+    for k, row in enumerate(X):
+        psi = Statevector(reference.state(CIRCUIT, THETA, row))
+        rho = partial_trace(psi, [1])  # Qiskit's 0 and 2: ours 2 and 0
+        np.testing.assert_allclose(expected("entropy", CIRCUIT, THETA, X)[k], entropy(rho, base=np.e), atol=EXACT)
+        for name in ("entropy", "density matrix", "purity"):
+            layer = QuantumLayer(CIRCUIT, CASES[name])
+            layer.theta = THETA
+            value = layer(row[None])[0]
+            if name == "entropy":
+                np.testing.assert_allclose(value, entropy(rho, base=np.e), rtol=0, atol=VALUE["float64"])
+            elif name == "purity":
+                wanted = partial_trace(psi, [0, 2]).purity().real
+                np.testing.assert_allclose(value, wanted, rtol=0, atol=VALUE["float64"])
+            else:  # (2, 0): ours 2 is the most significant
+                np.testing.assert_allclose(_swapped(value), rho.data, rtol=0, atol=VALUE["float64"])
+
+
+def _swapped(rho):
+    return rho.reshape(2, 2, 2, 2).transpose(1, 0, 3, 2).reshape(4, 4)
