@@ -19,7 +19,7 @@ from ..circuit.checks import check_choice, read_fields, shown
 from ..circuit.circuit import Circuit
 from ..circuit.component import Component
 from ..circuit.drawing import WIDTH
-from ..circuit.initial import Init, check_init, init_to_config
+from ..circuit.initial import Init, check_init, init_to_config, initial_theta
 from ..circuit.spec import LayerSpec
 from ..errors import QstoreError, SpecError
 from ..runtime.fallback import FallbackEvent
@@ -88,6 +88,8 @@ class LayerDefinition(ToElsewhere):
         spec = make(**given)
         if spec.user_circuit is not None:
             given |= {"circuit": spec.user_circuit, "measurement": spec.measurement}
+        if isinstance(init, tuple):
+            initial_theta(init, spec.n_weights)  # as many as it takes
         execution = Execution(**computed)
         if computed:
             given |= {name: getattr(execution, name) for name in _EXECUTION} | {"init": init}
