@@ -18,7 +18,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .array import ArrayProgram, DiagonalLayer, FusedRotations, Group, KronLayer, Polynomials, Stack, kronecker_index
+from .array import (
+    ArrayProgram,
+    DiagonalLayer,
+    FusedRotations,
+    Group,
+    KronLayer,
+    Polynomials,
+    Stack,
+    kronecker_index,
+    plus,
+)
 from .ops import Array, Ops, frozen
 
 __all__ = ["KEEP_BYTES", "pull_kronecker", "value_and_vjp"]
@@ -243,27 +253,9 @@ class _Gradients:
 
     def _add_angles(self, angles: Polynomials, d_angles: Array) -> None:
         """From gradients of angles (A,) or (B, A) to those of weights and inputs."""
-        if not angles.factors:
-            return
-        ops, sweep = self.ops, self.sweep
-        d_values = angles.slopes(ops, d_angles, sweep.theta)
-        taken: list[Array] = []
-        if len(angles.factors) > 1:
-            variables = angles.variables(ops, sweep.theta, sweep.x)
-            taken = [ops.take(variables, f, -1) for f in angles.factors]
-        for k in range(len(angles.factors)):
-            own = d_values
-            for j, other in enumerate(taken):
-                own = own if j == k else own * other
-            if angles.uses_inputs:
-                self.d_x = _plus(self.d_x, ops.scatter_last(own, angles.to_inputs[k]))
-                own = ops.sum(own, 0) if len(angles.weights) else None
-            if own is not None:
-                self.d_theta = _plus(self.d_theta, ops.scatter_last(own, angles.to_weights[k]))
-
-
-def _plus(total: Array, term: Array) -> Array:
-    return term if total is None else total + term
+        sweep = self.sweep
+        d_theta, d_x = angles.pull(self.ops, sweep.theta, sweep.x, d_angles)
+        self.d_theta, self.d_x = plus(self.d_theta, d_theta), plus(self.d_x, d_x)
 
 
 @functools.cache

@@ -14,6 +14,7 @@ from functools import lru_cache
 import numpy as np
 
 from ..circuit.angle import Angle
+from ..circuit.circuit import Circuit
 from ..circuit.plan import Diagonal, Plan, Rotation
 from .measuring import Measuring
 from .ops import Array, Ops, Scatter, Signs, change_of_frame, check_slots, frozen
@@ -28,6 +29,7 @@ __all__ = [
     "Stack",
     "group_sizes",
     "kronecker_index",
+    "plus",
 ]
 
 
@@ -40,7 +42,7 @@ _ONE_ROW = frozen(np.ones((1, 1)))
 class Polynomials:
     """Angles as arrays: evaluates many `Angle`s at once. Variables are `[theta, inputs, 1]`, or `[theta, 1]`."""
 
-    def __init__(self, angles: Sequence[Angle], plan: Plan) -> None:
+    def __init__(self, angles: Sequence[Angle], plan: Plan | Circuit) -> None:
         """Tabulate the terms of all angles: `length` of them each, padded with coefficient 0."""
         used = sorted({slot for a in angles for slot in a.slots})
         self.count = len(angles)
@@ -109,9 +111,35 @@ class Polynomials:
             d_angles = ops.reshape(d_angles, (*self._lead, self.count * self.length))
         return d_angles * ops.const(self.scale, theta)
 
+    def pull(self, ops: Ops, theta: Array, x: Array, d_angles: Array) -> tuple[Array | None, Array | None]:
+        """Gradients of the angles, (A,) or (B, A), as those of theta (W,) and x (B, I); None for what has no part."""
+        d_theta = d_x = None
+        if not self.factors:
+            return d_theta, d_x
+        d_values = self.slopes(ops, d_angles, theta)
+        taken: list[Array] = []
+        if len(self.factors) > 1:
+            variables = self.variables(ops, theta, x)
+            taken = [ops.take(variables, f, -1) for f in self.factors]
+        for k in range(len(self.factors)):
+            own = d_values
+            for j, other in enumerate(taken):
+                own = own if j == k else own * other
+            if self.uses_inputs:
+                d_x = plus(d_x, ops.scatter_last(own, self.to_inputs[k]))
+                own = ops.sum(own, 0) if len(self.weights) else None
+            if own is not None:
+                d_theta = plus(d_theta, ops.scatter_last(own, self.to_weights[k]))
+        return d_theta, d_x
+
     @property
     def _lead(self) -> tuple[int, ...]:
         return (-1,) if self.uses_inputs else ()
+
+
+def plus(total: Array | None, term: Array | None) -> Array | None:
+    """A sum whose terms may be missing."""
+    return term if total is None else total if term is None else total + term
 
 
 _PAULI_I = np.stack(

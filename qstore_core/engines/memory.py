@@ -17,8 +17,15 @@ _ROWS_AT_ONCE = {"numba": 64}  # engines that compute a batch in chunks hold so 
 _ALWAYS = 1 << 26  # less than this is not looked at
 
 
-def check_memory(n_qubits: int, rows: int = 1, dtype: str = "float32", *, backend: str = "") -> None:
+def check_memory(n_qubits: int, rows: int = 1, dtype: str = "float32", *, backend: str = "", why: str = "") -> None:
     """Raise where `rows` states of `n_qubits`, their gradient and measurement do not fit what this process may have.
+
+    Args:
+        n_qubits: Of the circuit.
+        rows: Of the batch.
+        dtype: Of the layer.
+        backend: Its name.
+        why: Why the circuit is computed as one state of all its qubits, for the message.
 
     Raises:
         MemoryLimitError: with the memory it would need.
@@ -26,7 +33,7 @@ def check_memory(n_qubits: int, rows: int = 1, dtype: str = "float32", *, backen
     held = min(max(rows, 1), _ROWS_AT_ONCE.get(backend, rows or 1))
     needed = (_TABLES + _STATES * held * (16 if dtype == "float64" else 8)) << n_qubits
     what = f"{rows} states of {n_qubits} qubits" if rows > 1 else f"a state of {n_qubits} qubits"
-    check_bytes(needed, f"{what} cannot be simulated here{f' by backend {backend!r}' if backend else ''}")
+    check_bytes(needed, f"{what} cannot be simulated here{f' by backend {backend!r}' if backend else ''}{why}")
 
 
 def check_bytes(needed: int, problem: str) -> None:

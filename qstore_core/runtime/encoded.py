@@ -19,6 +19,7 @@ from . import profiling
 from .cache import Recipe, cache_generation, compiled
 from .execution import Settings
 from .gradients import NO_AMPLITUDE_RULE, Differences, ParameterShift, unshared
+from .narrow import narrow_executable
 from .profiling import timed
 from .record import PassRecord
 
@@ -56,6 +57,7 @@ class EncodedExecutable:
         self.spec, self.settings, self.layer = spec, settings, layer
         self._backend, self._ops = backend, ops
         self._recipes: dict[tuple[str, bool], Recipe] = {}
+        self._narrow: dict[tuple[str, bool], tuple[int, Any]] = {}
         self._generation, self._engine = -1, None
         self._fuses = backend is not None and backend.capabilities.features
         self._embedded = backend is None or backend.capabilities.embedded
@@ -83,7 +85,11 @@ class EncodedExecutable:
             recipe = Recipe(circuit, self.spec.measurement, self._backend, dtype, self.settings.shots)
             self._recipes[dtype, shifted] = recipe
         with timed(self.layer, "backward" if shifted else "forward", "compile"):
-            return compiled(recipe)
+            generation, narrow = self._narrow.get((dtype, shifted), (-1, None))
+            if generation != cache_generation():
+                generation, narrow = cache_generation(), narrow_executable(recipe, self._ops)
+                self._narrow[dtype, shifted] = generation, narrow
+            return compiled(recipe) if narrow is None else narrow
 
     # -- on arrays ------------------------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from . import profiling
 from .encoded import EncodedExecutable
 from .execution import Execution, choose_backend, fallback_backends
 from .fallback import Chain
+from .narrow import check_narrow_memory, narrowing
 from .record import LastRun, PassRecord
 from .route import FRAMEWORKS, Places, Route, route
 
@@ -123,8 +124,11 @@ class LayerProgram:
         return Places(framework, first.name, self._tensor.name if self._tensor is not None else None, chosen)
 
     def _check_memory(self, rows: int, dtype: str) -> None:
-        if not self.backends or self.backends[0].capabilities.embedded:
-            check_memory(self.spec.n_qubits, rows, dtype, backend=self.backends[0].name if self.backends else "")
+        if not self.backends:
+            check_memory(self.spec.n_qubits, rows, dtype)
+        elif self.backends[0].capabilities.embedded:
+            assert self.spec.measurement is not None
+            check_narrow_memory(self.spec.circuit, self.spec.measurement, self.backends[0], rows, dtype)
 
     @property
     def backend_name(self) -> str:
@@ -159,7 +163,11 @@ class LayerProgram:
             return f"{self.name}: normalises; runs no circuit"
         rest = "".join(f", then {b.name}" for b in self.backends[1:])
         layout = getattr(self.backends[0], "explain", None)
-        how = f", {layout(self.spec.n_qubits)}" if layout is not None else ""
+        assert self.spec.measurement is not None
+        narrow = narrowing(self.spec.circuit, self.spec.measurement, self.backends[0], self.execution.shots)
+        n_qubits = self.spec.n_qubits if narrow.is_full else narrow.width
+        how = f", {layout(n_qubits)}" if layout is not None and narrow.window is None else ""
+        how += "" if narrow.is_full else f", {narrow}"
         lines = [f"{self.name}: {self.backend_name} ({self.reason}{how}){rest}"]
         if self.framework is not None:
             for what, situation in _SITUATIONS:
