@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import pkgutil
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -57,6 +58,13 @@ def parser() -> argparse.ArgumentParser:
     timing.add_argument("--batch", type=_positive, default=32, metavar="B", help="rows of a batch (32)")
     timing.add_argument("--seconds", type=float, default=1.0, help="time for each backend (1.0)")
     timing.add_argument("--backend", action="append", metavar="NAME", help="this one only; may be repeated")
+    fair = add("compare", _compare, "Train hybrid and classical networks on equal budgets, and say what was found.")
+    fair.add_argument("--data", action="append", metavar="NAME", help="this data set only; may be repeated")
+    for name, value, text in (
+        ("seeds", 5, "splits and initial weights"), ("qubits", 4, "of the quantum layer"),
+        ("depth", 2, "of the quantum layer"), ("epochs", 30, "of training"),
+    ):  # fmt: skip
+        fair.add_argument(f"--{name}", type=_positive, default=value, metavar="N", help=f"{text} ({value})")
     check = commands.add_parser(
         "check-backend", help="Check that a backend keeps the contract.", add_help=False, prefix_chars="\0"
     )
@@ -144,6 +152,24 @@ def _explain(chosen: argparse.Namespace) -> int:
     if chosen.plan and spec.measurement is not None and not chosen.json:
         output.text()
         output.text(str(costs.lower(spec.circuit, spec.measurement)))
+    return 0
+
+
+def _compare(chosen: argparse.Namespace) -> int:
+    try:
+        comparison = pkgutil.resolve_name("qstore_sklearn.comparison")
+    except ImportError as error:
+        output.warn(f'compare needs scikit-learn ({error}): pip install "qstore[sklearn]"')
+        return 2
+    quiet = chosen.json or not sys.stderr.isatty()
+    found = comparison.compare(
+        chosen.data or tuple(comparison.DATA), n_qubits=chosen.qubits, depth=chosen.depth, seeds=chosen.seeds,
+        epochs=chosen.epochs, progress=(lambda text: None) if quiet else (lambda text: output.warn(f"{text} …")),
+    )  # fmt: skip
+    output.show(found.rows(), as_json=chosen.json)
+    if not chosen.json:
+        output.text()
+        output.text(found.finding())
     return 0
 
 

@@ -146,3 +146,27 @@ def test_a_mistake_is_said_in_a_line_and_exits_with_2(words, said):
 
 def test_shells_complete_words():
     assert "complete" in qstore("--print-completion", "bash")[1]
+
+
+def test_compare_prints_a_table_and_what_was_found():
+    words = ["compare", "--data", "wine", "--seeds", "2", "--epochs", "2", "--qubits", "2"]
+    status, out, _ = qstore(*words)
+    assert status == 0
+    assert "logistic regression" in out
+    assert out.splitlines()[-1].startswith("Of 1 data sets")
+    [row] = json.loads(qstore(*words, "--json")[1])
+    assert row["data"] == "wine"
+    assert qstore("compare", "--data", "vine")[0] == 2
+
+
+def test_a_preset_stands_for_arguments():
+    shown = qstore("draw", "QuantumFeatureExtractor", "preset=speed", "--width", "100")[1]
+    assert shown.strip() == QuantumFeatureExtractor.from_preset("speed").draw(100).strip()
+    assert max(map(len, shown.splitlines())) <= 100
+    status, _, err = qstore("draw", "QuantumFeatureExtractor", "preset=sped")
+    assert (status, "speed" in err) == (2, True)
+
+
+def test_draw_writes_a_picture(tmp_path):
+    assert qstore("draw", "QuantumReadout", "n_qubits=2", "--svg", str(tmp_path / "c.svg"))[0] == 0
+    assert "<svg" in (tmp_path / "c.svg").read_text(encoding="utf-8")
