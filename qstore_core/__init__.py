@@ -12,6 +12,7 @@ from .backends.runner import close
 from .circuit.ansatz import (
     Ansatz,
     HardwareEfficient,
+    IdentityBlocks,
     RealAmplitudes,
     StronglyEntangling,
     register_ansatz,
@@ -103,6 +104,7 @@ __all__ = [
     "Gate",
     "GradientError",
     "HardwareEfficient",
+    "IdentityBlocks",
     "InputError",
     "JobLostError",
     "JobPolicy",

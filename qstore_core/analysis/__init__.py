@@ -1,14 +1,15 @@
 """Will it train, and what can it express? Measures of a layer before it is put into a model, and a plot of each.
 
-`gradient_variance`, `expressibility`, `entangling_capability`, `fourier_spectrum`, `effective_dimension`.
+`gradient_variance`, `beta_init`, `expressibility`, `entangling_capability`, `fourier_spectrum`, `effective_dimension`.
 """
 
 from .capability import effective_dimension, entangling_capability, expressibility, fourier_spectrum
 from .plots import plot_fourier_spectrum, plot_gradient_variance
-from .trainability import GradientVariance, gradient_variance
+from .trainability import GradientVariance, beta_init, gradient_variance
 
 __all__ = [
     "GradientVariance",
+    "beta_init",
     "effective_dimension",
     "entangling_capability",
     "expressibility",

@@ -13,7 +13,42 @@ from ..circuit.measurement import Pauli, as_measurement
 from ..errors import SpecError
 from ..layers.numpy import QuantumFeatureExtractor, QuantumLayer
 
-__all__ = ["GradientVariance", "gradient_variance"]
+__all__ = ["GradientVariance", "beta_init", "gradient_variance"]
+
+
+def beta_init(features: Any) -> Init:
+    """An init that draws angles from the Beta distribution which fits the features best.
+
+    Args:
+        features: Numbers of any shape, at least two different ones; they are scaled to [0, 1].
+
+    Returns:
+        A function (generator, size) → angles in [0, 1]; α and β by the method of moments.
+
+    Raises:
+        SpecError: all features are equal, or some are not finite.
+
+    Example:
+        >>> init = beta_init(np.linspace(0, 1, 101))   # nearly uniform: α = β ≈ 1
+        >>> angles = initial_theta(init, 1000, seed=0)
+        >>> bool(0 <= angles.min() < 0.01 and 0.99 < angles.max() <= 1)
+        True
+
+    Source:
+        Kulshrestha & Safro, arXiv:2204.13751 (BEINIT; without its perturbation of gradients).
+    """
+    x = np.asarray(features, dtype=np.float64).ravel()
+    if x.size < 2 or not np.isfinite(x).all() or np.ptp(x) == 0:
+        raise SpecError("beta_init takes at least two different finite numbers.", argument="features")
+    x = (x - x.min()) / np.ptp(x)
+    mean, variance = x.mean(), x.var()
+    concentration = max(mean * (1 - mean) / variance - 1, 1e-2)  # 0 for two values only, at the ends
+    alpha, beta = mean * concentration, (1 - mean) * concentration
+
+    def init(rng: np.random.Generator, size: int) -> np.ndarray:
+        return rng.beta(alpha, beta, size)
+
+    return init
 
 
 @dataclass(frozen=True)
@@ -26,6 +61,7 @@ class GradientVariance:
         mean: Mean over the weights of the variance.
         smallest: Of the weights' variances.
         largest: Of the weights' variances.
+        slope: Largest root mean square of a weight's slope: what is left to train with, also where it hardly varies.
     """
 
     n_qubits: int
@@ -33,6 +69,7 @@ class GradientVariance:
     mean: float
     smallest: float
     largest: float
+    slope: float = 0.0
 
 
 def gradient_variance(
@@ -94,5 +131,7 @@ def gradient_variance(
             layer.theta = initial_theta(init, weights, int(child))
             gradients[row] = layer.vjp(x, one)[0]
         variances = gradients.var(axis=0)
-        out.append(GradientVariance(n, depth, float(variances.mean()), float(variances.min()), float(variances.max())))
+        slope = float(np.sqrt((gradients**2).mean(axis=0).max()))
+        spread = float(variances.mean()), float(variances.min()), float(variances.max())
+        out.append(GradientVariance(n, depth, *spread, slope))
     return out

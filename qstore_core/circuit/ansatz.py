@@ -17,6 +17,7 @@ __all__ = [
     "ANSATZE",
     "Ansatz",
     "HardwareEfficient",
+    "IdentityBlocks",
     "RealAmplitudes",
     "StronglyEntangling",
     "as_ansatz",
@@ -248,6 +249,44 @@ class RealAmplitudes(Ansatz):
             circuit.append("ry", (qubit,), (w[qubit],))
 
 
+@dataclass(frozen=True)
+class IdentityBlocks(Ansatz):
+    """Per level a level of `HardwareEfficient`, then the inverse of one, with weights of its own.
+
+    Where both halves have equal weights, as after `init="identity_blocks"`, every level is the identity, so that a deep
+    circuit begins as a shallow one, with gradients that do not vanish. theta is (depth, 2 · n_qubits, 2) flattened: RY
+    and RZ of each qubit, then which half.
+
+    Source:
+        Grant et al., arXiv:1903.05076.
+    """
+
+    entanglement: Entanglement = "full"
+    name: ClassVar[str] = "identity_blocks"
+
+    def __post_init__(self) -> None:
+        """Make pairs hashable."""
+        object.__setattr__(self, "entanglement", as_entanglement(self.entanglement))
+
+    def weights_per_level(self, n_qubits: int) -> int:
+        """RY and RZ on each qubit, twice."""
+        return 4 * n_qubits
+
+    def operations_per_level(self, n_qubits: int) -> int:
+        """RY, RZ, CNOTs, twice."""
+        return 4 * n_qubits + 2 * _n_pairs(self.entanglement, n_qubits)
+
+    def append_level(self, circuit: Circuit, w: Sequence[Angle], level: int) -> None:
+        """RY, RZ, CNOTs; CNOTs, RZ, RY backwards."""
+        qubits = range(circuit.n_qubits)
+        HardwareEfficient(self.entanglement).append_level(circuit, w[::2], level)
+        _entangle(circuit, reversed(entangling_pairs(self.entanglement, circuit.n_qubits)))
+        for qubit in qubits:
+            circuit.append("rz", (qubit,), (-1 * w[4 * qubit + 3],))
+        for qubit in qubits:
+            circuit.append("ry", (qubit,), (-1 * w[4 * qubit + 1],))
+
+
 def _entangle(circuit: Circuit, pairs: Iterable[tuple[int, int]]) -> None:
     for control, target in pairs:
         circuit.append("cnot", (control, target))
@@ -259,7 +298,7 @@ def _n_pairs(entanglement: Entanglement, n_qubits: int) -> int:
     return {"full": n_qubits * (n_qubits - 1) // 2, "none": 0}.get(entanglement, n_qubits - 1)
 
 
-ANSATZE.add(HardwareEfficient, StronglyEntangling, RealAmplitudes)
+ANSATZE.add(HardwareEfficient, StronglyEntangling, RealAmplitudes, IdentityBlocks)
 
 
 def as_ansatz(value: Any, entanglement: Any = None) -> Ansatz:

@@ -22,6 +22,7 @@ _BY_NAME: dict[str, Callable[[np.random.Generator, int], Any]] = {
     "normal": lambda rng, size: rng.normal(0.0, 1.0, size),
     "uniform": lambda rng, size: rng.uniform(0.0, 2 * math.pi, size),
     "zeros": lambda rng, size: np.zeros(size),
+    "identity_blocks": lambda rng, size: np.repeat(rng.uniform(0.0, 2 * math.pi, (size + 1) // 2), 2)[:size],
 }
 _OWN = frozenset(_BY_NAME)
 
@@ -111,14 +112,15 @@ def initial_theta(init: Init, size: int, seed: int | None = None) -> np.ndarray:
     """Initial angles in radians, float64 (size,).
 
     "small_normal" (σ = 0.1) starts near the identity, where gradients of deep circuits do not vanish; "normal" has
-    σ = 1, "uniform" covers [0, 2π).
+    σ = 1, "uniform" covers [0, 2π). "identity_blocks" draws pairs of equal angles: with the ansatz of that name every
+    level is the identity.
 
     Example:
         >>> initial_theta("zeros", 2)
         array([0., 0.])
 
     Source:
-        Zhang et al., arXiv:2203.09376 (Gaussian initialisation).
+        Zhang et al., arXiv:2203.09376 (Gaussian initialisation); Grant et al., arXiv:1903.05076 (identity blocks).
     """
     init = check_init(init)
     make = _BY_NAME[init] if isinstance(init, str) else init

@@ -15,6 +15,7 @@ import numpy as np
 from .. import notebook
 from ..backends.allowed import check_allowed
 from ..circuit import spec as specs
+from ..circuit.ansatz import IdentityBlocks
 from ..circuit.checks import check_choice, read_fields, shown
 from ..circuit.circuit import Circuit
 from ..circuit.component import Component
@@ -90,6 +91,12 @@ class LayerDefinition(ToElsewhere):
             given |= {"circuit": spec.user_circuit, "measurement": spec.measurement}
         if isinstance(init, tuple):
             initial_theta(init, spec.n_weights)  # as many as it takes
+        if init == "identity_blocks" and not isinstance(spec.ansatz, IdentityBlocks):
+            raise SpecError(
+                'init="identity_blocks" makes levels of the ansatz "identity_blocks" the identity, and none of '
+                f'{shown(spec.ansatz)}. Use ansatz="identity_blocks", or init="small_normal".',
+                argument="init",
+            )
         execution = Execution(**computed)
         if computed:
             given |= {name: getattr(execution, name) for name in _EXECUTION} | {"init": init}

@@ -37,8 +37,8 @@ ARGUMENTS: dict[str, str] = {
     'feature), "spsa" (two circuits in all, along seeded random directions: right on average only).',
     "fallback": 'What computes when the backend fails: "auto" (QSTORE_FALLBACK where it is set; else the local exact '
     "simulator where it computes the same; nothing where the backend is one of ours), None (raise), or names.",
-    "init": '"small_normal", "normal", "uniform", "zeros", a name of `register_init`, a function (generator, size) → '
-    "values, the angles themselves, or an initialiser of the framework.",
+    "init": '"small_normal", "normal", "uniform", "zeros", "identity_blocks" (with the ansatz of that name), a name of '
+    "`register_init`, a function (generator, size) → values, the angles themselves, or the framework's initialiser.",
     "seed": "Of the initial theta and of sampling.",
 }
 

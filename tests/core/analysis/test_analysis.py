@@ -18,6 +18,7 @@ from qstore_core import (
     SpecError,
 )
 from qstore_core.analysis import (
+    beta_init,
     effective_dimension,
     entangling_capability,
     expressibility,
@@ -128,3 +129,27 @@ def test_plots_show_what_was_found():
 def test_bad_arguments_are_named(call):
     with pytest.raises(SpecError):
         call()
+
+
+def test_identity_blocks_keep_gradients_where_random_angles_lose_them():
+    """⟨X⟩ of one qubit: |0…0⟩, in which they begin, is no extremum of that."""
+    measured = {"observable": lambda n: Pauli("X" + "I" * (n - 1)), "samples": 20}
+    [random] = gradient_variance([8], [20], **measured)
+    [blocks] = gradient_variance([8], [10], ansatz="identity_blocks", init="identity_blocks", **measured)
+    assert blocks.slope > 5 * random.slope
+
+
+@pytest.mark.parametrize(("alpha", "beta"), [(2.0, 5.0), (1.0, 1.0), (0.5, 0.5)])
+def test_beta_init_finds_the_distribution(alpha, beta):
+    """Moments of angles drawn by the init are those of the features, scaled to [0, 1]."""
+    x = np.random.default_rng(0).beta(alpha, beta, 4000)
+    drawn = beta_init(3.0 * x - 7.0)(np.random.default_rng(1), 4000)
+    error = 5 * x.std() / np.sqrt(len(x))  # five standard errors
+    assert abs(drawn.mean() - (x.mean() - x.min()) / np.ptp(x)) < error
+    assert abs(drawn.std() - x.std() / np.ptp(x)) < error
+
+
+@pytest.mark.parametrize("features", [[1.0], [2.0, 2.0], [np.nan, 1.0], []])
+def test_beta_init_needs_a_spread(features):
+    with pytest.raises(SpecError, match="beta_init"):
+        beta_init(features)

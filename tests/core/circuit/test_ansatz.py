@@ -7,9 +7,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qstore_core import Circuit, HardwareEfficient, RealAmplitudes, SpecError, StronglyEntangling
+from qstore_core import (
+    Circuit,
+    HardwareEfficient,
+    IdentityBlocks,
+    QuantumFeatureExtractor,
+    QuantumReadout,
+    RealAmplitudes,
+    SpecError,
+    StronglyEntangling,
+)
 from qstore_core.circuit import spec as specs
 from qstore_core.circuit.ansatz import as_ansatz, as_entanglement, entangling_pairs
+from tests.tolerances import EXACT
 
 PAIRS = {
     "linear": [(0, 1), (1, 2), (2, 3)],
@@ -111,7 +121,7 @@ def test_every_weight_is_used_once_and_in_order(ansatz, n_qubits, depth):
     assert circuit.n_weights == ansatz.n_weights(n_qubits, depth)
 
 
-@pytest.mark.parametrize("name", ["hardware_efficient", "strongly_entangling", "real_amplitudes"])
+@pytest.mark.parametrize("name", ["hardware_efficient", "strongly_entangling", "real_amplitudes", "identity_blocks"])
 def test_names_and_objects(name):
     ansatz = as_ansatz(name)
     assert ansatz.name == name
@@ -137,3 +147,33 @@ def test_levels_append_to_any_circuit():
     circuit.h(0)
     HardwareEfficient("linear").append_level(circuit, circuit.weights(4), 0)
     assert [op.gate for op in circuit.operations] == ["h", "ry", "ry", "rz", "rz", "cnot"]
+
+
+@pytest.mark.parametrize("entanglement", ["full", "linear", "circular", "none", ((0, 2), (2, 1))])
+def test_identity_blocks_begin_as_the_identity(entanglement):
+    arguments = {"encoding": "angle", "ansatz": "identity_blocks", "entanglement": entanglement}
+    layer = QuantumFeatureExtractor(
+        3, 4, init="identity_blocks", seed=0, measurement_bases=("Z", "X", "Y"), **arguments
+    )
+    none = QuantumFeatureExtractor(3, 0, encoding="angle", measurement_bases=("Z", "X", "Y"))
+    x = np.random.default_rng(1).uniform(-2, 2, (5, 3))
+    assert np.abs(layer.theta).max() > 1
+    np.testing.assert_allclose(layer(x), none(x), atol=EXACT)
+    layer.theta = layer.theta + np.random.default_rng(2).normal(size=layer.theta.shape)
+    assert np.abs(layer(x) - none(x)).max() > 0.1
+
+
+def test_identity_blocks_are_hardware_efficient_and_their_inverses():
+    block, level = Circuit(3), Circuit(3)
+    IdentityBlocks("linear").append_level(block, block.weights(12), 0)
+    HardwareEfficient("linear").append_level(level, level.weights(6), 0)
+    back = level.inverse()
+    assert [(op.gate, op.qubits) for op in block.operations[:8]] == [(op.gate, op.qubits) for op in level.operations]
+    undone = sorted((op.gate, op.qubits) for op in block.operations[8:])
+    assert undone == sorted((op.gate, op.qubits) for op in back.operations)
+
+
+@pytest.mark.parametrize("kind", [QuantumFeatureExtractor, QuantumReadout])
+def test_identity_blocks_as_an_init_of_another_ansatz_are_refused(kind):
+    with pytest.raises(SpecError, match="ansatz"):
+        kind(3, init="identity_blocks")
