@@ -152,7 +152,7 @@ def test_compare_prints_a_table_and_what_was_found():
     words = ["compare", "--data", "wine", "--seeds", "2", "--epochs", "2", "--qubits", "2"]
     status, out, _ = qstore(*words)
     assert status == 0
-    assert "logistic regression" in out
+    assert "logistic" in out
     assert out.splitlines()[-1].startswith("Of 1 data sets")
     [row] = json.loads(qstore(*words, "--json")[1])
     assert row["data"] == "wine"
