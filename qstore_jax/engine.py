@@ -24,6 +24,10 @@ _COMPLEX = {np.dtype("float32"): np.complex64, np.dtype("float64"): np.complex12
 class JaxOps:
     """`qstore_core.engines.array.Ops` for JAX. Constants are part of a traced graph, so none is kept."""
 
+    def here(self) -> JaxOps:
+        """Itself: JAX's graphs have complex numbers everywhere."""
+        return self
+
     def const(self, value: np.ndarray, like: jax.Array) -> jax.Array:
         """`value` in the precision of `like`."""
         dtype = np.dtype(like.dtype)
@@ -57,9 +61,9 @@ class JaxOps:
         """Complex times real."""
         return state * factor
 
-    def concat(self, arrays: Sequence[jax.Array]) -> jax.Array:
-        """Along the last axis."""
-        return jnp.concatenate(list(arrays), axis=-1)
+    def concat(self, arrays: Sequence[jax.Array], axis: int = -1) -> jax.Array:
+        """Along an axis."""
+        return jnp.concatenate(list(arrays), axis=axis)
 
     reshape = staticmethod(jnp.reshape)
     cos = staticmethod(jnp.cos)

@@ -14,6 +14,9 @@ from qstore_core.engines.adjoint import value_and_vjp
 from qstore_core.engines.array import ArrayProgram
 from qstore_core.engines.memory import check_memory
 from qstore_core.engines.ops import Scatter, inverse_index
+from qstore_core.engines.planes import PlanesOps
+
+from .situation import leaves
 
 __all__ = ["OPS", "TensorflowBackend", "TensorflowExecutable", "TensorflowOps"]
 
@@ -22,6 +25,10 @@ _COMPLEX = {tf.float32: tf.complex64, tf.float64: tf.complex128}
 
 class TensorflowOps:
     """`qstore_core.engines.array.Ops` for TensorFlow. In a graph constants are part of it, so none is kept."""
+
+    def here(self) -> TensorflowOps | PlanesOps:
+        """Real numbers in graphs that leave: other runtimes have no complex ones."""
+        return PLANES if leaves() else self
 
     def const(self, value: np.ndarray, like: tf.Tensor) -> tf.Tensor:
         """`value` in the precision of `like`."""
@@ -63,9 +70,9 @@ class TensorflowOps:
         """Complex times real."""
         return state * tf.cast(factor, state.dtype)
 
-    def concat(self, arrays: Sequence[tf.Tensor]) -> tf.Tensor:
-        """Along the last axis."""
-        return tf.concat(list(arrays), axis=-1)
+    def concat(self, arrays: Sequence[tf.Tensor], axis: int = -1) -> tf.Tensor:
+        """Along an axis."""
+        return tf.concat(list(arrays), axis=axis)
 
     reshape = staticmethod(tf.reshape)
     matmul = staticmethod(tf.matmul)
@@ -140,6 +147,7 @@ def _permute(x: tf.Tensor, index: np.ndarray, inverse: np.ndarray) -> tf.Tensor:
 
 
 OPS = TensorflowOps()
+PLANES = PlanesOps(OPS, double=False)  # LiteRT has one precision
 
 
 class TensorflowBackend:
@@ -173,17 +181,16 @@ class TensorflowExecutable:
     def __init__(self, program: ArrayProgram) -> None:
         """Keep the program."""
         self.program = program
-        self.ops = TensorflowOps()
 
     def apply(self, theta: tf.Tensor, inputs: tf.Tensor) -> tf.Tensor:
         """`theta` (W,), `inputs` (B, I) → outputs (B, O), differentiable."""
-        return self.program.forward(self.ops, theta, inputs)
+        return self.program.forward(OPS.here(), theta, inputs)
 
     def apply_and_vjp(
         self, theta: tf.Tensor, inputs: tf.Tensor
     ) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]]:
         """The same with the pull-back of the adjoint method."""
-        return value_and_vjp(self.program, self.ops, theta, inputs)
+        return value_and_vjp(self.program, OPS.here(), theta, inputs)
 
     def forward(self, theta: np.ndarray, inputs: np.ndarray) -> np.ndarray:
         """The same on NumPy arrays."""

@@ -19,7 +19,7 @@ from tensorflow.python.saved_model import save_context
 from qstore_core.runtime.program import LayerProgram
 from qstore_core.runtime.route import Route
 
-__all__ = ["adds_tangents", "has_tangents", "is_recorded", "place", "records", "vectorises"]
+__all__ = ["adds_tangents", "has_tangents", "is_recorded", "leaves", "place", "records", "vectorises"]
 
 
 def place(program: LayerProgram, *tensors: tf.Tensor) -> Route:
@@ -37,13 +37,18 @@ def place(program: LayerProgram, *tensors: tf.Tensor) -> Route:
         return program.route(mode="xla", device=device)
     if vectorises():
         return program.route(mode="graph", device=device, transform="tf.vectorized_map")
-    if save_context.in_save_context():
-        return program.route(mode="file", device=device)
-    if _is_below(polymorphic_function, "_get_concrete_function_garbage_collected"):
+    if leaves():
         where = program.route(mode="file", device=device)
-        if where.where != "refused":
+        if where.where != "refused" or save_context.in_save_context():
             return where
     return program.route(mode="graph", device=device)
+
+
+def leaves() -> bool:
+    """True in a graph that is written to disk, or may be: a concrete function that was asked for, not called."""
+    return not tf.executing_eagerly() and (
+        save_context.in_save_context() or _is_below(polymorphic_function, "_get_concrete_function_garbage_collected")
+    )
 
 
 def is_recorded(tensor: tf.Tensor) -> bool:

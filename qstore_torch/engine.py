@@ -16,6 +16,7 @@ from qstore_core.engines.adjoint import value_and_vjp
 from qstore_core.engines.array import ArrayProgram
 from qstore_core.engines.memory import check_memory
 from qstore_core.engines.ops import Scatter, inverse_index
+from qstore_core.engines.planes import PlanesOps
 
 __all__ = [
     "OPS",
@@ -34,6 +35,7 @@ _dispatch_modes = torch._C._len_torch_dispatch_stack
 _is_tracing = torch._C._is_tracing
 _Transform = torch._C._functorch.TransformType
 _COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
+_NUMPY = {getattr(torch, name): name for name in ("float32", "float64", "complex64", "complex128", "int64")}
 
 
 class TorchOps:
@@ -42,6 +44,11 @@ class TorchOps:
     def __init__(self) -> None:
         """Start without kept constants."""
         self._kept: dict[Any, tuple[np.ndarray, torch.Tensor]] = {}
+        self._planes = PlanesOps(self, double=True)
+
+    def here(self) -> TorchOps | PlanesOps:
+        """Real numbers where operations are recorded: inductor and other runtimes have no complex ones."""
+        return self._planes if _dispatch_modes() or _is_tracing() else self
 
     def _keep(self, value: np.ndarray, device: torch.device, dtype: torch.dtype, part: str = "") -> torch.Tensor:
         if value.flags.writeable:
@@ -49,9 +56,9 @@ class TorchOps:
         key, plain = (id(value), device, dtype, part), is_plain()
         if plain and key in self._kept:
             return self._kept[key][1]
-        source = inverse_index(value) if part == "inverse" else np.array(value)
+        source = inverse_index(value) if part == "inverse" else value
         with torch.inference_mode(mode=False):  # what is made in inference mode cannot take part in training later
-            tensor = torch.as_tensor(source, device=device).to(dtype)
+            tensor = torch.as_tensor(source.astype(_NUMPY[dtype]), device=device)
         if plain:
             self._kept[key] = (value, tensor)  # `value` too, so that its id stays its own
         return tensor
@@ -93,9 +100,9 @@ class TorchOps:
         """Complex times real."""
         return state * factor
 
-    def concat(self, arrays: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Along the last axis."""
-        return torch.cat(list(arrays), dim=-1)
+    def concat(self, arrays: Sequence[torch.Tensor], axis: int = -1) -> torch.Tensor:
+        """Along an axis."""
+        return torch.cat(list(arrays), dim=axis)
 
     reshape = staticmethod(torch.reshape)
 
@@ -255,13 +262,13 @@ class TorchExecutable:
 
     def apply(self, theta: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
         """`theta` (W,), `inputs` (B, I) → outputs (B, O), through autograd."""
-        return self.program.forward(self.ops, theta, inputs)
+        return self.program.forward(self.ops.here(), theta, inputs)
 
     def apply_and_vjp(
         self, theta: torch.Tensor, inputs: torch.Tensor
     ) -> tuple[torch.Tensor, Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]]:
         """The same outside autograd, with the pull-back of the adjoint method."""
-        return value_and_vjp(self.program, self.ops, theta, inputs)
+        return value_and_vjp(self.program, self.ops.here(), theta, inputs)
 
     def forward(self, theta: np.ndarray, inputs: np.ndarray) -> np.ndarray:
         """The same on NumPy arrays."""

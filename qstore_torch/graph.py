@@ -14,14 +14,14 @@ from typing import Any
 
 import torch
 
-from qstore_core import GradientError, LayerSpec, SpecError
+from qstore_core import CapabilityError, GradientError, LayerSpec, SpecError
 from qstore_core.backends.allowed import check_allowed
 from qstore_core.runtime.program import Execution, LayerProgram
 
 from .engine import full_precision, surroundings
 from .host import to_array, to_tensor
 
-__all__ = ["content_of", "draw_seed", "in_graph", "layer", "layer_vjp"]
+__all__ = ["content_of", "draw_seed", "in_graph", "layer", "layer_vjp", "operations"]
 
 _objects: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
 _numbers = itertools.count()
@@ -93,7 +93,9 @@ def in_graph(content: str, width: int, theta: torch.Tensor, x: torch.Tensor) -> 
     apart.
     """
     if torch.compiler.is_compiling() and _is_transformed():
-        return _operations(content, theta, x)
+        return operations(content, theta, x, "a function transform")
+    if torch.onnx.is_in_onnx_export():
+        return operations(content, theta, x)
     wanted = torch.is_grad_enabled()
     wrt_theta, wrt_x = wanted and theta.requires_grad, wanted and x.requires_grad
     if torch.jit.is_tracing():  # traced once, run in training and inference
@@ -107,14 +109,15 @@ def _is_transformed() -> bool:
 
 
 @torch._dynamo.allow_in_graph
-def _operations(content: str, theta: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+def operations(content: str, theta: torch.Tensor, x: torch.Tensor, transform: str | None = None) -> torch.Tensor:
+    """A layer in PyTorch's own operations: for graphs that leave, and for transforms, which take them apart."""
     program = _program(content)
     program.check_shapes(tuple(theta.shape), tuple(x.shape))
-    where = program.route(device=x.device.type, transform="a function transform")
+    where = program.route(device=x.device.type, mode="graph" if transform else "file", transform=transform)
     if where.where == "refused":
-        raise GradientError(f"{program.name}: {where.why}")
+        raise (GradientError if transform else CapabilityError)(f"{program.name}: {where.why}")
     with full_precision(x):
-        return program.on_tensors(x).apply(theta, x)
+        return program.on_tensors(x, leaves=transform is None).apply(theta, x)
 
 
 # The operator's second result is an empty tensor. What the forward pass leaves for the backward pass hangs on it, as

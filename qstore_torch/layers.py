@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.masked import MaskedTensor
 
-from qstore_core import GradientError, InputError, LayerSpec, SpecError
+from qstore_core import CapabilityError, GradientError, InputError, LayerSpec, SpecError
 from qstore_core.backends import runner
 from qstore_core.circuit.initial import Init, initial_theta
 from qstore_core.layers import definition
@@ -20,7 +20,7 @@ from qstore_core.runtime.program import Execution, LayerProgram
 from qstore_core.runtime.route import Route
 
 from .engine import OPS, has_tangent, surroundings
-from .graph import content_of, draw_seed, in_graph
+from .graph import content_of, draw_seed, in_graph, operations
 from .host import TransformedFunction, on_host, to_array
 from .initial import as_init
 from .tensor import on_tensors
@@ -32,6 +32,7 @@ __all__ = [
     "QuantumPooling",
     "QuantumReadout",
     "TorchLayer",
+    "as_operations",
 ]
 
 
@@ -46,6 +47,7 @@ class TorchLayer(LayerDefinition, nn.Module):
     """
 
     theta: torch.Tensor
+    _in_operations = False
 
     _framework_arguments: ClassVar[dict[str, tuple[Any, str]]] = {
         "name": (None, "Name in messages and profiles."),
@@ -147,6 +149,8 @@ class TorchLayer(LayerDefinition, nn.Module):
 
     def _rows(self, theta: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         """`theta` (W,), `x` (B, F) of one dtype → (B, O), by the way that `route` says."""
+        if self._in_operations:
+            return operations(self._content, theta, x)
         if torch.compiler.is_compiling():
             return in_graph(self._content, self._width, theta, x)
         around = surroundings()
@@ -201,6 +205,29 @@ class TorchLayer(LayerDefinition, nn.Module):
         if index:
             program.adopt(program.only(index), failures)
         return out
+
+    def as_operations(self) -> Self:
+        """The same layer in PyTorch's own operations, on real numbers: for graphs that leave. Shares `theta`.
+
+        Without it a compiled or exported graph holds one operator of qstore, which is fast, but needs qstore where the
+        graph runs. Features are not looked at: NaN gives NaN outputs. `qstore_torch.as_operations` takes whole models.
+
+        Raises:
+            CapabilityError: The layer samples, or its backend computes something that operations do not.
+
+        Example:
+            >>> layer = QuantumReadout(1, encoding="angle", seed=0)
+            >>> x = torch.tensor([[0.3]])
+            >>> program = torch.export.export(layer.as_operations(), (x,))
+            >>> any("qstore" in str(node.target) for node in program.graph.nodes)
+            False
+        """
+        where = self._program.route(mode="file")
+        if where.where == "refused":
+            raise CapabilityError(f"{self.name}: {where.why}")
+        other = copy.copy(self)
+        other._in_operations = True
+        return other
 
     async def call_async(self, x: torch.Tensor) -> torch.Tensor:
         """The same without blocking the running event loop; gradients flow through the result."""
@@ -271,6 +298,29 @@ class TorchLayer(LayerDefinition, nn.Module):
         """What `print(module)` shows."""
         spec = self.spec
         return f"n_qubits={spec.n_qubits}, depth={spec.depth}, weights={spec.n_weights}, backend={self.backend_name!r}"
+
+
+def as_operations(module: nn.Module) -> nn.Module:
+    """A model whose quantum layers are in PyTorch's own operations; it shares all weights with `module`.
+
+    For graphs that run where qstore is not: `torch.export`, AOTInductor. See docs/exporting.md.
+
+    Raises:
+        CapabilityError: A layer samples, or its backend computes something that operations do not.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(3, 2), QuantumReadout(2, encoding="angle"), nn.Linear(2, 1))
+        >>> program = torch.export.export(as_operations(model), (torch.rand(4, 3),))
+    """
+    seen: dict[nn.Module, nn.Module] = {}
+
+    def converted(module: nn.Module) -> nn.Module:
+        if module not in seen:
+            seen[module] = other = module.as_operations() if isinstance(module, TorchLayer) else copy.copy(module)
+            other._modules = {name: child and converted(child) for name, child in module._modules.items()}
+        return seen[module]
+
+    return converted(module)
 
 
 class QuantumEncoder(definition.QuantumEncoder, TorchLayer):

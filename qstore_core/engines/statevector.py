@@ -32,6 +32,10 @@ class NumpyOps:
         """Start without kept constants."""
         self._kept: dict[tuple[int, str], tuple[np.ndarray, np.ndarray]] = {}
 
+    def here(self) -> NumpyOps:
+        """Itself."""
+        return self
+
     def const(self, value: np.ndarray, like: np.ndarray) -> np.ndarray:
         """`value` in the precision of `like`; read-only values are converted once."""
         double = like.dtype in (np.float64, np.complex128)
@@ -86,9 +90,9 @@ class NumpyOps:
         """Complex times real."""
         return state * factor
 
-    def concat(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
-        """Along the last axis."""
-        return np.concatenate(arrays, axis=-1)
+    def concat(self, arrays: Sequence[np.ndarray], axis: int = -1) -> np.ndarray:
+        """Along an axis."""
+        return np.concatenate(arrays, axis=axis)
 
     def swap_last(self, x: np.ndarray) -> np.ndarray:
         """Exchange the last two axes."""

@@ -291,11 +291,13 @@ class EncodedExecutable:
         return outputs, vjp_of_features
 
     def _encode_tensors(self, x: Any) -> tuple[Any, Callable[[Any], Any] | None]:
+        if not self._looks and self._passes:
+            return x, None
+        ops, width = self._ops.here(), self._width
         if self._looks:
-            x = self.spec.encoding.nan_where_invalid(self._ops, x)
+            x = self.spec.encoding.nan_where_invalid(ops, x)
         if self._passes:
             return x, None
-        ops, width = self._ops, self._width
         if not self._angles:
             unit, unit_vjp = unit_rows_and_vjp(ops, x, width)
             return unit, unit_vjp

@@ -211,10 +211,11 @@ class LayerProgram:
         if self.last is not None:
             self.last.failures = failures
 
-    def on_tensors(self, x: Any) -> EncodedExecutable:
-        """The layer on the framework's tensors, in the precision of tensor `x`."""
+    def on_tensors(self, x: Any, *, leaves: bool = False) -> EncodedExecutable:
+        """The layer on the framework's tensors, in the precision of `x`; by operations in a graph that `leaves`."""
         dtype = "float64" if "64" in str(x.dtype) else "float32"
-        return self.executable(-2 if getattr(x, "is_cuda", False) and self._on_gpu(dtype) is not None else -1, dtype)
+        faster = not leaves and getattr(x, "is_cuda", False) and self._on_gpu(dtype) is not None
+        return self.executable(-2 if faster else -1, dtype)
 
     def _on_gpu(self, dtype: str) -> Backend | None:
         """With "auto", a faster engine on CUDA tensors, where there is one for this size and it can be used here."""

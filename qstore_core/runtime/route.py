@@ -104,7 +104,7 @@ def route(
         >>> route(Places("torch", "numba", "torch", gpu="triton"), device="cuda").why
         'triton, the fastest on a GPU'
     """
-    plain = transform is None and wanted in ("values", "gradients")
+    plain = transform is None and mode != "file" and wanted in ("values", "gradients")
     if places.gpu is not None and device == "cuda" and plain:
         return Route("tensor", f"{places.gpu}, the fastest on a GPU")
     if places.host is None:
