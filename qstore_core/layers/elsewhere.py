@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Self
 
 from ..circuit.circuit import Circuit
 from ..circuit.spec import LayerSpec
 from ..errors import SpecError
-from ..interchange import pennylane
+from ..interchange import openqasm, pennylane, qiskit
 from ..interchange.common import Imported
 
 __all__ = ["FromElsewhere", "ToElsewhere"]
@@ -38,6 +38,23 @@ class ToElsewhere:
             np.True_
         """
         return pennylane.to_qnode(*self._circuit_and_measurement(), device, self._program.execution.shots)
+
+    def to_qiskit(self) -> qiskit.QiskitLayer:
+        """The layer as a Qiskit circuit with observables and parameters, for networks of qiskit-machine-learning.
+
+        Returns:
+            `(circuit, observables, input_params, weight_params, interpret, output_shape)`: for an `EstimatorQNN` the
+            first four; where the layer gives probabilities, for a `SamplerQNN` all but the observables.
+
+        Raises:
+            SpecError: Qiskit has no such measurement, or the features are amplitudes.
+        """
+        return qiskit.layer_to_qiskit(*self._circuit_and_measurement())
+
+    def to_openqasm(self, version: int = 3) -> str:
+        """The layer's circuit as an OpenQASM program, with measurements at its end where it gives probabilities."""
+        circuit, measurement = self._circuit_and_measurement()
+        return openqasm.to_openqasm(circuit, version, measurement)
 
     def _circuit_and_measurement(self) -> tuple[Circuit, Any]:
         if self._spec.measurement is None:
@@ -92,6 +109,65 @@ class FromElsewhere:
         """
         found = pennylane.from_pennylane(source, weight_shapes, weights=weights, inputs=inputs, n_features=n_features)
         return cls._of(found, arguments)
+
+    @classmethod
+    def from_qiskit(
+        cls,
+        source: Any,
+        observables: Any = None,
+        input_params: Iterable[Any] | None = None,
+        weight_params: Iterable[Any] | None = None,
+        *,
+        interpret: Callable[[int], Any] | None = None,
+        output_shape: int | tuple[int, ...] | None = None,
+        **arguments: Any,
+    ) -> Self:
+        """The layer of a Qiskit circuit, or of a network of qiskit-machine-learning.
+
+        Args:
+            source: A `QuantumCircuit`; or an `EstimatorQNN` or `SamplerQNN`, or the `TorchConnector` around one, whose
+                weights come along: all else is known then.
+            observables: `SparsePauliOp`, `Pauli`, `Operator` or a label of Qiskit, or several: one output each.
+            input_params: Parameters that take the features, in this order: parameters, vectors, or names of either.
+            weight_params: Parameters that are weights; without, all others, in Qiskit's order.
+            interpret: As in `SamplerQNN`: the output that a measured integer belongs to.
+            output_shape: How many outputs `interpret` has.
+            **arguments: Of the layer: `backend`, `shots`, `measurement` in the place of `observables`, and so on.
+
+        Raises:
+            SpecError: what cannot be said is named, with its position in the circuit.
+
+        Example:
+            >>> import numpy as np
+            >>> from qiskit.circuit import Parameter, QuantumCircuit
+            >>> from qstore_core import QuantumLayer
+            >>> x, program = Parameter("x"), QuantumCircuit(1)
+            >>> _ = program.ry(x, 0)
+            >>> QuantumLayer.from_qiskit(program, "Z", [x])(np.array([[0.0], [np.pi]])).round(6)
+            array([[ 1.],
+                   [-1.]])
+        """
+        found = qiskit.from_qiskit(
+            source, observables, input_params, weight_params, interpret=interpret, output_shape=output_shape
+        )
+        return cls._of(found, arguments)
+
+    @classmethod
+    def from_openqasm(cls, text: str, measurement: Any = None, *, inputs: Iterable[str] = (), **arguments: Any) -> Self:
+        """The layer of an OpenQASM 2 or 3 program.
+
+        Args:
+            text: The program.
+            measurement: What is read; without, the probabilities of what the program measures at its end.
+            inputs: Names of the parameters (`input float[64] name;`) that take the features, in this order; the others
+                are weights, in the order of their declarations.
+            **arguments: Of the layer.
+
+        Raises:
+            SpecError: the program is not valid, or has something that a circuit with parameter slots cannot say.
+        """
+        found = openqasm.from_openqasm(text, inputs=inputs)
+        return cls._of(found, arguments | ({} if measurement is None else {"measurement": measurement}))
 
     @classmethod
     def _of(cls, found: Imported, arguments: dict[str, Any]) -> Self:

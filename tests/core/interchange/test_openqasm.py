@@ -1,4 +1,4 @@
-"""OpenQASM in and out: round trips keep the unitary, and what cannot be said is refused by name and position."""
+"""OpenQASM in and out: round trips keep values, and what cannot be said is refused by name and position."""
 
 from __future__ import annotations
 
@@ -9,19 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qstore_core import Circuit, SpecError
+from qstore_core import Circuit, Expectation, Pauli, Probabilities, QuantumLayer, QuantumReadout, SpecError
 from qstore_core.circuit.gates import GATES
 from tests import reference
 from tests.strategies import circuits, points
-from tests.tolerances import EXACT
+from tests.tolerances import EXACT, EXACT_GRADIENT, allow
 
 qiskit = pytest.importorskip("qiskit")
-from qstore_core.interchange.openqasm import (  # noqa: E402 - after the library is known to be there
-    from_openqasm,
-    from_qiskit_circuit,
-    to_openqasm,
-    to_qiskit_circuit,
-)
+from qstore_core.interchange.openqasm import from_openqasm, to_openqasm  # noqa: E402 - after the library is there
 
 needs_importer = pytest.mark.skipif(
     importlib.util.find_spec("qiskit_qasm3_import") is None, reason="qiskit-qasm3-import is not installed"
@@ -34,42 +29,45 @@ def same_state(one, two, theta, row):
     assert abs(abs(overlap) - 1) < EXACT
 
 
-@settings(max_examples=40)
-@given(st.data())
-def test_qiskit_round_trip(data):
-    circuit = data.draw(circuits(amplitudes=False, max_qubits=3))
-    theta, x = data.draw(points(circuit, max_rows=1))
-    program = to_qiskit_circuit(circuit)
-    used = {f"{kind}{k}" for op in circuit.operations for a in op.params for kind, k in a.slots}
-    names = sorted((n for n in used if n[0] == "x"), key=lambda n: int(n[1:]))
-    again = from_qiskit_circuit(program, inputs=names)
-    weights = [p.name for p in program.parameters if p.name[0] == "w"]
-    row = np.array([x[0][int(n[1:])] for n in names])
-    angles = np.array([theta[int(n[1:])] for n in weights])
-    overlap = np.vdot(reference.state(circuit, theta, x[0]), reference.state(again, angles, row))
-    assert abs(abs(overlap) - 1) < EXACT
-
-
 @settings(max_examples=30)
 @given(circuits(amplitudes=False, max_qubits=3, max_inputs=0, max_weights=0))
 def test_openqasm_2_round_trip(circuit):
-    same_state(from_openqasm(to_openqasm(circuit, version=2)), circuit, [], [])
+    same_state(from_openqasm(to_openqasm(circuit, version=2)).circuit, circuit, [], [])
 
 
 @needs_importer
-@settings(max_examples=20)
+@settings(max_examples=15)
 @given(st.data())
-def test_openqasm_3_round_trip(data):
-    circuit = data.draw(circuits(amplitudes=False, max_qubits=3, max_inputs=0, max_weights=0))
-    same_state(from_openqasm(to_openqasm(circuit)), circuit, [], [])
+def test_openqasm_3_round_trip_keeps_values_and_gradients(data):
+    circuit = data.draw(circuits(amplitudes=False, max_qubits=3, max_gates=6))
+    theta, x = data.draw(points(circuit))
+    layer = QuantumLayer(circuit, Expectation(("Z", "X")), backend="statevector")
+    text, names = layer.to_openqasm(), [f"x{k}" for k in range(circuit.n_inputs)]
+    again = QuantumLayer.from_openqasm(text, layer.spec.measurement, inputs=names, backend="statevector")
+    layer.theta = again.theta = theta
+    np.testing.assert_allclose(again(x), layer(x), rtol=0, atol=EXACT)
+    cotangents = np.random.default_rng(0).normal(size=(len(x), layer.output_dim))
+    for ours, theirs in zip(layer.vjp(x, cotangents), again.vjp(x, cotangents), strict=True):
+        np.testing.assert_allclose(theirs, ours, rtol=0, atol=allow(ours, EXACT_GRADIENT))
 
 
 @needs_importer
 def test_parameters_are_inputs_or_weights():
-    text = """OPENQASM 3.0; include "stdgates.inc"; input float[64] a; input float[64] b; qubit[1] q;
+    text = """OPENQASM 3.0; include "stdgates.inc"; // input float[64] c;
+    input float[64] b; input float[64] a; input angle[32] unused; qubit[1] q;
     ry(2*a) q[0]; rz(a*b + 1) q[0]; rx(b) q[0];"""
-    circuit = from_openqasm(text, inputs=["b"])
-    assert [str(op) for op in circuit.operations] == ["ry(2*w0) 0", "rz(1 + w0*x0) 0", "rx(x0) 0"]
+    circuit = from_openqasm(text.replace("input angle", "\ninput angle").replace("; input", ";\ninput"), inputs=["b"])
+    assert [str(op) for op in circuit.circuit.operations] == ["ry(2*w0) 0", "rz(1 + w0*x0) 0", "rx(x0) 0"]
+    assert (circuit.circuit.n_inputs, circuit.circuit.n_weights) == (1, 2)
+
+
+@needs_importer
+def test_slots_keep_their_order_beyond_ten():
+    circuit = Circuit(1)
+    for w in circuit.weights(12)[::-1]:
+        circuit.ry(w, 0)
+        circuit.rx(w, 0)
+    assert from_openqasm(circuit.to_openqasm()).circuit == circuit
 
 
 @pytest.mark.parametrize("name", sorted(GATES))
@@ -79,25 +77,37 @@ def test_every_gate_goes_there_and_back(name):
     for q in range(3):
         circuit.ry(0.3 + q, q)
     circuit.append(name, range(entry.n_qubits), [0.2 * (k + 1) for k in range(entry.n_params)])
-    same_state(from_openqasm(to_openqasm(circuit, version=2)), circuit, [], [])
+    same_state(from_openqasm(to_openqasm(circuit, version=2)).circuit, circuit, [], [])
 
 
 def test_gates_of_any_size_go_there_and_back():
     circuit = Circuit(4)
     circuit.controlled("ry", [0, 1], [2], [0.4], values=[1, 0]), circuit.pauli_rot(0.3, "XYZ", 3, 1, 0), circuit.qft()
-    same_state(from_openqasm(to_openqasm(circuit, version=2)), circuit, [], [])
+    same_state(from_openqasm(to_openqasm(circuit, version=2)).circuit, circuit, [], [])
 
 
-def test_final_measurements_are_left_out():
-    assert [str(op) for op in from_openqasm(BELL).operations] == ["h 0", "cnot 0 1"]
+def test_measurements_at_the_end_are_probabilities():
+    assert [str(op) for op in from_openqasm(BELL).circuit.operations] == ["h 0", "cnot 0 1"]
+    layer = QuantumLayer.from_openqasm(BELL.replace("h q[0]; cx q[0], q[1]", "x q[0]"))
+    np.testing.assert_array_equal(layer(np.zeros((1, 0))).argmax(), 1)  # bit 0 is the least significant one
+    assert QuantumLayer.from_openqasm(BELL, [Pauli("ZZ")])(np.zeros((1, 0))) == pytest.approx(1)
+
+
+@needs_importer
+def test_probabilities_go_there_and_back():
+    layer = QuantumReadout(3, encoding="angle", n_classes=8, seed=0)
+    names = [f"x{k}" for k in range(3)]
+    again = QuantumLayer.from_openqasm(layer.to_openqasm(), inputs=names, init=layer.theta)
+    assert again.spec.measurement == Probabilities((0, 1, 2))
+    np.testing.assert_allclose(again(np.ones((1, 3))), layer(np.ones((1, 3))), atol=EXACT)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("nonsense", "no valid OpenQASM"), (3, "is text"), ("", "no valid|at least 1"),
-        (BELL.replace("h q[0];", "reset q[0];"), "instruction 0 is 'reset'"),
-        (BELL.replace("h q[0];", "measure q[0] -> c[0]; h q[0];"), "instruction 0 is 'measure'"),
+        (BELL.replace("h q[0];", "h q[0]; reset q[0];"), "instruction 1 is 'reset'"),
+        (BELL.replace("h q[0];", "measure q[0] -> c[0]; h q[0];"), "instruction 1 is 'h' on qubit 0, after it was mea"),
         (BELL.replace("cx q[0], q[1];", "opaque magic a; magic q[0];"), "magic"),
     ],
 )  # fmt: skip
@@ -113,16 +123,7 @@ def test_what_cannot_be_written_is_named():
         (lambda: to_openqasm(circuit, version=2), "no parameters"),
         (lambda: to_openqasm(circuit, version=4), "2 and 3"),
         (lambda: to_openqasm(Circuit(1, amplitudes=True)), "start state"),
-        (lambda: from_qiskit_circuit(to_qiskit_circuit(circuit), inputs=["w1"]), "no parameter 'w1'. Known: w0"),
+        (lambda: from_openqasm(BELL, inputs=["w1"]), "no parameter 'w1'"),
     ):
         with pytest.raises(SpecError, match=message):
             attempt()
-
-
-def test_an_angle_that_is_no_polynomial_is_named():
-    from qiskit.circuit import Parameter, QuantumCircuit
-
-    program = QuantumCircuit(1)
-    program.ry(Parameter("a").sin(), 0)
-    with pytest.raises(SpecError, match=r"instruction 0: angle sin\(a\) is no polynomial"):
-        from_qiskit_circuit(program)
