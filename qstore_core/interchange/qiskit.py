@@ -39,7 +39,8 @@ class QiskitLayer(NamedTuple):
     """A layer in the terms of qiskit-machine-learning.
 
     `EstimatorQNN(circuit=…, observables=…, input_params=…, weight_params=…)` takes the first four. Where the layer
-    gives probabilities, `observables` is None, the circuit ends in measurements, and `SamplerQNN` takes the last two as well.
+    gives probabilities, `observables` is None, the circuit ends in measurements, and `SamplerQNN` takes the last two
+    as well.
     """
 
     circuit: Any
@@ -168,8 +169,8 @@ class _Reader:
         features = list(first.params) if first is not None and first.name == "ParameterizedInitialize" else []
         if features and (features != inputs[: len(features)] or len(features) != 1 << n):
             raise SpecError(
-                f"instruction 0 is 'ParameterizedInitialize': its {len(features)} amplitudes must be the first inputs, in their "
-                f"order, on all {n} qubits."
+                f"instruction 0 is 'ParameterizedInitialize': its {len(features)} amplitudes must be the first inputs, "
+                f"in their order, on all {n} qubits."
             )
         # Amplitudes count from the least significant qubit: the register is turned round with them.
         self.place = {qubit: n - 1 - k if features else k for k, qubit in enumerate(program.qubits)}
