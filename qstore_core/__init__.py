@@ -67,6 +67,7 @@ from .errors import (
     UnknownBackendError,
 )
 from .interchange.files import load, save
+from .kernels import QuantumKernel
 from .layers.numpy import QuantumEncoder, QuantumFeatureExtractor, QuantumLayer, QuantumPooling, QuantumReadout
 from .runtime.cache import CacheInfo, cache_clear, cache_info
 from .runtime.fallback import fallback_counts, reset_fallback_counts
@@ -124,6 +125,7 @@ __all__ = [
     "QstoreError",
     "QuantumEncoder",
     "QuantumFeatureExtractor",
+    "QuantumKernel",
     "QuantumLayer",
     "QuantumPooling",
     "QuantumReadout",

@@ -1,0 +1,72 @@
+"""The states of a circuit on NumPy arrays, and the vjp of that: for what needs states and not what is measured of them.
+
+Amplitudes come in the order of the last frame and without global phases: overlaps of states of one circuit do not
+depend on either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..circuit.circuit import Circuit
+from ..circuit.measurement import Expectation
+from ..circuit.plan import Diagonal, Plan, collect_diagonals, decompose, drop_unseen, track
+from .adjoint import value_and_vjp
+from .array import ArrayProgram
+from .statevector import NumpyOps
+
+__all__ = ["StateProgram"]
+
+VjpFn = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
+class StateProgram:
+    """States of a circuit, (B, 2**n) complex, but for what all of them end with.
+
+    Gates behind the last one that differs from sample to sample turn all states alike, so that overlaps do not change:
+    they are left out, and their weights have gradient zero.
+
+    Args:
+        circuit: With or without amplitude inputs.
+    """
+
+    def __init__(self, circuit: Circuit) -> None:
+        """Lay the circuit out for arrays."""
+        n = circuit.n_qubits
+        made, frames = track(decompose(circuit), n)
+        steps = list(collect_diagonals(made))
+        while steps and not _uses_inputs(steps[-1]):
+            steps.pop()
+        everything = [(1 << q, 0) for q in range(n)] + [(0, 1 << q) for q in range(n)]
+        steps = drop_unseen(steps, everything, from_zero=not circuit.n_amplitudes)
+        measured = Expectation(("Z",)).lower(n, frames[-1], len(frames) - 1)
+        plan = Plan(n, circuit.n_weights, circuit.n_inputs, circuit.n_amplitudes, tuple(frames), tuple(steps), measured)
+        self._program, self._ops = ArrayProgram(plan), NumpyOps()
+        self._program.measuring = _Amplitudes()  # type: ignore[assignment]
+
+    def states(self, theta: np.ndarray, inputs: np.ndarray) -> np.ndarray:
+        """`theta` (W,), `inputs` (B, I): unit amplitudes, then angles → (B, 2**n)."""
+        return np.asarray(self._program.forward(self._ops, theta, inputs))
+
+    def states_and_vjp(self, theta: np.ndarray, inputs: np.ndarray) -> tuple[np.ndarray, VjpFn]:
+        """The same, and the function that pulls dL/dRe + i dL/dIm of the amplitudes back to theta and inputs."""
+        return value_and_vjp(self._program, self._ops, theta, inputs)
+
+
+class _Amplitudes:
+    """In the place of a measurement: the state itself."""
+
+    def outputs(self, ops: Any, state: np.ndarray) -> np.ndarray:
+        return state
+
+    def pull(self, ops: Any, state: np.ndarray, cotangents: np.ndarray) -> np.ndarray:
+        return cotangents
+
+
+def _uses_inputs(step: Any) -> bool:
+    if isinstance(step, Diagonal):
+        return any(angle.uses_inputs for _, angle in step.terms)
+    return bool(step.uses_inputs)
