@@ -18,6 +18,7 @@ from .circuit.ansatz import (
     register_ansatz,
     unregister_ansatz,
 )
+from .circuit.channels import Channel
 from .circuit.circuit import Circuit, register_gate, unregister_gate
 from .circuit.encoding import (
     IQP,
@@ -42,6 +43,7 @@ from .circuit.measurement import (
 )
 from .circuit.measurement_states import DensityMatrix, Entropy, Purity
 from .circuit.measurement_statistics import Covariance, LogProbabilities, Variance
+from .circuit.noise import NoiseModel, NoiseRule
 from .circuit.plan import Plan, lower
 from .circuit.spec import LayerSpec
 from .errors import (
@@ -91,6 +93,7 @@ __all__ = [
     "CacheInfo",
     "Capabilities",
     "CapabilityError",
+    "Channel",
     "Circuit",
     "Cnot",
     "Covariance",
@@ -114,6 +117,8 @@ __all__ = [
     "LogProbabilities",
     "Measurement",
     "MemoryLimitError",
+    "NoiseModel",
+    "NoiseRule",
     "Observable",
     "OptionError",
     "PaddingWarning",

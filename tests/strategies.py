@@ -16,6 +16,7 @@ from qstore_core import (
     IQP,
     ZZ,
     AngleEncoding,
+    Channel,
     Circuit,
     Expectation,
     HardwareEfficient,
@@ -254,3 +255,42 @@ def faults(places=PLACES):
     """What goes wrong in a `faults.FaultyBackend`, and where. Compiling returns no numbers: it can only raise."""
     possible = [Fault(t, p) for p in places for t in TROUBLES if p != "compile" or t in ERRORS]
     return st.sampled_from(possible)
+
+
+# -- noise ------------------------------------------------------------------------------------------------------------
+
+
+def channels(n_qubits=1):
+    """A `Channel` on one or two qubits, its extremes among them."""
+    p = st.one_of(st.sampled_from((0.0, 1.0)), st.floats(0.001, 0.5))
+    by_name = [p.map(lambda value: Channel.depolarizing(value, n_qubits))]
+    by_name.append(st.integers(0, 99).map(lambda seed: Channel.kraus(random_kraus(seed, n_qubits))))
+    if n_qubits == 1:
+        named = (Channel.amplitude_damping, Channel.phase_damping, Channel.bit_flip, Channel.phase_flip)
+        by_name += [p.map(make) for make in named]
+        by_name.append(st.tuples(*[st.floats(0, 1 / 3)] * 3).map(lambda values: Channel.pauli_channel(*values)))
+    return st.one_of(by_name)
+
+
+def random_kraus(seed, n_qubits, count=3):
+    """Kraus operators of a random channel, (count, 2**n, 2**n); first qubit most significant."""
+    rng, size = np.random.default_rng(seed), 1 << n_qubits
+    entries = rng.normal(size=(count * size, size)) + 1j * rng.normal(size=(count * size, size))
+    return np.linalg.qr(entries)[0].reshape(count, size, size)
+
+
+@st.composite
+def noisy_circuits(draw, max_qubits=3, max_gates=10, amplitudes=None):
+    """A circuit with channels among its gates, some of its qubits read with errors."""
+    plain = draw(circuits(max_qubits=max_qubits, max_gates=max_gates, amplitudes=amplitudes))
+    noisy, n = plain._like(), plain.n_qubits
+    for op in plain.operations:
+        noisy.append(op.gate, op.qubits, op.params)
+        if draw(st.booleans()):
+            size = draw(st.integers(1, min(2, n)))
+            noisy.append(draw(channels(size)), draw(st.permutations(range(n)))[:size])
+    noisy.append(draw(channels()), [0])
+    for qubit in range(n):
+        if draw(st.booleans()):
+            noisy.readout_error(draw(st.floats(0, 0.5)), draw(st.floats(0, 0.5)), qubit)
+    return noisy

@@ -58,11 +58,13 @@ class Capabilities:
             where no output depends on them; on tensors they make the outputs of their rows NaN.
         framework: Name of a framework, for example "torch": executables have `apply` on its tensors.
         remote: Running is I/O; it may be slow and it may fail.
-        embedded: It computes in this process, exactly and without noise: an error is a bug, not an outage, so that
-            nothing takes its place by default; memory for the state is checked first; and another engine that is
+        embedded: It computes in this process and exactly: an error is a bug, not an outage, so that nothing takes its
+            place by default; memory for the state is checked first; and, unless it is noisy, another engine that is
             exact computes the same.
         noisy: Outputs are not those of the ideal circuit: there is a noise model, or a device. No exact simulator
             takes its place, unless the user names one.
+        channels: Executables compute the channels of a circuit, readout errors among them. Elsewhere a circuit with
+            channels is a CapabilityError.
         max_qubits: Most qubits it takes; None where only memory limits.
     """
 
@@ -74,6 +76,7 @@ class Capabilities:
     remote: bool = False
     embedded: bool = False
     noisy: bool = False
+    channels: bool = False
     max_qubits: int | None = None
 
 

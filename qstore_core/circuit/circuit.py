@@ -22,6 +22,7 @@ from typing import Any
 from ..errors import SpecError, nearest
 from ..notebook import drawing
 from .angle import Angle, AngleLike, as_angle, input_, weight
+from .channels import CHANNELS, Channel
 from .checks import (
     MAX_OPERATIONS,
     MAX_SLOTS,
@@ -43,13 +44,16 @@ __all__ = ["Circuit", "Operation", "check_n_qubits", "register_gate", "unregiste
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One gate on some qubits, with one `Angle` per parameter."""
+    """One gate on some qubits, with one `Angle` per parameter; or a channel, by its name and as a value."""
 
     gate: str
     qubits: tuple[int, ...]
     params: tuple[Angle, ...] = ()
+    channel: Channel | None = None
 
     def __str__(self) -> str:
+        if self.channel is not None:
+            return f"{self.channel} {' '.join(map(str, self.qubits))}"
         arguments = f"({', '.join(map(str, self.params))})" if self.params else ""
         return f"{self.gate}{arguments} {' '.join(map(str, self.qubits))}"
 
@@ -59,7 +63,7 @@ class Circuit(Composing):
 
     Every gate of the gate table is a method: angles first, then qubits, controls before targets
     (`c.ry(angle, q)`, `c.cnot(control, target)`, `c.rot(phi, theta, omega, q)`). Angles are numbers in radians or
-    expressions of slots.
+    expressions of slots. So is every channel (`c.depolarizing(p, q)`), whose numbers are constants.
 
     Args:
         n_qubits: Number of qubits, at least 1. All start in |0⟩.
@@ -73,6 +77,7 @@ class Circuit(Composing):
         self._n_inputs = 0
         self._n_weights = 0
         self._operations: list[Operation] = []
+        self._read: frozenset[int] = frozenset()  # qubits that are read with errors, after which nothing comes
         self._key: tuple[Any, ...] | None = None
         self._hash = 0
 
@@ -100,8 +105,13 @@ class Circuit(Composing):
 
     @property
     def operations(self) -> tuple[Operation, ...]:
-        """The gates, first to last in time."""
+        """The gates and channels, first to last in time."""
         return tuple(self._operations)
+
+    @property
+    def noisy(self) -> bool:
+        """Whether a channel stands among the operations."""
+        return any(op.channel is not None for op in self._operations)
 
     # -- building -----------------------------------------------------------------------------------------------
 
@@ -119,14 +129,17 @@ class Circuit(Composing):
         self._n_weights += _check_count(count, start)
         return tuple(weight(j) for j in range(start, self._n_weights))
 
-    def append(self, name: str, qubits: Iterable[int], params: Iterable[AngleLike] = ()) -> None:
-        """Append one gate.
+    def append(self, name: str | Channel, qubits: Iterable[int], params: Iterable[AngleLike] = ()) -> None:
+        """Append one gate, or one channel: as a value, or by name with its numbers.
 
         Raises:
             SpecError: unknown gate, wrong number of qubits or angles, a qubit or slot that does not exist, or a
                 circuit that is frozen. The circuit is unchanged then.
         """
         self._check_open()
+        if isinstance(name, Channel) or (isinstance(name, str) and name in CHANNELS):
+            self._append_channel(name, qubits, params)
+            return
         entry = gate(name)
         where = check_items(qubits, f"{entry.name}: qubits", entry.n_qubits + 1)
         angles = tuple(as_angle(p) for p in check_items(params, f"{entry.name}: angles", entry.n_params + 1))
@@ -135,13 +148,7 @@ class Circuit(Composing):
                 f"{entry.name} takes {entry.n_params} angle(s), then {entry.n_qubits} qubit(s); "
                 f"received {len(angles)} angle(s) and {len(where)} qubit(s)."
             )
-        for qubit in where:
-            if whole_number(qubit) is None or not 0 <= qubit < self._n_qubits:
-                raise SpecError(
-                    f"{entry.name}: qubit {shown(qubit)} does not exist; qubits are 0 to {self._n_qubits - 1}."
-                )
-        if len(set(where)) != len(where):
-            raise SpecError(f"{entry.name}: qubits must differ, received {where}.")
+        where = self._check_qubits(entry.name, where)
         for angle in angles:
             for kind, index in angle.check().slots:
                 if index >= (self._n_inputs if kind == "x" else self._n_weights):
@@ -149,19 +156,58 @@ class Circuit(Composing):
                     raise SpecError(
                         f"{entry.name}: slot {kind}{index} does not exist; reserve it with circuit.{what}(k)."
                     )
+        self._operations.append(Operation(entry.name, where, angles))
+
+    def _append_channel(self, given: str | Channel, qubits: Iterable[int], numbers: Iterable[Any]) -> None:
+        name = given.name if isinstance(given, Channel) else given
+        where = check_items(qubits, f"{name}: qubits", 3)
+        numbers = check_items(numbers, f"{name}: numbers", MAX_OPERATIONS)
+        if any(isinstance(number, Angle) for number in numbers):
+            raise SpecError(
+                f"{name}: its numbers are constants, and cannot be trained or be inputs; received an expression of "
+                "slots. Make one circuit for each value."
+            )
+        channel = given if isinstance(given, Channel) else Channel(given, numbers, len(where) or 1)
+        if len(where) != channel.n_qubits:
+            raise SpecError(f"{channel} is on {channel.n_qubits} qubit(s), received {len(where)}.")
+        where = self._check_qubits(name, where, reading=channel.is_readout)
+        self._operations.append(Operation(name, where, (), channel))
+        if channel.is_readout:
+            self._read |= {*where}
+
+    def _check_qubits(self, name: str, where: tuple[Any, ...], reading: bool = False) -> tuple[int, ...]:
+        """Different qubits of this circuit that are still there, for one more operation."""
+        for qubit in where:
+            if whole_number(qubit) is None or not 0 <= qubit < self._n_qubits:
+                raise SpecError(f"{name}: qubit {shown(qubit)} does not exist; qubits are 0 to {self._n_qubits - 1}.")
+        if len(set(where)) != len(where):
+            raise SpecError(f"{name}: qubits must differ, received {where}.")
+        if not reading and not self._read.isdisjoint(where):
+            raise SpecError(f"{name}: a readout error comes after all gates of its qubit, received qubits {where}.")
         if len(self._operations) >= MAX_OPERATIONS:
             raise SpecError(f"a circuit has at most {MAX_OPERATIONS} gates, which this one has already.")
-        self._operations.append(Operation(entry.name, tuple(int(q) for q in where), angles))
+        return tuple(int(q) for q in where)
+
+    def kraus(self, operators: Iterable[Any], *qubits: int) -> None:
+        """ρ → Σ K ρ K†, by matrices of one or two qubits with Σ K†K = 1.
+
+        Example:
+            >>> c = Circuit(1)
+            >>> c.kraus([[[0.8**0.5, 0], [0, 0.8**0.5]], [[0, 0.2**0.5], [0.2**0.5, 0]]], 0)
+            >>> print(c.operations[0])
+            kraus(2 operators) 0
+        """
+        self.append(Channel.kraus(operators), qubits)
 
     def extend(self, operations: Iterable[Operation]) -> None:
         """Append several operations."""
         for op in operations:
-            self.append(op.gate, op.qubits, op.params)
+            self.append(op.channel or op.gate, op.qubits, op.params)
 
     def copy(self) -> Circuit:
         """A copy that can be built further."""
         other = self._like()
-        other._operations = list(self._operations)
+        other._operations, other._read = list(self._operations), self._read
         return other
 
     def _like(self) -> Circuit:
@@ -215,7 +261,10 @@ class Circuit(Composing):
             "amplitudes": self._amplitudes,
             "n_inputs": self._n_inputs,
             "n_weights": self._n_weights,
-            "operations": [[op.gate, list(op.qubits), [a.to_list() for a in op.params]] for op in self._operations],
+            "operations": [
+                [op.gate, list(op.qubits), list(op.channel.numbers) if op.channel else [a.to_list() for a in op.params]]
+                for op in self._operations
+            ],
         } | ({"gates_from": modules} if modules else {})
 
     @staticmethod
@@ -237,6 +286,9 @@ class Circuit(Composing):
             if len(items) != 3:
                 raise SpecError(f"an operation is saved as [gate, qubits, angles], received {shown(entry)}.")
             name, qubits, params = items
+            if isinstance(name, str) and name in CHANNELS:
+                circuit.append(name, qubits, params)
+                continue
             if isinstance(name, str) and name not in GATES and isinstance(modules, dict) and name in modules:
                 raise SpecError(
                     f"no gate named {shown(name)}. It was registered by module {shown(modules[name])}: import that "
@@ -274,7 +326,7 @@ class Circuit(Composing):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
-        raise AttributeError(f"Circuit has no gate or attribute {name!r}.{nearest(name, GATES)}")
+        raise AttributeError(f"Circuit has no gate or attribute {name!r}.{nearest(name, [*GATES, *CHANNELS])}")
 
 
 def _gate_method(name: str) -> Callable[..., None]:
@@ -288,8 +340,24 @@ def _gate_method(name: str) -> Callable[..., None]:
     return method
 
 
+def _channel_method(name: str) -> Callable[..., None]:
+    kind = CHANNELS[name]
+    count = len(kind.numbers)
+
+    def method(self: Circuit, *arguments: Any) -> None:
+        self.append(name, arguments[count:], arguments[:count])
+
+    method.__name__ = name
+    qubits = "one qubit" if kind.most_qubits == 1 else f"1 to {kind.most_qubits} qubits"
+    method.__doc__ = f"{kind.help} Takes {', '.join(kind.numbers)}, then {qubits}."
+    return method
+
+
 for _name in GATES:
     setattr(Circuit, _name, _gate_method(_name))
+for _name in CHANNELS:
+    if _name != "kraus":
+        setattr(Circuit, _name, _channel_method(_name))
 Circuit.cx = Circuit.cnot  # type: ignore[attr-defined]
 
 

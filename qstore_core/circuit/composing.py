@@ -204,7 +204,7 @@ class Composing:
                 f"{len(w)} expressions."
             )
         for op in other.operations:
-            out.append(op.gate, [where[q] for q in op.qubits], [_replaced(a, x, w) for a in op.params])
+            out.append(op.channel or op.gate, [where[q] for q in op.qubits], [_replaced(a, x, w) for a in op.params])
         return out
 
     def power(self, k: int) -> Self:
@@ -243,7 +243,7 @@ class Composing:
         if len(x) != self.n_inputs:
             raise SpecError(f"this circuit has {self.n_inputs} inputs, the function returned {len(x)} expressions.")
         for op in self.operations:
-            out.append(op.gate, op.qubits, [_replaced(a, x, None) for a in op.params])
+            out.append(op.channel or op.gate, op.qubits, [_replaced(a, x, None) for a in op.params])
         return out
 
     def _qubits(self, qubits: Sequence[Any]) -> tuple[int, ...]:
@@ -270,6 +270,8 @@ def _replaced(angle: Angle, inputs: Sequence[AngleLike], weights: Sequence[Angle
 
 def _inverse(op: Any) -> list[tuple[str, tuple[int, ...], tuple[Angle, ...]]]:
     """Gates that undo one."""
+    if op.channel is not None:
+        raise SpecError(f"a circuit with a channel has no inverse: {op}. Invert the circuit without it.")
     name, qubits, params = op.gate, op.qubits, op.params
     prefix, entry = "", GATES[name]
     while name.startswith("controlled_"):

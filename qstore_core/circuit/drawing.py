@@ -45,6 +45,8 @@ def columns(circuit: Drawable) -> list[list[Any]]:
 
 def labels(op: Any) -> dict[int, str]:
     """What stands on each of a gate's lines; "●" on controls."""
+    if op.channel is not None:
+        return dict.fromkeys(op.qubits, str(op.channel))
     entry = GATES[op.gate]
     controls = entry.controls
     name = (entry.symbol or op.gate.removeprefix("c" * controls)).upper()

@@ -26,7 +26,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from .angle import Angle
-from .circuit import Circuit
+from .channels import refuse_channels
+from .circuit import Circuit, Operation
 from .frame import Frame, parity
 from .gates import GATES, Axis, Cnot, Z
 from .measurement import Measurement, PlanMeasurement
@@ -43,6 +44,7 @@ __all__ = [
     "drop_unseen",
     "lower",
     "parity",
+    "steps_of",
     "track",
 ]
 
@@ -129,16 +131,20 @@ class Plan:
 
 def decompose(circuit: Circuit) -> list[tuple[int, Factor] | Cnot]:
     """Every gate as `(qubit, (axis, angle))` and `Cnot`, in order."""
+    return [step for op in circuit.operations for step in steps_of(op)]
+
+
+def steps_of(op: Operation) -> list[tuple[int, Factor] | Cnot]:
+    """The same for one gate."""
     out: list[tuple[int, Factor] | Cnot] = []
-    for op in circuit.operations:
-        for step in GATES[op.gate].steps:
-            if isinstance(step, Cnot):
-                out.append(Cnot(op.qubits[step.control], op.qubits[step.target]))
-            else:
-                terms: list[tuple[Any, float]] = [((), step.constant)]
-                for coefficient, param in zip(step.coefficients, op.params, strict=False):
-                    terms += (coefficient * param).terms
-                out.append((op.qubits[step.qubit], (step.axis, Angle.from_terms(terms))))
+    for step in GATES[op.gate].steps:
+        if isinstance(step, Cnot):
+            out.append(Cnot(op.qubits[step.control], op.qubits[step.target]))
+        else:
+            terms: list[tuple[Any, float]] = [((), step.constant)]
+            for coefficient, param in zip(step.coefficients, op.params, strict=False):
+                terms += (coefficient * param).terms
+            out.append((op.qubits[step.qubit], (step.axis, Angle.from_terms(terms))))
     return out
 
 
@@ -278,6 +284,7 @@ def lower(circuit: Circuit, measurement: Measurement) -> Plan:
     """
     n = circuit.n_qubits
     measurement.check(n)
+    refuse_channels(circuit, "a Plan is of pure states")
     steps, frames = track(decompose(circuit), n)
     measured = measurement.lower(n, frames[-1], len(frames) - 1)
     seen = [(x, z) for x, z, _ in measured.strings] or [(0, mask) for mask in measured.masks]

@@ -11,7 +11,8 @@ from typing import Any
 
 from ..backends.contract import Backend, Capabilities
 from ..backends.registry import get_backend, list_backends
-from ..circuit.circuit import whole_number
+from ..circuit.channels import refuse_channels
+from ..circuit.circuit import Circuit, whole_number
 from ..errors import CapabilityError, GradientError, SpecError, UnknownBackendError, nearest
 from .route import FRAMEWORKS
 
@@ -92,11 +93,11 @@ class Execution:
             gradient = "vjp" if capabilities.vjp and shots is None else "parameter-shift"
         return Settings(name, dtype, shots, gradient)
 
-    def check(self, backend: Backend, n_qubits: int) -> None:
+    def check(self, backend: Backend, circuit: Circuit) -> None:
         """Refuse what `backend` cannot do, before anything runs.
 
         Raises:
-            CapabilityError: it does not sample, does nothing else, or has too few qubits.
+            CapabilityError: it does not sample, does nothing else, has too few qubits, or knows no channels.
             GradientError: it has no adjoint gradients, which were asked for.
         """
         capabilities, shots = backend.capabilities, self.shots
@@ -111,11 +112,14 @@ class Execution:
                 f"backend {backend.name!r} can only sample. Give the layer shots=, for example shots=1024.",
                 backend=backend.name,
             )
-        if capabilities.max_qubits is not None and n_qubits > capabilities.max_qubits:
+        if capabilities.max_qubits is not None and circuit.n_qubits > capabilities.max_qubits:
             raise CapabilityError(
-                f"backend {backend.name!r} takes at most {capabilities.max_qubits} qubits, the layer has {n_qubits}.",
+                f"backend {backend.name!r} takes at most {capabilities.max_qubits} qubits, the layer has "
+                f"{circuit.n_qubits}.",
                 backend=backend.name,
             )
+        if not capabilities.channels:
+            refuse_channels(circuit, f"backend {backend.name!r} computes no channels", backend.name)
         if self.gradient == "adjoint" and not capabilities.vjp:
             raise GradientError(
                 f'backend {backend.name!r} has no adjoint gradients. Use gradient="parameter-shift" or "auto".',
@@ -135,8 +139,10 @@ class Execution:
         return " and ".join(parts)
 
 
-def choose_backend(framework: str | None, shots: int | None) -> tuple[str, str]:
+def choose_backend(framework: str | None, shots: int | None, circuit: Circuit) -> tuple[str, str]:
     """The backend that "auto" stands for, and why."""
+    if circuit.noisy and shots is None:
+        return "density", "the circuit has channels"
     if shots is not None:
         raise CapabilityError(
             f"shots={shots} needs a backend that samples. Name one: {', '.join(_other_names()) or 'none is installed'}."
@@ -157,7 +163,7 @@ def _has_numba() -> bool:
     return find_spec("numba") is not None and any(info.name == "numba" for info in list_backends())
 
 
-def fallback_backends(execution: Execution, first: Backend, n_qubits: int) -> tuple[Backend, ...]:
+def fallback_backends(execution: Execution, first: Backend, circuit: Circuit) -> tuple[Backend, ...]:
     """What computes when `first` fails, in this order.
 
     By default only what computes the same: nothing takes the place of samples, of noise or of a device.
@@ -165,12 +171,13 @@ def fallback_backends(execution: Execution, first: Backend, n_qubits: int) -> tu
     Args:
         execution: Of the layer.
         first: Its backend.
-        n_qubits: Of its circuit.
+        circuit: Its circuit.
 
     Raises:
         SpecError: QSTORE_FALLBACK is neither "none", "auto" nor names with commas.
         UnknownBackendError: no backend has one of the names.
-        CapabilityError: one of them can only sample, where exact values are asked for, or has too few qubits.
+        CapabilityError: one of them can only sample, where exact values are asked for, has too few qubits, or knows no
+            channels.
     """
     fallback = execution.fallback
     if fallback is None:
@@ -180,7 +187,7 @@ def fallback_backends(execution: Execution, first: Backend, n_qubits: int) -> tu
         if first.capabilities.embedded:  # an error there is a bug, not an outage
             return ()
         if asked is None:
-            same = execution.shots is None and not first.capabilities.noisy
+            same = execution.shots is None and not first.capabilities.noisy and not circuit.noisy
             return (get_backend("statevector"),) if same else ()
         found = tuple(_named_in_environment(name) for name in asked if name != first.name)
     elif isinstance(fallback, str) or not isinstance(fallback, Sequence):
@@ -189,7 +196,7 @@ def fallback_backends(execution: Execution, first: Backend, n_qubits: int) -> tu
         found = tuple(get_backend(name) for name in fallback)
     for backend in found:
         replace(execution, shots=execution.shots if backend.capabilities.shots else None, gradient="auto").check(
-            backend, n_qubits
+            backend, circuit
         )
     return found
 

@@ -47,7 +47,7 @@ def unshared(circuit: Circuit) -> Circuit:
     out = Circuit(circuit.n_qubits, amplitudes=circuit.n_amplitudes > 0)
     slots = iter(out.inputs(sum(len(op.params) for op in circuit.operations)))
     for op in circuit.operations:
-        out.append(op.gate, op.qubits, [next(slots) for _ in op.params])
+        out.append(op.channel or op.gate, op.qubits, [next(slots) for _ in op.params])
     hash(out)
     return out
 

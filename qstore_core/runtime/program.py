@@ -98,10 +98,10 @@ class LayerProgram:
         if spec.measurement is not None:
             chosen = not (isinstance(backend, str) and backend == "auto")
             if not chosen:
-                backend, self.reason = choose_backend(framework, execution.shots)
+                backend, self.reason = choose_backend(framework, execution.shots, spec.circuit)
             first = get_backend(backend)
-            execution.check(first, spec.n_qubits)
-            self.backends = (first, *fallback_backends(execution, first, spec.n_qubits))
+            execution.check(first, spec.circuit)
+            self.backends = (first, *fallback_backends(execution, first, spec.circuit))
             self.places = self._places(chosen)
         else:
             self.places = Places(framework, None if framework else "none", "none" if framework else None)
@@ -114,14 +114,16 @@ class LayerProgram:
         """The backend is on the tensors, or an engine that computes the same is, or there is none."""
         first, framework = self.backends[0], self.framework
         exact = self.executable(0, "float32").settings.gradient == "vjp"
+        noisy = first.capabilities.noisy or self.spec.circuit.noisy
         if framework is None:
             return Places(None, first.name, None, chosen)
         if first.capabilities.framework == framework and exact:
             self._tensor = first
             return Places(framework, None, first.name, chosen)
-        if first.capabilities.embedded and exact:
+        if first.capabilities.embedded and exact and not noisy:
             self._tensor = get_backend(FRAMEWORKS[framework].engine)
-        return Places(framework, first.name, self._tensor.name if self._tensor is not None else None, chosen)
+        return Places(framework, first.name, self._tensor.name if self._tensor is not None else None, chosen,
+                      noisy=noisy)  # fmt: skip
 
     def _check_memory(self, rows: int, dtype: str) -> None:
         if not self.backends:

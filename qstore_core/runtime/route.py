@@ -54,6 +54,7 @@ class Places:
         tensor: Name of an engine on the framework's tensors that computes the same; None where there is none.
         chosen: True where the user named the backend, so that it is asked wherever it can be.
         gpu: Name of a faster engine on CUDA tensors, for values and gradients; None where there is none.
+        noisy: True where circuit or backend has noise, which engines on tensors do not compute.
     """
 
     framework: str | None
@@ -61,6 +62,7 @@ class Places:
     tensor: str | None
     chosen: bool = False
     gpu: str | None = None
+    noisy: bool = False
 
 
 @dataclass(frozen=True)
@@ -118,12 +120,14 @@ def route(
         need = f"{wanted} need a circuit in {title} operations"
     elif mode in ("xla", "file"):
         need = f"{'a graph on disk' if mode == 'file' else 'XLA'} cannot call the host"
-    elif device != "cpu" and not places.chosen:
+    elif device != "cpu" and not places.chosen and places.tensor is not None:
         need = f"tensors on {device} need not wait for the host"
     else:
         asked = "asked for" if places.chosen else "the fastest on a CPU"
         return Route("host", f"{places.host}, {asked}")
     if places.tensor is not None:
         return Route("tensor", f"{need}: {places.tensor} computes the same")
+    if places.noisy:
+        return Route("refused", f"{need}, and noise is computed on the host alone, by backend {places.host!r}.")
     engine = FRAMEWORKS[places.framework].engine
     return Route("refused", f'{need}, and backend {places.host!r} is on the host. Use backend="{engine}".')

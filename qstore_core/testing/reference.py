@@ -1,14 +1,18 @@
 """Dense reference for the conformance checks: gate-table matrices on state vectors, nothing of any engine.
 
+Circuits with channels are density matrices here, with Kraus operators on both sides.
+
 Values are float64, and gradients are differences of them: both share only the gate table and the circuit with what
 they judge, not the Plan, and no rule of differentiation.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from ..circuit.circuit import Circuit
+from ..circuit.circuit import Circuit, Operation
 from ..circuit.gates import GATES
 from ..circuit.measurement import Expectation, Measurement, Pauli, Probabilities
 
@@ -33,6 +37,8 @@ def outputs(circuit: Circuit, measurement: Measurement, theta: np.ndarray, input
         >>> outputs(c, Expectation(), np.zeros(0), np.array([[0.3]])).round(4)
         array([[0.9553]])
     """
+    if circuit.noisy:
+        return _measure_mixed(circuit, measurement, _mixed(circuit, theta, inputs))
     return _measure(circuit.n_qubits, measurement, _states(circuit, theta, inputs))
 
 
@@ -42,13 +48,15 @@ def deviations(circuit: Circuit, measurement: Measurement, theta: np.ndarray, in
     Strings that are measured together may be correlated: that changes an output's deviation by what the sum of its
     terms' covariances says, which is included as the bound Σ|c|σ where an observable has several terms.
     """
-    states, n = _states(circuit, theta, inputs), circuit.n_qubits
     if isinstance(measurement, Probabilities):
-        p = _measure(n, measurement, states)
+        p = outputs(circuit, measurement, theta, inputs)
         return np.sqrt(np.clip(p * (1 - p), 0.0, None))
-    columns = []
-    for observable in measurement.as_observables(n):
-        values = [(c, _measure(n, Expectation(observables=(Pauli(s),)), states)[:, 0]) for s, c in observable.terms]
+    columns, every = [], [o.terms for o in measurement.as_observables(circuit.n_qubits)]
+    strings = sorted({string for terms in every for string, _ in terms})
+    singly = Expectation(observables=tuple(map(Pauli, strings)))
+    by_string = dict(zip(strings, outputs(circuit, singly, theta, inputs).T, strict=True))
+    for terms in every:
+        values = [(c, by_string[string]) for string, c in terms]
         columns.append(sum(abs(c) * np.sqrt(np.clip(1 - v**2, 0.0, None)) for c, v in values))
     return np.stack(columns, axis=1)
 
@@ -79,18 +87,68 @@ def unit(rows: np.ndarray) -> np.ndarray:
 
 def _states(circuit: Circuit, theta: np.ndarray, inputs: np.ndarray) -> np.ndarray:
     """Final states (B, 2, …, 2)."""
+    state = _start(circuit, inputs)
+    for op in circuit.operations:
+        state = _apply(state, _gate(op, circuit, theta, inputs), op.qubits)
+    return state
+
+
+def _start(circuit: Circuit, inputs: np.ndarray) -> np.ndarray:
     n, width, batch = circuit.n_qubits, circuit.n_amplitudes, len(inputs)
     state = np.zeros((batch, 1 << n), complex)
     if width:
         state[:] = inputs[:, :width]
     else:
         state[:, 0] = 1.0
-    state = state.reshape((batch, *(2,) * n))
-    weights, angles = np.asarray(theta).T, inputs[:, width:].T
+    return state.reshape((batch, *(2,) * n))
+
+
+def _gate(op: Operation, circuit: Circuit, theta: np.ndarray, inputs: np.ndarray) -> np.ndarray:
+    weights, angles, batch = np.asarray(theta).T, inputs[:, circuit.n_amplitudes :].T, len(inputs)
+    values = np.array([np.broadcast_to(angle.value(weights, angles), batch) for angle in op.params])
+    return _matrices(op.gate, values.reshape(len(op.params), batch))
+
+
+def _mixed(circuit: Circuit, theta: np.ndarray, inputs: np.ndarray) -> np.ndarray:
+    """Final density matrices (B, 2, …, 2): row qubits, then column qubits."""
+    n, start = circuit.n_qubits, _start(circuit, inputs).reshape(len(inputs), -1)
+    rho = (start[:, :, None] * start[:, None, :].conj()).reshape(len(inputs), *(2,) * (2 * n))
     for op in circuit.operations:
-        values = np.array([np.broadcast_to(angle.value(weights, angles), batch) for angle in op.params])
-        state = _apply(state, _matrices(op.gate, values.reshape(len(op.params), batch)), op.qubits)
-    return state
+        if op.channel is None:
+            kraus: Sequence[np.ndarray] = [_gate(op, circuit, theta, inputs)]
+        elif op.channel.is_readout:
+            continue
+        else:
+            kraus = [one[None] for one in op.channel.operators]
+        columns = tuple(n + q for q in op.qubits)
+        rho = sum((_apply(_apply(rho, k, op.qubits), k.conj(), columns) for k in kraus), np.zeros_like(rho))
+    return rho
+
+
+def _measure_mixed(circuit: Circuit, measurement: Measurement, rho: np.ndarray) -> np.ndarray:
+    n, batch = circuit.n_qubits, len(rho)
+    confusion = [np.eye(2) for _ in range(n)]
+    for op in circuit.operations:
+        if op.channel is not None and op.channel.is_readout:
+            confusion[op.qubits[0]] = confusion[op.qubits[0]] @ op.channel.confusion
+    if isinstance(measurement, Probabilities):
+        p = rho.reshape(batch, 1 << n, 1 << n).diagonal(axis1=1, axis2=2).real.reshape(batch, *(2,) * n) + 0j
+        for q in range(n):
+            p = _apply(p, confusion[q].T[None], (q,))
+        return _born(n, measurement, p.real)
+    columns = []
+    for observable in measurement.as_observables(n):
+        total = np.zeros(batch)
+        for string, coefficient in observable.terms:
+            read = rho
+            for q, letter in enumerate(string):
+                if letter != "I":
+                    zero, one = confusion[q] @ [1.0, -1.0]  # the sign that is read, by what the qubit is
+                    pauli = np.asarray(GATES[letter.lower()].matrix(), complex)
+                    read = _apply(read, ((zero + one) / 2 * np.eye(2) + (zero - one) / 2 * pauli)[None], (q,))
+            total += coefficient * np.trace(read.reshape(batch, 1 << n, 1 << n), axis1=1, axis2=2).real
+        columns.append(total)
+    return np.stack(columns, axis=1)
 
 
 def _matrices(name: str, values: np.ndarray) -> np.ndarray:
@@ -110,14 +168,7 @@ def _apply(state: np.ndarray, matrices: np.ndarray, qubits: tuple[int, ...]) -> 
 def _measure(n: int, measurement: Measurement, state: np.ndarray) -> np.ndarray:
     batch = len(state)
     if isinstance(measurement, Probabilities):
-        kept = tuple(range(n)) if measurement.qubits is None else measurement.qubits
-        traced = tuple(1 + q for q in range(n) if q not in kept)
-        left = [q for q in range(n) if q in kept]
-        p = (np.abs(state) ** 2).sum(axis=traced).transpose([0, *(1 + left.index(q) for q in kept)]).reshape(batch, -1)
-        if measurement.n_classes is None:
-            return p
-        classes = np.arange(p.shape[1]) % measurement.n_classes
-        return np.stack([p[:, classes == k].sum(axis=1) for k in range(measurement.n_classes)], axis=1)
+        return _born(n, measurement, np.abs(state) ** 2)
     paulis = {letter.upper(): np.asarray(GATES[letter].matrix(), complex)[None] for letter in "xyz"}
     flat, columns = state.reshape(batch, -1).conj(), []
     for observable in measurement.as_observables(n):
@@ -130,3 +181,15 @@ def _measure(n: int, measurement: Measurement, state: np.ndarray) -> np.ndarray:
             total += coefficient * (flat * flipped.reshape(batch, -1)).sum(axis=1).real
         columns.append(total)
     return np.stack(columns, axis=1)
+
+
+def _born(n: int, measurement: Probabilities, p: np.ndarray) -> np.ndarray:
+    """Probabilities (B, 2, …, 2) of all basis states → outputs."""
+    kept = tuple(range(n)) if measurement.qubits is None else measurement.qubits
+    traced = tuple(1 + q for q in range(n) if q not in kept)
+    left = [q for q in range(n) if q in kept]
+    p = p.sum(axis=traced).transpose([0, *(1 + left.index(q) for q in kept)]).reshape(len(p), -1)
+    if measurement.n_classes is None:
+        return p
+    classes = np.arange(p.shape[1]) % measurement.n_classes
+    return np.stack([p[:, classes == k].sum(axis=1) for k in range(measurement.n_classes)], axis=1)

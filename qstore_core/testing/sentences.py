@@ -20,6 +20,8 @@ SENTENCES: dict[str, str] = {
     "B7": "A layer on it gives the circuit's values and gradients, also after pickling.",
     "B8": "With `capabilities.features`, executables normalise and pad amplitudes themselves; a row of zeros is |0…0⟩, "
     "with zero gradient; features and theta that are not finite raise an `InputError`.",
+    "B9": "A channel is computed as its Kraus operators say, a readout error on what is measured, or the circuit is "
+    "refused with a `CapabilityError`; where `capabilities.channels` is declared, it is computed.",
     # -- values
     "V1": "Outputs are (B, O), real floats, for every B ≥ 1; W and I may be 0.",
     "V2": "Values are exact to 1e-9 with dtype float64, to 1e-5 with float32.",
@@ -57,6 +59,7 @@ SENTENCES: dict[str, str] = {
     "G12": "`vjp` and `value_and_vjp` are safe in threads.",
     "G13": "`value_and_vjp` gives the outputs of `forward` and the gradients of `vjp`; its `vjp_fn` may be called more "
     "than once, and after other calls.",
+    "G14": "With `capabilities.channels`, `vjp` is exact for circuits with channels.",
     # -- samples
     "N1": "Sampled values of bases have no bias.",
     "N2": "Sampled values of observables have no bias.",

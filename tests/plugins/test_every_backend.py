@@ -9,7 +9,16 @@ import qstore_core
 from qstore_core import Circuit, Pauli
 from tests.tolerances import GRADIENT, SIGMAS, VALUE, allow
 
-EXACT = ("numba", "torch", "tensorflow", "aer", "pennylane:default.qubit", "pennylane:lightning.qubit", "dask")
+EXACT = (
+    "numba",
+    "density",
+    "torch",
+    "tensorflow",
+    "aer",
+    "pennylane:default.qubit",
+    "pennylane:lightning.qubit",
+    "dask",
+)
 SAMPLED = ("aer", "pennylane:default.qubit", "pennylane:lightning.qubit")
 SHOTS = 4000
 ROWS = 3

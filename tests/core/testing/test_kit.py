@@ -26,13 +26,13 @@ def test_statevector(check):
     check()
 
 
-@pytest.mark.parametrize("name", ["numba", "torch", "tensorflow"])
+@pytest.mark.parametrize("name", ["numba", "density", "torch", "tensorflow"])
 def test_our_engines(name):
-    if not installed(name):
+    if name != "density" and not installed(name):
         pytest.skip(f"{name} is not installed")
     if name not in {info.name for info in list_backends()}:
         pytest.skip(f"this installation has no backend {name}")
-    report = run_checks(name)
+    report = run_checks(name, qubits=8 if name == "density" else 12)
     assert report.ok, str(report)
     assert sum(outcome.status == "passed" for outcome in report.outcomes) >= 35
 

@@ -1,0 +1,94 @@
+"""The 4 x 4 matrices of `Single` steps for a batch, and what their gradients are for weights and inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ...circuit.angle_table import AngleTable
+from .program import Single, rotation_terms
+
+__all__ = ["Matrices"]
+
+
+class Matrices:
+    """Products of rotations and constants, many at once.
+
+    Every factor is A + cos(angle) B + sin(angle) C; a constant has B = C = 0, and stands where a product is short too.
+
+    Args:
+        singles: The steps, all of which differ from sample to sample, or none.
+
+    Example:
+        RY(w) takes Z to cos(w) Z and X to X + …:
+
+        >>> from qstore_core.circuit.angle import weight
+        >>> single = Single(0)
+        >>> single.add(((0.0, 1.0, 0.0), weight(0)))
+        >>> products, _ = Matrices([single]).values(np.array([0.5]), np.zeros((1, 0)))
+        >>> products[0, 0, 3].round(4)    # 0·1, -sin(0.5) X, 0·Y, cos(0.5) Z
+        array([ 0.    , -0.4794,  0.    ,  0.8776])
+    """
+
+    def __init__(self, singles: Sequence[Single]) -> None:
+        """Tabulate the factors."""
+        self.count = len(singles)
+        length = max((len(single.factors) for single in singles), default=0)
+        self._terms = np.zeros((3, length, self.count, 4, 4))
+        self._terms[0] = np.eye(4)
+        places, angles = [], []
+        for number, single in enumerate(singles):
+            for position, factor in enumerate(single.factors):
+                if isinstance(factor, np.ndarray):
+                    self._terms[0, position, number] = factor
+                else:
+                    self._terms[:, position, number] = rotation_terms(factor[0])
+                    places.append(position * self.count + number)
+                    angles.append(factor[1])
+        self._places, self._table = np.array(places, np.int64), AngleTable(angles)
+
+    def values(self, theta: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Products (B, count, 4, 4), and their factors (length, B, count, 4, 4) for `vjp`, in float64."""
+        still, turning, across = self._terms
+        angles = self._angles(theta, x)[..., None, None]
+        factors = still[:, None] + np.cos(angles) * turning[:, None] + np.sin(angles) * across[:, None]
+        product = np.broadcast_to(np.eye(4), (len(x), self.count, 4, 4))
+        for k, factor in enumerate(factors):
+            product = factor if k == 0 else factor @ product
+        return product, factors
+
+    def _angles(self, theta: np.ndarray, x: np.ndarray) -> np.ndarray:
+        """(length, B, count)."""
+        length = self._terms.shape[1]
+        out = np.zeros((length * self.count, len(x)))
+        if len(self._places):
+            out[self._places] = self._table.values(theta, x).T
+        return out.reshape(length, self.count, len(x)).swapaxes(1, 2)
+
+    def vjp(
+        self, theta: np.ndarray, x: np.ndarray, factors: np.ndarray, gradient: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Gradients (B, count, 4, 4) by the products → by theta (W,) and angle inputs (B, F).
+
+        Args:
+            theta: (W,).
+            x: Angle inputs (B, F).
+            factors: Of `values`.
+            gradient: By the products.
+        """
+        if not len(self._places):
+            return np.zeros(len(theta)), np.zeros(x.shape)
+        _, turning, across = self._terms
+        angles = self._angles(theta, x)[..., None, None]
+        slopes = np.cos(angles) * across[:, None] - np.sin(angles) * turning[:, None]
+        before = [np.empty(0)]  # what was applied before each factor
+        for factor in factors[:-1]:
+            before.append(factor if len(before) == 1 else factor @ before[-1])
+        d_angles = np.empty(slopes.shape[:3])
+        for k in range(len(factors) - 1, -1, -1):
+            own = gradient if k == 0 else gradient @ before[k].swapaxes(-1, -2)
+            d_angles[k] = (own * slopes[k]).sum(axis=(-1, -2))
+            gradient = factors[k].swapaxes(-1, -2) @ gradient
+        columns = d_angles.swapaxes(1, 2).reshape(-1, len(x))[self._places].T
+        return self._table.vjp(theta, x, columns)
