@@ -290,6 +290,8 @@ class HttpBackend:
     def compile(self, circuit, measurement, *, dtype="float32", shots=None):
         if shots is not None:
             raise CapabilityError(f"backend 'http' computes exact values; shots={shots} was asked for.")
+        if circuit.noisy:
+            raise CapabilityError("backend 'http' computes gates alone, and a channel stands in the circuit.")
         what = {"circuit": circuit.to_dict(), "measurement": measurement.to_dict(), "dtype": dtype}
         return _HttpExecutable(self, what)
 
