@@ -21,7 +21,7 @@ from .sections import add_options as add_section_options
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
-OTHERS = ("gpu", "compile", "accuracy", "aer", "guide", "planes", "kernels")
+OTHERS = ("gpu", "compile", "accuracy", "aer", "guide", "planes", "kernels", "pennylane-device")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -34,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
     report.add_argument("results", type=Path, help="JSON lines")
     report.add_argument("--docs", action="store_true", help="write docs/performance.md and its pictures")
     for name in OTHERS:
-        module = importlib.import_module(f".{name}", __package__)
+        module = importlib.import_module(f".{name.replace('-', '_')}", __package__)
         text = (module.__doc__ or "").partition("\n")[0]
         module.add_options(commands.add_parser(name, help=text, description=module.__doc__))
     return out
@@ -71,7 +71,7 @@ def main() -> None:
         results = Results(options.results)
         report.write_page(results) if options.docs else print("\n".join(report.tables(results)))
     elif options.command in OTHERS:
-        importlib.import_module(f".{options.command}", __package__).main(options)
+        importlib.import_module(f".{options.command.replace('-', '_')}", __package__).main(options)
     else:
         python = options.python or peers_python()
         if Path(python).absolute() != Path(sys.executable).absolute():

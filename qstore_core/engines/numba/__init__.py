@@ -338,7 +338,7 @@ class _Batch:
         """Return it."""
         if not self.is_small:
             self.layout.states.give(kept[1])
-        elif len(self._free) < _Buffers.KEEP:
+        elif len(self._free) < self.layout.work.KEEP:  # no global name: also while Python exits
             self._free.append(kept)
 
 
