@@ -24,8 +24,9 @@ def run_suite(shots: int | None, *arguments: str, files: Sequence[str] = ("",)) 
     with tempfile.TemporaryDirectory() as folder:
         report = os.path.join(folder, "report.xml")
         command = [
-            sys.executable, "-m", "pytest", *(os.path.join(get_device_tests(), name) for name in files), "--device=qstore.qubit", f"--shots={shots}", "-q",
-            "--tb=short", "-p", "no:cacheprovider", f"--junitxml={report}", *arguments,
+            sys.executable, "-m", "pytest", *(os.path.join(get_device_tests(), name) for name in files),
+            "--device=qstore.qubit", f"--shots={shots}", "-q", "--tb=short", "-p", "no:cacheprovider",
+            f"--junitxml={report}", *arguments,
         ]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
         if not os.path.exists(report):
