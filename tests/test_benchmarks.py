@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import gpu, report
+from benchmarks import circuits, gpu, report
 from benchmarks.arithmetic import counts
 from benchmarks.lab import Lab, Remote
 from benchmarks.peers import LIBRARIES, names
@@ -167,3 +167,21 @@ def test_without_a_gpu_the_command_says_so():
     done = run("gpu")
     assert done.returncode == 0, done.stderr
     assert "no GPU" in done.stdout
+
+
+TEN = (
+    "StronglyEntanglingLayers", "BasicEntanglerLayers", "SimplifiedTwoDesign", "IQPEmbedding", "QAOAEmbedding", "QCNN",
+    "RealAmplitudes", "EfficientSU2", "ZZFeatureMap", "TwoLocal",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TEN)
+def test_ten_circuits_compute_here_what_they_do_where_they_came_from(name):
+    for module in ("pennylane", "qiskit_machine_learning"):
+        pytest.importorskip(module)
+    assert max(circuits.deviation(circuits.origins(3)[name](), 2)) < circuits.TOLERANCE
+
+
+def test_there_are_ten_circuits():
+    pytest.importorskip("qiskit")
+    assert tuple(circuits.origins(3)) == TEN
