@@ -169,7 +169,7 @@ class _Pass:
         )
         shared, self.shared_factors = run._shared.values(theta, self.x[:1] if rows else np.zeros((1, self.x.shape[1])))
         sampled, self.sampled_factors = run._sampled.values(theta, self.x)
-        self.shared = np.ascontiguousarray(shared[0], run.dtype)
+        self.shared = np.array(shared[0], run.dtype)
         self.sampled = self.kernels.pack(sampled, lanes)
         # States of the whole batch are kept where they are few; else the sweep runs the circuit again.
         self.keeps = keeps and len(self.parts) == 1 and held * state * self.chunks <= KEEP_BYTES
@@ -179,7 +179,7 @@ class _Pass:
 
     def _threads(self) -> int:
         work = self.chunks * self.run._size * self.lanes * len(self.program.steps)
-        if work < _PARALLEL or self.kernels.n_threads == 1:
+        if work < _PARALLEL or not self.kernels.threaded:
             return 1
         return min(thread_count(self.run.threads), self.chunks)
 
@@ -296,7 +296,11 @@ def _has_numba() -> bool:
 
 
 def _kernels(program: Program, dtype: np.dtype) -> ArrayKernels:
-    return ArrayKernels(program, dtype)
+    if not _has_numba():
+        return ArrayKernels(program, dtype)
+    from .kernels import NumbaKernels
+
+    return NumbaKernels(program, dtype)
 
 
 @hookimpl

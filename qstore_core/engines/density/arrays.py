@@ -25,7 +25,7 @@ class ArrayKernels:
         dtype: Of states.
     """
 
-    n_threads = 1
+    threaded = False
 
     def __init__(self, program: Program, dtype: np.dtype) -> None:
         """Keep the arguments."""

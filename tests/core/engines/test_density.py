@@ -31,7 +31,7 @@ from tests.strategies import circuits, measurements, noisy_circuits, points
 from tests.tolerances import EXACT, EXACT_GRADIENT, FINITE_DIFFERENCE, FLOAT32_SUM, GRADIENT, allow
 
 NOTHING = np.zeros(0), np.zeros((1, 0))
-KERNELS = ["arrays"]
+KERNELS = ["arrays", "numba"]
 
 
 @pytest.fixture(params=KERNELS, autouse=True)

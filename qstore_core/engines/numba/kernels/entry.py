@@ -13,17 +13,13 @@ Source:
 
 from __future__ import annotations
 
-import hashlib
-import os
-import threading
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numba import njit, types
-from numba.core import config
+from numba import types
 
 from ..records import (
     AMPLITUDES,
@@ -66,16 +62,10 @@ from .encode import normalise, pull_features
 from .measure import measure, start_lambda
 from .phases import apply_phases, phase_table, phase_tables
 from .rotations import apply_rotations, rotation_gradients
-from .scratch import clear, jit, load_rows, offset, store_rows
+from .scratch import COMPILING, clear, compiled, jit, load_rows, offset, source_digest, store_rows
 from .walsh_hadamard import parity_sums
 
 __all__ = ["entry"]
-
-_lock = threading.Lock()
-if hasattr(
-    os, "register_at_fork"
-):  # a fork waits until nothing compiles: LLVM in the middle of it is of no use to a child
-    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 
 
 def entry(dtype: str, single: bool = False) -> Callable[..., bool]:
@@ -84,7 +74,7 @@ def entry(dtype: str, single: bool = False) -> Callable[..., bool]:
     It is compiled at the first call, or read from the disk cache of an earlier process. Where the package's folder
     cannot be written to, numba keeps the cache in the user's cache folder; where neither can, there is none.
     """
-    with _lock:
+    with COMPILING:
         return _entry(dtype, single)
 
 
@@ -99,23 +89,7 @@ def _entry(dtype: str, single: bool) -> Callable[..., bool]:
         fixed[types.int32], fixed[number], fixed[number], fixed[number], i64, i64, scratch, scratch, i64, i64,
         plain[number], fixed[number], plain[types.float64], plain[number], plain[number], i64, i64, i64,
     )  # fmt: skip
-    settings = {"nogil": True, "error_model": "numpy"}
-    function = _python_entry(_digest())
-    try:
-        return njit(signature, cache=True, **settings)(function)
-    except RuntimeError as error:
-        if "no locator available" not in str(error):
-            raise
-        return njit(signature, **settings)(function)
-
-
-def _digest() -> int:
-    """A number that changes with the source of any kernel: numba's cache looks at the entry's file alone."""
-    sha = hashlib.sha256()
-    for path in sorted(Path(__file__).parents[1].rglob("*.py")):
-        sha.update(path.read_bytes())
-    sha.update(bytes([bool(config.BOUNDSCHECK)]))
-    return int.from_bytes(sha.digest()[:7], "big")
+    return compiled(_python_entry(source_digest(Path(__file__).parents[1])), signature)
 
 
 @jit

@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 from llvmlite import ir
 from numba import njit, types
+from numba.core import config
 from numba.extending import intrinsic
 
 from ..records import LOW_ROWS, OFFSETS
 from ..simd import get, get_item, lanes, put, transpose, vload, vsplat, vstore
 
-__all__ = ["SHORT", "add_to", "clear", "inline", "jit", "list_sizes", "load_rows", "offset", "store_rows"]
+__all__ = [
+    "COMPILING",
+    "SHORT",
+    "add_to",
+    "clear",
+    "compiled",
+    "inline",
+    "jit",
+    "list_sizes",
+    "load_rows",
+    "offset",
+    "source_digest",
+    "store_rows",
+]
 
 SHORT = 8
 """Blocks of rows that are summed in the precision of the state before their sum joins a longer one.
@@ -23,6 +44,33 @@ digits of seven. So sums are short ones of short ones, and those of many are add
 _SETTINGS = {"nogil": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 jit = njit(**_SETTINGS)
 inline = njit(**_SETTINGS, forceinline=True)
+
+
+COMPILING = threading.Lock()
+"""Held while an entry is compiled. A fork waits for it: LLVM in the middle of it is of no use to a child."""
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=COMPILING.acquire, after_in_parent=COMPILING.release, after_in_child=COMPILING.release)
+
+
+def compiled(function: Callable[..., Any], signature: Any) -> Callable[..., Any]:
+    """An entry, compiled now or read from the disk cache of an earlier process."""
+    settings = {"nogil": True, "error_model": "numpy"}
+    try:
+        entry: Callable[..., Any] = njit(signature, cache=True, **settings)(function)
+    except RuntimeError as error:
+        if "no locator available" not in str(error):
+            raise
+        entry = njit(signature, **settings)(function)
+    return entry
+
+
+def source_digest(*folders: Path) -> int:
+    """A number that changes with the source of any kernel: numba's cache looks at the entry's file alone."""
+    sha = hashlib.sha256()
+    for path in sorted(path for folder in folders for path in folder.rglob("*.py")):
+        sha.update(path.read_bytes())
+    sha.update(bytes([bool(config.BOUNDSCHECK)]))
+    return int.from_bytes(sha.digest()[:7], "big")
 
 
 @intrinsic
