@@ -50,7 +50,7 @@ def main(options: argparse.Namespace) -> None:
         print(f"values and gradients of both agree to {off:.1e}")
     gates = problem.n_qubits + problem.n_weights + problem.depth * len(problem.pairs())
     print(
-        f"{problem.n_qubits} qubits, depth {problem.depth}, batch {problem.batch}, {gates} gates, a channel behind each;"
+        f"{problem.n_qubits} qubits, depth {problem.depth}, batch {problem.batch}, {gates} gates, each with a channel;"
         f" float64, forward + backward"
     )
     times: dict[str, list[float]] = {name: [] for name in calls}
