@@ -33,6 +33,7 @@ from .circuit.encoding import (
 from .circuit.gates import AxisRotation, Cnot, Gate
 from .circuit.initial import register_init, unregister_init
 from .circuit.measurement import (
+    Amplitudes,
     Expectation,
     Measurement,
     Observable,
@@ -41,8 +42,8 @@ from .circuit.measurement import (
     register_measurement,
     unregister_measurement,
 )
-from .circuit.measurement_states import DensityMatrix, Entropy, Purity
-from .circuit.measurement_statistics import Covariance, LogProbabilities, Variance
+from .circuit.measurement_states import DensityMatrix, Entropy, Fidelity, Purity, State
+from .circuit.measurement_statistics import Counts, Covariance, LogProbabilities, Samples, Variance
 from .circuit.noise import NoiseModel, NoiseRule
 from .circuit.plan import Plan, lower
 from .circuit.spec import LayerSpec
@@ -83,6 +84,7 @@ __all__ = [
     "IQP",
     "ZZ",
     "Amplitude",
+    "Amplitudes",
     "AngleEncoding",
     "Ansatz",
     "AxisRotation",
@@ -96,6 +98,7 @@ __all__ = [
     "Channel",
     "Circuit",
     "Cnot",
+    "Counts",
     "Covariance",
     "DeadlineError",
     "DensityMatrix",
@@ -104,6 +107,7 @@ __all__ = [
     "Executable",
     "Expectation",
     "FallbackWarning",
+    "Fidelity",
     "FileError",
     "Gate",
     "GradientError",
@@ -138,8 +142,10 @@ __all__ = [
     "ResourceLimitError",
     "RunReport",
     "RunnerError",
+    "Samples",
     "ShapeError",
     "SpecError",
+    "State",
     "StronglyEntangling",
     "TransientError",
     "UnknownBackendError",

@@ -135,7 +135,7 @@ class JaxBackend:
     """Exact simulation in JAX."""
 
     name = "jax"
-    capabilities = Capabilities(vjp=True, framework="jax", embedded=True)
+    capabilities = Capabilities(vjp=True, framework="jax", embedded=True, amplitudes=True)
 
     def compile(
         self, circuit: Circuit, measurement: Measurement, *, dtype: str = "float32", shots: int | None = None

@@ -69,9 +69,8 @@ def _refused(rows: np.ndarray) -> np.ndarray:
 
 def _callback(content: Content, call: Callable[..., Any], shapes: Any, *arguments: Any) -> Any:
     """A call that a graph may repeat or drop where it always gives the same; not so where it samples."""
-    _, execution = content
-    draws = execution.shots is not None or execution.gradient == "spsa"
-    call_host = io_callback if draws else jax.pure_callback
+    spec, execution = content
+    call_host = io_callback if execution.draws(spec.measurement) else jax.pure_callback
     return call_host(lambda *values: call(content, *values), shapes, *arguments)
 
 
@@ -157,6 +156,8 @@ def _instantiate(tangent: Any, primal: Any) -> Any:
 def _values_jvp(primals: Sequence[Any], tangents: Sequence[Any], *, content: Content) -> tuple[Any, Any]:
     theta, x = primals
     program = program_of(content)
+    if program.no_gradient:
+        raise GradientError(program.no_gradient)
     if type(tangents[1]) is not ad.Zero and program.no_input_gradient:
         raise GradientError(program.no_input_gradient)
     moved = (_instantiate(t, p) for t, p in zip(tangents, primals, strict=True))

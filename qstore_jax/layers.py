@@ -45,7 +45,7 @@ class JaxLayer(LayerDefinition):
     ) -> None:
         self.name = name or numbered(type(self).__name__)
         self._spec, self._config, self._init, primitive = spec, config, init, spec.primitive
-        self._postprocesses = primitive is not spec
+        self._postprocesses = spec.postprocesses
         self._program = LayerProgram(primitive, execution, name=self.name, framework="jax", draw_seed=draw_seed)
         self._content = primitive, execution
 

@@ -154,7 +154,7 @@ class TensorflowBackend:
     """Exact simulation in TensorFlow."""
 
     name = "tensorflow"
-    capabilities = Capabilities(vjp=True, framework="tensorflow", embedded=True)
+    capabilities = Capabilities(vjp=True, framework="tensorflow", embedded=True, amplitudes=True)
 
     def compile(
         self,

@@ -49,7 +49,9 @@ class HostFunction:
             frozen: Whether theta is not trained. A tape records it all the same; an eager tape then runs no circuits
                 for it, and its gradient is None. (In a graph circuits run only for gradients that are asked for.)
         """
-        if self.program.no_input_gradient:
+        if self.program.no_gradient:
+            theta, x = (refuse_gradient(t, self.program.no_gradient) for t in (theta, x))
+        elif self.program.no_input_gradient:
             x = refuse_gradient(x, self.program.no_input_gradient)
         return self._eager(theta, x, frozen) if tf.executing_eagerly() else self._in_graph(theta, x, keep)
 
@@ -173,7 +175,9 @@ class _GraphCall:
             return [y, token]
 
         shapes = [((x.shape[0], program.spec.output_dim), x.dtype), ((1,), tf.int64)]
-        y, token = self._node("forward", run, [theta, x], shapes, stateful=program.execution.shots is not None)
+        y, token = self._node(
+            "forward", run, [theta, x], shapes, stateful=program.execution.draws(program.spec.measurement)
+        )
         return [y, token]
 
     def vjp(self, theta: tf.Tensor, x: tf.Tensor, upstream: tf.Tensor, token: tf.Tensor) -> list[tf.Tensor]:

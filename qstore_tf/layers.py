@@ -103,7 +103,7 @@ class KerasLayer(LayerDefinition, keras.Layer):
         self._host = HostFunction(self._program)
         self._config, self._init, self._theta = config, init, None
         self.supports_jit = self._program.route(mode="xla").where == "tensor"
-        self._spec, self._postprocesses = spec, primitive is not spec
+        self._spec, self._postprocesses = spec, spec.postprocesses
         self.supports_masking = True
 
     @property

@@ -231,7 +231,7 @@ class TorchBackend:
     """Exact simulation in PyTorch."""
 
     name = "torch"
-    capabilities = Capabilities(vjp=True, framework="torch", embedded=True)
+    capabilities = Capabilities(vjp=True, framework="torch", embedded=True, amplitudes=True)
 
     def compile(
         self,

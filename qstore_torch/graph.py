@@ -49,7 +49,7 @@ def content_of(spec: LayerSpec, execution: Execution) -> str:
         "gradient": execution.gradient,
         "fallback": named(execution.fallback),
     }
-    if execution.shots is not None or execution.gradient == "spsa":
+    if execution.draws(spec.measurement):
         how |= {"seed": execution.seed, "stream": next(_numbers)}
     return json.dumps([spec.portable.to_dict(), how])
 

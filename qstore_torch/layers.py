@@ -70,7 +70,7 @@ class TorchLayer(LayerDefinition, nn.Module):
         primitive, name = spec.primitive, name or numbered(type(self).__name__)
         program = LayerProgram(primitive, execution, name=name, framework="torch", draw_seed=draw_seed)
         self._program, self._spec, self._config, self._init = program, spec, config, init
-        self._postprocesses, self._narrows = primitive is not spec, self._output_dtype("float16") == "float16"
+        self._postprocesses, self._narrows = spec.postprocesses, self._output_dtype("float16") == "float16"
         self._content, self._width = content_of(primitive, execution), primitive.output_dim
         self._eager = program.route()
         theta = torch.empty(spec.n_weights, device=device, dtype=dtype)

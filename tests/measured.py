@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import numpy as np
 
-from qstore_core import Circuit, Covariance, DensityMatrix, Entropy, Pauli, Purity, Variance
+from qstore_core import Circuit, Covariance, DensityMatrix, Entropy, Fidelity, Pauli, Purity, State, Variance
 from tests import reference
 
 A = Pauli("ZZI") + 0.5 * Pauli("XIX") - 0.3 * Pauli("IYZ")
 B = Pauli("XII") - 0.7 * Pauli("IZZ") + 0.2
+
+VECTOR = np.array([1, 2j, 0, -0.5, 1 + 1j, 0.3, -2, 0.1j])
+VECTOR = VECTOR / np.linalg.norm(VECTOR)
+
+
+def other_circuit():
+    """On the slots of `circuit_and_point`."""
+    c = Circuit(3)
+    x, w = c.inputs(2), c.weights(3)
+    c.ry(x[1], 0), c.rz(w[2], 0), c.cnot(0, 2), c.u3(w[0], 0.3, x[0], 1), c.iswap(1, 2)
+    return c
+
 
 CASES = {
     "variance": Variance(A),
@@ -19,6 +31,9 @@ CASES = {
     "entropy": Entropy((0, 2)),
     "entropy of order 2": Entropy((1,), order=2, base=2),
     "entropy of order 5": Entropy((2, 1), order=5),
+    "state": State(),
+    "fidelity with a vector": Fidelity(VECTOR),
+    "fidelity with a circuit": Fidelity(other_circuit()),
 }
 
 
@@ -41,12 +56,17 @@ def reduced(psi, qubits):
     return table @ table.conj().T
 
 
-def of_state(measurement, psi):
-    """What is measured of a pure state."""
+def of_state(measurement, psi, other):
+    """What is measured of a pure state; `other` is that of `other_circuit`."""
 
     def mean(matrix):
         return np.vdot(psi, matrix @ psi).real
 
+    if isinstance(measurement, State):
+        return psi
+    if isinstance(measurement, Fidelity):
+        phi = other if isinstance(measurement.state, Circuit) else VECTOR
+        return np.array([abs(np.vdot(phi, psi)) ** 2])
     matrix = reference.observable_matrix
     if isinstance(measurement, Variance):
         matrices = [matrix(o) for o in measurement.observables]
@@ -68,4 +88,5 @@ def of_state(measurement, psi):
 
 def expected(name, circuit, theta, x):
     """Outputs (B, …) of a case."""
-    return np.array([of_state(CASES[name], reference.state(circuit, theta, row)) for row in x])
+    states = [[reference.state(c, theta, row) for c in (circuit, other_circuit())] for row in x]
+    return np.array([of_state(CASES[name], *pair) for pair in states])

@@ -9,15 +9,15 @@ import pennylane as qml
 import pytest
 import tensorflow as tf
 import torch
-from qiskit.quantum_info import Statevector, entropy, partial_trace
+from qiskit import QuantumCircuit
+from qiskit.quantum_info import Statevector, entropy, partial_trace, state_fidelity
 
 import qstore_jax
 import qstore_tf
 import qstore_torch
-from qstore_core import DensityMatrix, Entropy, Purity, QuantumLayer
-from tests import reference
-from tests.measured import CASES, circuit_and_point, expected
-from tests.tolerances import EXACT, GRADIENT, VALUE, allow
+from qstore_core import Counts, DensityMatrix, Entropy, Fidelity, GradientError, Purity, QuantumLayer, Samples
+from tests.measured import CASES, VECTOR, circuit_and_point
+from tests.tolerances import GRADIENT, VALUE, allow
 
 CIRCUIT, THETA, X = circuit_and_point()
 EVERY = list(CASES)
@@ -76,7 +76,7 @@ def test_in_keras(name):
         assert layer(tf.constant(x[:, None])).shape == (3, 1, *out.shape[1:])
 
 
-@pytest.mark.parametrize(("name", "backend"), [("covariance", "auto"), ("entropy", "auto"), ("density matrix", "jax")])
+@pytest.mark.parametrize(("name", "backend"), [("entropy", "auto"), ("density matrix", "auto"), ("state", "auto")])
 def test_in_jax(name, backend):
     for dtype in ("float32", "float64"):
         with jax.enable_x64(dtype == "float64"):
@@ -169,6 +169,8 @@ def mutual(name):
         "density matrix": lambda: qml.density_matrix([2, 0]),
         "purity": lambda: qml.purity([1]),
         "entropy": lambda: qml.vn_entropy([0, 2]),
+        "state": qml.state,
+        "fidelity with a vector": qml.state,
     }.get(name)
 
 
@@ -176,31 +178,105 @@ def mutual(name):
 def test_against_pennylane(name):
     _, cotangents, wanted = problem(name, "float64")
     theta, x = torch.from_numpy(THETA).requires_grad_(), torch.from_numpy(X).requires_grad_()
-    out = torch.stack([in_pennylane(theta, row, mutual(name)) for row in x]).reshape(cotangents.shape)
+    out = torch.stack([in_pennylane(theta, row, mutual(name)) for row in x])
+    if isinstance(CASES[name], Fidelity):
+        vector = torch.tensor(VECTOR)
+        out = torch.stack([qml.math.fidelity_statevector(state, vector) for state in out])
+    out = out.reshape(cotangents.shape)
     (torch.from_numpy(cotangents).conj() * out).real.sum().backward()
     tolerances = (VALUE["float64"], GRADIENT["float64"], GRADIENT["float64"])
     for actual, w, tolerance in zip((out.detach(), theta.grad, x.grad), wanted, tolerances, strict=True):
         np.testing.assert_allclose(actual, w, rtol=0, atol=allow(w, tolerance))
 
 
+def in_qiskit(row):
+    """The state, whose phase Qiskit keeps as well."""
+    qc = QuantumCircuit(3)
+    for q in range(3):
+        qc.ry(row[q], q)
+        qc.rz(THETA[q], q)
+    qc.cx(0, 1)
+    qc.cp(THETA[3], 2, 0)
+    qc.h(1)
+    qc.cx(1, 2)
+    qc.rx(THETA[4] - row[0], 0)
+    qc.t(2)
+    return Statevector(qc)
+
+
 def test_against_qiskit():
     """Qiskit's qubit 0 is the least significant."""
+    layers = {name: QuantumLayer(CIRCUIT, CASES[name]) for name in ("state", "density matrix", "entropy", "purity")}
+    for layer in layers.values():
+        layer.theta = THETA
+    values = {name: layer(X) for name, layer in layers.items()}
+    fidelity = QuantumLayer(CIRCUIT, CASES["fidelity with a vector"])
+    fidelity.theta = THETA
     for k, row in enumerate(X):
-        psi = Statevector(reference.state(CIRCUIT, THETA, row))
-        rho = partial_trace(psi, [1])  # Qiskit's 0 and 2: ours 2 and 0
-        np.testing.assert_allclose(expected("entropy", CIRCUIT, THETA, X)[k], entropy(rho, base=np.e), atol=EXACT)
-        for name in ("entropy", "density matrix", "purity"):
-            layer = QuantumLayer(CIRCUIT, CASES[name])
-            layer.theta = THETA
-            value = layer(row[None])[0]
-            if name == "entropy":
-                np.testing.assert_allclose(value, entropy(rho, base=np.e), rtol=0, atol=VALUE["float64"])
-            elif name == "purity":
-                wanted = partial_trace(psi, [0, 2]).purity().real
-                np.testing.assert_allclose(value, wanted, rtol=0, atol=VALUE["float64"])
-            else:  # (2, 0): ours 2 is the most significant
-                np.testing.assert_allclose(_swapped(value), rho.data, rtol=0, atol=VALUE["float64"])
+        psi = in_qiskit(row)
+        rho = partial_trace(psi, [1])
+        little = lambda v: np.asarray(v).reshape(2, 2, 2).transpose(2, 1, 0).ravel()  # noqa: E731
+        for name, wanted in (
+            ("state", little(psi.data)),
+            ("density matrix", rho.data),  # of qubits (2, 0): Qiskit's order
+            ("entropy", [entropy(rho, base=np.e)]),
+            ("purity", [partial_trace(psi, [0, 2]).purity().real]),
+        ):
+            np.testing.assert_allclose(values[name][k], wanted, rtol=0, atol=VALUE["float64"], err_msg=name)
+        wanted = state_fidelity(psi, Statevector(little(VECTOR)))
+        np.testing.assert_allclose(fidelity(row[None])[0, 0], wanted, rtol=0, atol=VALUE["float64"])
 
 
-def _swapped(rho):
-    return rho.reshape(2, 2, 2, 2).transpose(1, 0, 3, 2).reshape(4, 4)
+# -- samples ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", ["auto", "aer"])
+def test_samples_in_all_frameworks(backend):
+    measurement, shots = Samples(50, (2, 0)), 50
+    wanted = QuantumLayer(CIRCUIT, measurement, backend=backend, seed=2)(X)
+    layer = qstore_torch.QuantumLayer(CIRCUIT, measurement, backend=backend, seed=2, dtype=torch.float64)
+    x = torch.from_numpy(X)
+    out = layer(x)
+    assert out.shape == (3, shots, 2)
+    np.testing.assert_array_equal(out.detach(), wanted)
+    with pytest.raises(GradientError, match="drawn at random"):
+        out.sum().backward()
+    half = layer(x.half())
+    assert half.dtype == torch.float32
+    keras_layer = qstore_tf.QuantumLayer(CIRCUIT, measurement, backend=backend, seed=2, dtype="float64")
+    with tf.GradientTape() as tape:
+        out = keras_layer(tf.constant(X))
+    np.testing.assert_array_equal(out, wanted)
+    with pytest.raises(GradientError, match="drawn at random"):
+        tape.gradient(out, keras_layer.theta.value)
+    counts = qstore_tf.QuantumLayer(CIRCUIT, Counts(shots), backend=backend, seed=2)
+    graph = tf.function(counts)
+    one, two = graph(tf.constant(X)), graph(tf.constant(X))
+    assert (tf.reduce_sum(one, 1) == shots).numpy().all()
+    assert (one != two).numpy().any()
+    jax_layer = qstore_jax.QuantumLayer(CIRCUIT, measurement, backend=backend, seed=2)
+    theta = jax_layer.init()
+    out = jax.jit(jax_layer.apply)(theta, jnp.asarray(X, jnp.float32))
+    assert out.shape == (3, shots, 2)
+    assert set(np.unique(out)) == {0.0, 1.0}
+    with pytest.raises(GradientError, match="drawn at random"):
+        jax.grad(lambda t: jax_layer.apply(t, jnp.asarray(X)).sum())(theta)
+
+
+def test_compiled_samples_differ_from_call_to_call():
+    layer = qstore_torch.QuantumLayer(CIRCUIT, Counts(1000), seed=2)
+    compiled = torch.compile(layer, backend="eager", fullgraph=True)
+    with torch.no_grad():
+        one, two = (compiled(torch.from_numpy(X).float()) for _ in range(2))
+    assert (one.sum(1) == 1000).all()
+    assert (one != two).any()
+
+
+def test_compiled_states():
+    layer = qstore_torch.QuantumLayer(CIRCUIT, CASES["state"])
+    matrix = qstore_torch.QuantumLayer(CIRCUIT, CASES["density matrix"])
+    x = torch.from_numpy(X).float()
+    for module in (layer, matrix):
+        out = torch.compile(module, backend="eager", fullgraph=True)(x)
+        torch.testing.assert_close(out, module(x))
+        out.abs().square().sum().backward()

@@ -66,6 +66,7 @@ class Capabilities:
         channels: Executables compute the channels of a circuit, readout errors among them. Elsewhere a circuit with
             channels is a CapabilityError.
         max_qubits: Most qubits it takes; None where only memory limits.
+        amplitudes: It computes `Amplitudes`: the state, with the phase that the gates' matrices give it.
     """
 
     exact: bool = True
@@ -78,6 +79,7 @@ class Capabilities:
     noisy: bool = False
     channels: bool = False
     max_qubits: int | None = None
+    amplitudes: bool = False
 
 
 @dataclass(frozen=True, eq=False)

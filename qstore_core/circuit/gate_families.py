@@ -14,7 +14,7 @@ from functools import lru_cache, partial
 
 import numpy as np
 
-from .gates import GATES, PAULIS, AxisRotation, Cnot, Gate, gate, multiplied_out, rotation_matrix
+from .gates import GATES, PAULIS, AxisRotation, Cnot, Gate, gate, phase_of, rotation_matrix
 
 __all__ = ["MOST_QUBITS", "family_gate"]
 
@@ -61,7 +61,7 @@ def _controlled(name: str, values: str, base: Gate) -> Gate:
             steps += [hadamard, *_all_ones((*controls, control, target), (), math.pi), hadamard]
         else:
             steps += _controlled_rotation(controls, k + step.qubit, step)
-    steps += _all_ones(controls, *_phase(base))
+    steps += _all_ones(controls, *phase_of(base))
     steps += [AxisRotation(r.qubit, r.axis, (), -r.constant) for r in flips]
     one_frequency = base.name == "p" or (base.shift == "two-term" and base.name in ("cp",))
     shift = "" if not base.n_params else "two-term" if one_frequency else "four-term"
@@ -114,19 +114,6 @@ def _parity(qubits: Sequence[int], coefficients: tuple[float, ...], constant: fl
 
 def _subsets(qubits: Sequence[int]) -> list[tuple[int, ...]]:
     return [some for size in range(len(qubits) + 1) for some in itertools.combinations(qubits, size)]
-
-
-def _phase(base: Gate) -> tuple[tuple[float, ...], float]:
-    """The phase of a gate's matrix beside its steps, `(coefficients, constant)`: it is linear in the angles."""
-
-    def phase(angles: np.ndarray) -> float:
-        product = multiplied_out(base, angles)
-        return float(np.angle(np.vdot(product, base.matrix(*angles))))
-
-    at_zero, units = phase(np.zeros(base.n_params)), np.eye(base.n_params)
-    step = 0.5
-    slopes = tuple(math.remainder(phase(step * unit) - at_zero, 2 * math.pi) / step for unit in units)
-    return tuple(0.0 if abs(s) < 1e-12 else s for s in slopes), 0.0 if abs(at_zero) < 1e-12 else at_zero
 
 
 GATES.families.append(family_gate)

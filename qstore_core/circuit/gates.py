@@ -2,8 +2,8 @@
 
 `register_gate` (see `qstore_core.circuit.circuit`) adds an entry.
 
-Every gate decomposes into rotations `exp(-i angle/2 axis·σ)` of one qubit and CNOTs, up to a global phase, which no
-measurement can see. The Plan (see `qstore_core.circuit.plan`) is built from these two alone: rotations cost
+Every gate decomposes into rotations `exp(-i angle/2 axis·σ)` of one qubit and CNOTs, up to a global phase, which only
+`State` can see (`phase_of`). The Plan (see `qstore_core.circuit.plan`) is built from these two alone: rotations cost
 arithmetic, CNOTs cost nothing.
 
 Source:
@@ -16,6 +16,7 @@ import cmath
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -34,6 +35,7 @@ __all__ = [
     "GateTable",
     "gate",
     "multiplied_out",
+    "phase_of",
     "rotation_matrix",
 ]
 
@@ -376,10 +378,10 @@ def gate(name: str) -> Gate:
     raise SpecError(f"no gate named {shown(name)}. Known: {', '.join(sorted(GATES))}.{near}")
 
 
-def multiplied_out(entry: Gate, angles: np.ndarray) -> np.ndarray:
-    """The steps of a gate multiplied out: its matrix up to a global phase."""
+def multiplied_out(entry: Gate, angles: np.ndarray, columns: int | None = None) -> np.ndarray:
+    """The steps of a gate multiplied out: its matrix up to a global phase, or the first columns of it."""
     n = entry.n_qubits
-    out = np.eye(1 << n, dtype=complex)
+    out = np.eye(1 << n, columns, dtype=complex)
     for step in entry.steps:
         if isinstance(step, Cnot):
             p = np.arange(1 << n)
@@ -388,6 +390,30 @@ def multiplied_out(entry: Gate, angles: np.ndarray) -> np.ndarray:
             angle = step.constant + sum(c * a for c, a in zip(step.coefficients, angles, strict=False))
             pauli = sum(part * PAULIS[letter] for part, letter in zip(step.axis, "xyz", strict=True))
             block = rotation_matrix(np.asarray(pauli), angle)
-            before, after = np.eye(1 << step.qubit), np.eye(1 << (n - 1 - step.qubit))
-            out = np.kron(np.kron(before, block), after) @ out
+            pairs = out.reshape(1 << step.qubit, 2, -1)
+            out = (block @ pairs).reshape(out.shape)
     return out
+
+
+@lru_cache(maxsize=1024)
+def phase_of(entry: Gate) -> tuple[tuple[float, ...], float]:
+    """The phase of a gate's matrix beside its steps, `(coefficients, constant)`: it is linear in the angles.
+
+    Raises:
+        SpecError: it is not, as only a gate of a user can be.
+    """
+
+    def phase(angles: np.ndarray) -> float:
+        column = multiplied_out(entry, angles, 1)[:, 0]
+        return float(np.angle(np.vdot(column, np.asarray(entry.matrix(*angles), complex)[:, 0])))
+
+    at_zero, units, step = phase(np.zeros(entry.n_params)), np.eye(entry.n_params), 0.5
+    slopes = [math.remainder(phase(step * unit) - at_zero, 2 * PI) / step for unit in units]
+    slopes = [0.0 if abs(slope) < _ROUNDING else slope for slope in slopes]
+    far = np.linspace(1.0, 2.0, entry.n_params)
+    if abs(math.remainder(phase(far) - at_zero - sum(slopes * far), 2 * PI)) > 1e-9:
+        raise SpecError(f"the phase of gate {entry.name!r} is not linear in its angles, so that states have none.")
+    return tuple(slopes), 0.0 if abs(at_zero) < _ROUNDING else at_zero
+
+
+_ROUNDING = 1e-12

@@ -1,15 +1,16 @@
 """Measurements: what is read from the final state.
 
 `Expectation` values are weighted sums of Pauli strings, `Probabilities` are sums over basis states: these two are what
-engines and backends compute. Every other measurement says from which of them it is computed (`primitive`), and how
-(`postprocess`). Each is a frozen value that knows its number of outputs before anything runs.
+engines and backends compute, and simulators that hold the state also its `Amplitudes`. Every other measurement says
+from which of them it is computed (`primitive`), and how (`postprocess`). Each is a frozen value that knows its number
+of outputs before anything runs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
@@ -19,8 +20,12 @@ from .component import Component, Registry
 from .frame import Frame
 from .observable import Observable, Pauli
 
+if TYPE_CHECKING:
+    from .circuit import Circuit
+
 __all__ = [
     "MEASUREMENTS",
+    "Amplitudes",
     "BasisStates",
     "Expectation",
     "Measurement",
@@ -46,6 +51,7 @@ class PlanMeasurement:
         masks: For probabilities: parity masks of the measured qubits, most significant first.
         n_classes: For probabilities: see `Probabilities`.
         frame: Number of the final frame in `Plan.frames`.
+        amplitudes: How many amplitudes are read, 2**n_qubits; 0 for the others.
     """
 
     strings: tuple[tuple[int, int, int], ...]
@@ -53,10 +59,13 @@ class PlanMeasurement:
     masks: tuple[int, ...]
     n_classes: int | None
     frame: int
+    amplitudes: int = 0
 
     @property
     def n_outputs(self) -> int:
         """Outputs per sample."""
+        if self.amplitudes:
+            return 2 * self.amplitudes
         return len(self.outputs) if self.strings else (self.n_classes or 1 << len(self.masks))
 
     @property
@@ -68,6 +77,9 @@ class PlanMeasurement:
 @dataclass(frozen=True)
 class Measurement(Component):
     """Base of the measurements.
+
+    Attributes:
+        drawn: Whether outputs are samples, which `draw` takes from the values of `primitive`, on the host.
 
     One of a user derives from it: `primitive` says which expectation values or probabilities the circuit is run for,
     `postprocess` what becomes of them, in array functions that every framework has, and `postprocess_vjp` pulls
@@ -100,6 +112,8 @@ class Measurement(Component):
         >>> qstore_core.unregister_measurement("example_correlation")
     """
 
+    drawn: ClassVar[bool] = False
+
     def n_outputs(self, n_qubits: int) -> int:
         """Outputs per sample."""
         raise NotImplementedError
@@ -116,8 +130,16 @@ class Measurement(Component):
         """One observable per output, in order; of expectation values alone."""
         raise SpecError(f"{shown(self)} is no expectation of observables.")
 
-    def primitive(self, n_qubits: int) -> Expectation | Probabilities:
-        """What circuits are run for."""
+    def primitive(self, n_qubits: int) -> Measurement:
+        """What circuits are run for: an `Expectation`, `Probabilities` or `Amplitudes`."""
+        raise NotImplementedError
+
+    def extend(self, circuit: Circuit) -> Circuit:
+        """The circuit that is run in the place of `circuit`, with the same slots: it may be longer."""
+        return circuit
+
+    def draw(self, values: np.ndarray, shots: int | None, rng: np.random.Generator) -> np.ndarray:
+        """Outputs (B, O) from the values (B, P) of `primitive`, which are those of `shots` samples, or exact."""
         raise NotImplementedError
 
     def check(self, n_qubits: int) -> None:
@@ -340,7 +362,32 @@ class Probabilities(BasisStates):
         return PlanMeasurement((), (), tuple(frame.u[q] for q in qubits), self.n_classes, number)
 
 
-MEASUREMENTS.add(Expectation, Probabilities)
+@dataclass(frozen=True)
+class Amplitudes(Measurement):
+    """The final state as real numbers: real parts of all amplitudes, then imaginary parts; its phase is the gates'.
+
+    What simulators that hold the state compute for `State`, see `Capabilities.amplitudes`.
+    """
+
+    name: ClassVar[str] = "amplitudes"
+
+    def n_outputs(self, n_qubits: int) -> int:
+        """Twice the number of basis states."""
+        return 2 << n_qubits
+
+    def primitive(self, n_qubits: int) -> Amplitudes:
+        """This one."""
+        return self
+
+    def check(self, n_qubits: int) -> None:
+        """It fits any number."""
+
+    def lower(self, n_qubits: int, frame: Frame, number: int) -> PlanMeasurement:
+        """All amplitudes, in the final frame."""
+        return PlanMeasurement((), (), (), None, number, 1 << n_qubits)
+
+
+MEASUREMENTS.add(Expectation, Probabilities, Amplitudes)
 
 
 def as_qubits(qubits: Any) -> tuple[int, ...] | None:

@@ -4,17 +4,30 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from numbers import Real
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from ..errors import SpecError
-from .checks import check_whole, shown
-from .measurement import MEASUREMENTS, Expectation, Measurement, Pauli, as_qubits, check_qubits
+from .checks import check_items, check_whole, shown
+from .circuit import Circuit
+from .measurement import (
+    MEASUREMENTS,
+    Amplitudes,
+    Expectation,
+    Measurement,
+    Pauli,
+    Probabilities,
+    as_qubits,
+    check_qubits,
+)
+from .synthesis import prepare
 
-__all__ = ["DensityMatrix", "Entropy", "Purity"]
+__all__ = ["DensityMatrix", "Entropy", "Fidelity", "Purity", "State"]
 
 MOST_QUBITS = 5  # 4**n Pauli strings
 _HIGHEST_ORDER = 16
@@ -197,7 +210,162 @@ class Entropy(_Reduced):
         return _on_strings((vectors * slopes[:, None, :]) @ vectors.conj().swapaxes(-1, -2), values)
 
 
-MEASUREMENTS.add(DensityMatrix, Purity, Entropy)
+@dataclass(frozen=True)
+class State(Measurement):
+    """The final state: complex amplitudes (2**n,) per sample, with the phase that the gates' matrices give it.
+
+    For simulators that hold the state: ours except `numba` and `triton`, which "auto" leaves out. A matrix that
+    `Circuit.unitary` decomposes has a phase of its own; that of everything else is exact.
+
+    Example:
+        >>> import numpy as np
+        >>> from qstore_core import Circuit, QuantumLayer
+        >>> c = Circuit(1)
+        >>> c.ry(c.inputs(1)[0], 0); c.s(0)
+        >>> QuantumLayer(c, State())(np.array([[np.pi / 2]])).round(4)
+        array([[0.7071+0.j    , 0.    +0.7071j]])
+    """
+
+    name: ClassVar[str] = "state"
+
+    def n_outputs(self, n_qubits: int) -> int:
+        """Amplitudes."""
+        return 1 << n_qubits
+
+    def output_dtype(self, dtype: str) -> str:
+        """The complex one."""
+        return _complex(dtype)
+
+    def primitive(self, n_qubits: int) -> Amplitudes:
+        """The same as real numbers."""
+        return Amplitudes()
+
+    def postprocess(self, ops: Any, values: Any, resolution: float) -> Any:
+        """Real and imaginary parts together."""
+        size = int(values.shape[-1]) // 2
+        return ops.complex(values[..., :size], values[..., size:])
+
+    def postprocess_vjp(self, values: np.ndarray, cotangents: np.ndarray, resolution: float) -> np.ndarray:
+        """Real and imaginary parts apart."""
+        return np.concatenate([cotangents.real, cotangents.imag], axis=-1)
+
+
+@dataclass(frozen=True)
+class Fidelity(Measurement):
+    """The fidelity |⟨φ|ψ⟩|² of the layer's state ψ with a state φ, one output.
+
+    The inverse of a circuit that makes φ is run after the layer's; the fidelity is the probability of |0…0⟩, on
+    hardware as well. Noise of the backend acts on both.
+
+    Attributes:
+        state: 2**n amplitudes, real or complex, of norm 1, for at most 12 qubits; or a circuit without amplitudes as
+            inputs. Its slots, where it has some, are the layer's: its weight 0 is weight 0 of the layer.
+
+    Example:
+        How near RY(x)|0⟩ is to (|0⟩ + |1⟩)/√2:
+
+        >>> import numpy as np
+        >>> from qstore_core import Circuit, QuantumLayer
+        >>> c = Circuit(1)
+        >>> c.ry(c.inputs(1)[0], 0)
+        >>> QuantumLayer(c, Fidelity([np.sqrt(0.5), np.sqrt(0.5)]))(np.array([[0.0], [np.pi / 2]])).round(6)
+        array([[0.5],
+               [1. ]])
+    """
+
+    state: Circuit | tuple[complex, ...]
+    name: ClassVar[str] = "fidelity"
+
+    def __post_init__(self) -> None:
+        """Normalise and check."""
+        if isinstance(self.state, Circuit):
+            if self.state.n_amplitudes:
+                raise SpecError("Fidelity takes a circuit that starts from |0…0⟩; this one has amplitudes as inputs.")
+            hash(self.state)  # freezes it
+            return
+        try:
+            vector = np.array(self.state, np.complex128)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise SpecError(f"Fidelity takes a circuit or amplitudes, received {shown(self.state)}.") from error
+        n, norm = vector.size.bit_length() - 1, float(np.linalg.norm(vector))
+        if vector.ndim != 1 or vector.size != 1 << n or not 1 <= n <= _MOST_PREPARED:
+            raise SpecError(
+                f"Fidelity takes 2**n amplitudes of 1 to {_MOST_PREPARED} qubits, received shape {vector.shape}. Give "
+                "a circuit that makes the state, or measure State()."
+            )
+        if not abs(norm - 1) <= _NORM:
+            raise SpecError(f"a state has norm 1, received one of norm {norm:.6g}. Divide it by that.")
+        object.__setattr__(self, "state", tuple(complex(a) for a in vector / norm))
+
+    def n_outputs(self, n_qubits: int) -> int:
+        """One."""
+        return 1
+
+    def check(self, n_qubits: int) -> None:
+        """Raise where it does not fit `n_qubits`."""
+        have = self.state.n_qubits if isinstance(self.state, Circuit) else len(self.state).bit_length() - 1
+        if have != n_qubits:
+            raise SpecError(f"Fidelity is with a state of {have} qubit(s), the circuit has {n_qubits}.")
+
+    def primitive(self, n_qubits: int) -> Probabilities:
+        """Probabilities after the inverse of what makes the state."""
+        return Probabilities()
+
+    def extend(self, circuit: Circuit) -> Circuit:
+        """`circuit`, then the inverse of what makes the state."""
+        other = self.state if isinstance(self.state, Circuit) else _prepared(self.state)
+        if other.n_inputs > circuit.n_inputs or other.n_weights > circuit.n_weights:
+            raise SpecError(
+                f"the circuit of Fidelity uses {other.n_inputs} inputs and {other.n_weights} weights of the layer's, "
+                f"which has {circuit.n_inputs} and {circuit.n_weights}.",
+                argument="measurement",
+            )
+        last = [op for op in circuit.operations if op.gate == "readout_error"]
+        out = circuit._like()
+        out.extend(op for op in circuit.operations if op.gate != "readout_error")
+        out.extend([*other.inverse().operations, *last])
+        hash(out)
+        return out
+
+    def postprocess(self, ops: Any, values: Any, resolution: float) -> Any:
+        """The probability of |0…0⟩."""
+        return values[..., :1]
+
+    def postprocess_vjp(self, values: np.ndarray, cotangents: np.ndarray, resolution: float) -> np.ndarray:
+        """1 for |0…0⟩, 0 for the others."""
+        out = np.zeros_like(values)
+        out[..., :1] = cotangents
+        return out
+
+    def entries(self) -> dict[str, Any]:
+        """The fields as JSON values."""
+        if isinstance(self.state, Circuit):
+            return {"state": self.state.to_dict()}
+        return {"state": [[a.real, a.imag] for a in self.state]}
+
+    @classmethod
+    def from_entries(cls, entries: Mapping[str, Any]) -> Self:
+        """Inverse of `entries`."""
+        state = entries["state"]
+        if isinstance(state, Mapping):
+            return cls(Circuit.from_dict(state))
+        return cls(tuple(complex(*pair) for pair in check_items(state, "amplitudes", 1 << _MOST_PREPARED)))
+
+
+MEASUREMENTS.add(DensityMatrix, Purity, Entropy, State, Fidelity)
+
+_MOST_PREPARED = 12  # 2**n rotations twice
+_NORM = 1e-5  # how far from 1 the norm of a state may be: what single precision leaves
+
+
+@lru_cache(maxsize=64)
+def _prepared(amplitudes: tuple[complex, ...]) -> Circuit:
+    """A circuit that makes a state from |0…0⟩."""
+    circuit = Circuit(len(amplitudes).bit_length() - 1)
+    for name, qubits, angles in prepare(np.array(amplitudes), range(circuit.n_qubits)):
+        if angles != (0.0,):
+            circuit.append(name, qubits, angles)
+    return circuit
 
 
 def _complex(dtype: str) -> str:

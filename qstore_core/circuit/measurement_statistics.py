@@ -1,4 +1,4 @@
-"""Measurements that are functions of expectation values and probabilities: logarithms, variances, covariances."""
+"""Measurements that are functions of expectation values and probabilities: logarithms, variances; counts, samples."""
 
 from __future__ import annotations
 
@@ -8,12 +8,20 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from ..errors import SpecError
-from .checks import MAX_OPERATIONS, check_items, shown
-from .measurement import MEASUREMENTS, BasisStates, Expectation, Measurement
+from ..errors import BackendError, SpecError
+from .checks import MAX_OPERATIONS, check_items, check_whole, shown
+from .measurement import (
+    MEASUREMENTS,
+    BasisStates,
+    Expectation,
+    Measurement,
+    Probabilities,
+    as_qubits,
+    check_qubits,
+)
 from .observable import Observable, symmetrised
 
-__all__ = ["Covariance", "LogProbabilities", "Variance"]
+__all__ = ["Counts", "Covariance", "LogProbabilities", "Samples", "Variance"]
 
 
 @dataclass(frozen=True)
@@ -154,7 +162,124 @@ class Covariance(Measurement):
         return cls(Observable(entries["a"]), Observable(entries["b"]))
 
 
-MEASUREMENTS.add(LogProbabilities, Variance, Covariance)
+@dataclass(frozen=True)
+class _Drawn(Measurement):
+    """What `Counts` and `Samples` have in common."""
+
+    shots: int
+    qubits: tuple[int, ...] | None = None
+    drawn: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        """Normalise and check."""
+        object.__setattr__(self, "shots", check_whole(self.shots, "shots", 1, _MOST_SHOTS, "shots"))
+        object.__setattr__(self, "qubits", as_qubits(self.qubits))
+
+    def check(self, n_qubits: int) -> None:
+        """Raise where it does not fit `n_qubits`."""
+        check_qubits(self.qubits, n_qubits)
+
+    def output_dtype(self, dtype: str) -> str:
+        """Whole numbers stay what they are in half precision."""
+        return "float64" if dtype == "float64" else "float32"
+
+    def primitive(self, n_qubits: int) -> Probabilities:
+        """What samples are drawn from."""
+        return Probabilities(self.qubits)
+
+    def _measured(self, n_qubits: int) -> int:
+        return n_qubits if self.qubits is None else len(self.qubits)
+
+    def _counts(self, values: np.ndarray, shots: int | None, rng: np.random.Generator) -> np.ndarray:
+        """Whole numbers (B, 2**k) that add up to `self.shots`."""
+        if shots is None:
+            p = np.maximum(values.astype(np.float64), 0.0)
+            return rng.multinomial(self.shots, p / p.sum(axis=1, keepdims=True))
+        exact = values.astype(np.float64) * shots
+        counts = np.rint(exact).astype(np.int64)
+        rounding = 0.01 + 2 * shots * float(np.finfo(values.dtype).eps)
+        whole = np.abs(exact - counts).max(initial=0.0) <= rounding and (counts >= 0).all()
+        if not whole or shots != self.shots or (counts.sum(1) != shots).any():
+            raise BackendError(
+                f"the backend's probabilities are no frequencies of {self.shots} samples. Where it corrects errors, "
+                "switch that off, or measure Probabilities."
+            )
+        return counts
+
+    def postprocess_vjp(self, values: np.ndarray, cotangents: np.ndarray, resolution: float) -> np.ndarray:
+        """None: the gradient is refused where it is pulled back."""
+        return cotangents.reshape(values.shape)
+
+
+@dataclass(frozen=True)
+class Counts(_Drawn):
+    """How often each bitstring is found in `shots` samples: whole numbers, (2**k,) per sample.
+
+    Backends that sample do so; from exact ones samples are drawn by their probabilities, with the layer's seed. There
+    are no gradients.
+
+    Attributes:
+        shots: How many samples.
+        qubits: Qubits measured, most significant first; None for all.
+
+    Example:
+        >>> import numpy as np
+        >>> from qstore_core import Circuit, QuantumLayer
+        >>> bell = Circuit(2)
+        >>> bell.h(0); bell.cnot(0, 1)
+        >>> QuantumLayer(bell, Counts(1000), seed=1)(np.zeros((1, 0)))
+        array([[495.,   0.,   0., 505.]])
+    """
+
+    name: ClassVar[str] = "counts"
+
+    def n_outputs(self, n_qubits: int) -> int:
+        """Bitstrings."""
+        return 1 << self._measured(n_qubits)
+
+    def draw(self, values: np.ndarray, shots: int | None, rng: np.random.Generator) -> np.ndarray:
+        """Counts (B, 2**k)."""
+        return self._counts(values, shots, rng).astype(values.dtype)
+
+
+@dataclass(frozen=True)
+class Samples(_Drawn):
+    """`shots` samples of bits, 0 or 1, in the order in which they were drawn: (shots, k) per sample.
+
+    Backends that sample do so, and say how often they found each bitstring: their order is drawn. From exact ones
+    samples are drawn by their probabilities, with the layer's seed. There are no gradients.
+
+    Attributes:
+        shots: How many samples.
+        qubits: Qubits measured, in this order; None for all.
+    """
+
+    name: ClassVar[str] = "samples"
+
+    def n_outputs(self, n_qubits: int) -> int:
+        """Bits."""
+        return self.shots * self._measured(n_qubits)
+
+    def output_shape(self, n_qubits: int) -> tuple[int, ...]:
+        """(shots, k)."""
+        return self.shots, self._measured(n_qubits)
+
+    def draw(self, values: np.ndarray, shots: int | None, rng: np.random.Generator) -> np.ndarray:
+        """Bits (B, shots · k)."""
+        rows, outcomes = values.shape
+        found = np.tile(np.arange(outcomes), rows).repeat(self._counts(values, shots, rng).ravel())
+        found = rng.permuted(found.reshape(rows, self.shots), axis=1)
+        bits = found[:, :, None] >> np.arange(outcomes.bit_length() - 2, -1, -1) & 1
+        return bits.reshape(rows, -1).astype(values.dtype)
+
+    def postprocess(self, ops: Any, values: Any, resolution: float) -> Any:
+        """The same as (B, shots, k)."""
+        return ops.reshape(values, (-1, self.shots, int(values.shape[-1]) // self.shots))
+
+
+MEASUREMENTS.add(LogProbabilities, Variance, Covariance, Counts, Samples)
+
+_MOST_SHOTS = 1 << 24  # float32 counts so far
 
 
 def _terms(observable: Observable) -> list[list[Any]]:

@@ -10,6 +10,8 @@
    |0…0⟩ cannot see (leading diagonals) is removed.
 5. The measurement is expressed on the final index: the last permutation costs nothing.
 
+Where the state itself is read nothing is unseen: step 4 adds the global phase of the gates instead.
+
 Notation: an index `p` is a bit vector. A one-qubit gate on a logical qubit acts on the pairs `(p, p ^ v)`, and
 `parity(p & u)` is the logical qubit's value. Initially `v = u = 1 << (n - 1 - q)`.
 
@@ -29,8 +31,8 @@ from .angle import Angle
 from .channels import refuse_channels
 from .circuit import Circuit, Operation
 from .frame import Frame, parity
-from .gates import GATES, Axis, Cnot, Z
-from .measurement import Measurement, PlanMeasurement
+from .gates import GATES, Axis, Cnot, Z, phase_of
+from .measurement import Amplitudes, Measurement, PlanMeasurement
 
 __all__ = [
     "Diagonal",
@@ -42,6 +44,7 @@ __all__ = [
     "collect_diagonals",
     "decompose",
     "drop_unseen",
+    "global_phase",
     "lower",
     "parity",
     "steps_of",
@@ -119,7 +122,9 @@ class Plan:
     def __str__(self) -> str:
         head = f"Plan: {self.n_qubits} qubits, {len(self.steps)} steps, {self.n_outputs} outputs"
         m = self.measurement
-        if m.strings:
+        if m.amplitudes:
+            tail = "read amplitudes"
+        elif m.strings:
             tail = "measure " + ", ".join(f"X{x:b} Z{z:b}" for x, z, _ in m.strings)
         else:
             tail = "measure probabilities of parities " + ", ".join(f"{u:b}" for u in m.masks)
@@ -148,8 +153,13 @@ def steps_of(op: Operation) -> list[tuple[int, Factor] | Cnot]:
     return out
 
 
-def track(instructions: Iterable[tuple[int, Factor] | Cnot], n_qubits: int) -> tuple[list[Step], list[Frame]]:
-    """Track CNOTs as a frame, express rotations in it, and fuse those that act on the same pairs."""
+def track(
+    instructions: Iterable[tuple[int, Factor] | Cnot], n_qubits: int, period: float = _FULL_TURN
+) -> tuple[list[Step], list[Frame]]:
+    """Track CNOTs as a frame, express rotations in it, and fuse those that act on the same pairs.
+
+    Rotations by multiples of `period` vanish.
+    """
     frame = Frame.identity(n_qubits)
     frames: list[Frame] = [frame]
     steps: list[Step] = []
@@ -161,7 +171,7 @@ def track(instructions: Iterable[tuple[int, Factor] | Cnot], n_qubits: int) -> t
         if frames[-1] != frame:
             frames.append(frame)
         rotation = Rotation(frame.v[qubit], frame.u[qubit], (factor,), qubit, len(frames) - 1)
-        _fuse(steps, rotation)
+        _fuse(steps, rotation, period)
     if frames[-1] != frame:
         frames.append(frame)
     return steps, frames
@@ -182,30 +192,30 @@ def _commute(a: Iterable[tuple[int, int]], b: Sequence[tuple[int, int]]) -> bool
     return all(_paulis_commute(p, q) for p in a for q in b)
 
 
-def _fuse(steps: list[Step], new: Rotation) -> None:
+def _fuse(steps: list[Step], new: Rotation, period: float) -> None:
     """Append `new`, or merge it into an earlier rotation of the same pairs that it can be moved back to."""
     mine = _generators(new)
     for index in range(len(steps) - 1, -1, -1):
         old = steps[index]
         if isinstance(old, Rotation) and old.u == new.u and (old.v == new.v or new.z_only or old.z_only):
             pairs = new if old.z_only else old  # Z turns do not care which pairs they act on
-            factors = _join(old.factors, new.factors)
+            factors = _join(old.factors, new.factors, period)
             steps[index : index + 1] = [replace(pairs, factors=factors)] if factors else []
             return
         if not _commute(mine, _generators(old)):
             break
-    factors = _join((), new.factors)
+    factors = _join((), new.factors, period)
     if factors:
         steps.append(replace(new, factors=factors))
 
 
-def _join(first: tuple[Factor, ...], second: tuple[Factor, ...]) -> tuple[Factor, ...]:
+def _join(first: tuple[Factor, ...], second: tuple[Factor, ...], period: float) -> tuple[Factor, ...]:
     """Concatenate factors; turns about one axis add up, and whole ones vanish."""
     out = list(first)
     for axis, angle in second:
         if out and out[-1][0] == axis:
             angle = out.pop()[1] + angle
-        if angle.is_constant and math.remainder(angle.constant, _FULL_TURN) == 0.0:
+        if angle.is_constant and math.remainder(angle.constant, period) == 0.0:
             continue
         out.append((axis, angle))
     return tuple(out)
@@ -267,6 +277,28 @@ def _drop(steps: Sequence[Step], blockers: list[tuple[int, int]], last: bool) ->
     return kept
 
 
+def global_phase(circuit: Circuit) -> Angle:
+    """The phase of a circuit's gates beside their decompositions, radians."""
+    terms: list[tuple[Any, float]] = []
+    for op in circuit.operations:
+        coefficients, constant = phase_of(GATES[op.gate])
+        terms.append(((), constant))
+        for coefficient, param in zip(coefficients, op.params, strict=True):
+            terms += (coefficient * param).terms
+    return Angle.from_terms(terms)
+
+
+def _with_phase(steps: list[Step], phase: Angle) -> list[Step]:
+    """Steps that multiply the state by exp(i phase) besides: a term with an empty mask."""
+    if not phase.terms:
+        return steps
+    term = (0, -2 * phase)
+    for number, step in enumerate(steps):
+        if isinstance(step, Diagonal):
+            return [*steps[:number], Diagonal((*step.terms, term)), *steps[number + 1 :]]
+    return [*steps, Diagonal((term,))]
+
+
 def lower(circuit: Circuit, measurement: Measurement) -> Plan:
     """Lower a circuit and its measurement to a Plan.
 
@@ -285,8 +317,12 @@ def lower(circuit: Circuit, measurement: Measurement) -> Plan:
     n = circuit.n_qubits
     measurement.check(n)
     refuse_channels(circuit, "a Plan is of pure states")
-    steps, frames = track(decompose(circuit), n)
+    whole = isinstance(measurement, Amplitudes)  # the phase is seen: minus the identity is something
+    steps, frames = track(decompose(circuit), n, 2 * _FULL_TURN if whole else _FULL_TURN)
     measured = measurement.lower(n, frames[-1], len(frames) - 1)
-    seen = [(x, z) for x, z, _ in measured.strings] or [(0, mask) for mask in measured.masks]
-    kept = drop_unseen(collect_diagonals(steps), seen, from_zero=not circuit.n_amplitudes)
+    if whole:
+        kept = _with_phase(collect_diagonals(steps), global_phase(circuit))
+    else:
+        seen = [(x, z) for x, z, _ in measured.strings] or [(0, mask) for mask in measured.masks]
+        kept = drop_unseen(collect_diagonals(steps), seen, from_zero=not circuit.n_amplitudes)
     return Plan(n, circuit.n_weights, circuit.n_inputs, circuit.n_amplitudes, tuple(frames), tuple(kept), measured)

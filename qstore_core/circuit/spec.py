@@ -16,6 +16,7 @@ from typing import Any
 
 from ..errors import PaddingWarning, ShapeError, SpecError
 from .ansatz import ANSATZE, Ansatz, as_ansatz, entangling_pairs
+from .assembly import assembled
 from .checks import (
     MAX_DEPTH,
     MAX_SLOTS,
@@ -100,6 +101,10 @@ class LayerSpec:
                 raise SpecError(f"{field} is no {base.__name__}, received {shown(value)}.", argument=field)
         if self.measurement is not None:
             self.measurement.check(n)
+            if type(self.measurement).extend is not Measurement.extend and self.kind != "QuantumLayer":
+                raise SpecError(
+                    f"{type(self.measurement).__name__} is measured by QuantumLayer.", argument="measurement"
+                )
         if (self.ansatz is None) != (self.kind in ("QuantumEncoder", "QuantumLayer")):
             raise SpecError(f"{self.kind} has {'an' if self.ansatz is None else 'no'} ansatz.", argument="ansatz")
         if (self.measurement is None) != (self.kind == "QuantumEncoder"):
@@ -179,7 +184,7 @@ class LayerSpec:
     @property
     def circuit(self) -> Circuit:
         """The layer's circuit."""
-        return self.user_circuit if self.user_circuit is not None else _build(self)
+        return self.user_circuit if self.user_circuit is not None else assembled(self)
 
     @property
     def n_weights(self) -> int:
@@ -197,13 +202,29 @@ class LayerSpec:
             return self.user_circuit.n_amplitudes + self.user_circuit.n_inputs
         return self.encoding.n_features(self.n_qubits)
 
-    @property
+    @cached_property
     def primitive(self) -> LayerSpec:
         """The same layer up to what backends compute; `measurement.postprocess` makes the rest of its values."""
-        if self.measurement is None:
+        if self.measurement is None or self.measurement.drawn:
             return self
         primitive = self.measurement.primitive(self.n_qubits)
+        if (
+            self.user_circuit is not None
+            and (circuit := self.measurement.extend(self.user_circuit)) != self.user_circuit
+        ):
+            return custom(circuit, primitive, n_features=self.features)
         return self if primitive == self.measurement else dataclasses.replace(self, measurement=primitive)
+
+    @property
+    def computed(self) -> Measurement | None:
+        """What a backend is asked for: the measurement, or of samples what they are drawn from."""
+        drawn = self.measurement is not None and self.measurement.drawn
+        return self.measurement.primitive(self.n_qubits) if drawn and self.measurement else self.measurement
+
+    @property
+    def postprocesses(self) -> bool:
+        """Whether outputs are more than the values that backends compute."""
+        return self.measurement is not None and type(self.measurement).postprocess is not Measurement.postprocess
 
     @property
     def portable(self) -> LayerSpec:
@@ -225,15 +246,18 @@ class LayerSpec:
             >>> one.fingerprint == same.fingerprint != feature_extractor(2, entanglement="none").fingerprint
             True
         """
-        circuit = {key: value for key, value in self.circuit.to_dict().items() if key != "gates_from"}
+        run = self.circuit if self.measurement is None else self.primitive.circuit
+        circuit = {key: value for key, value in run.to_dict().items() if key != "gates_from"}
         content: list[Any] = [circuit, self.encoding.differentiable]
         if self.measurement is not None:
-            read = self.measurement.primitive(self.n_qubits)
+            read: Any = self.measurement.primitive(self.n_qubits)
             if isinstance(read, Expectation):
                 strings = [sorted(term for term in o.terms if term[1]) for o in read.observables]
                 content += [list(read.bases), read.qubits, strings]
-            else:
+            elif isinstance(read, Probabilities):
                 content += [read.qubits, read.n_classes]
+            else:
+                content += [read.name]
             content += [] if read == self.measurement else [repr(self.measurement)]
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
@@ -460,32 +484,3 @@ def custom(circuit: Any, measurement: Any, *, n_features: int | None = None) -> 
     return LayerSpec(
         "QuantumLayer", circuit.n_qubits, 0, encoding, None, measured, user_circuit=circuit, features=n_features
     )
-
-
-@lru_cache(maxsize=256)
-def _build(spec: LayerSpec) -> Circuit:
-    """The circuit of a spec."""
-    n = spec.n_qubits
-    circuit = Circuit(n, amplitudes=spec.encoding.is_amplitude)
-    if spec.ansatz is None:
-        hash(circuit)
-        return circuit
-    x = () if spec.encoding.is_amplitude else circuit.inputs(spec.encoding.n_features(n))
-    w = circuit.weights(spec.ansatz.n_weights(n, spec.depth))
-    step = spec.ansatz.weights_per_level(n)
-    if not spec.reuploading or spec.depth == 0:
-        spec.encoding.append(circuit, x)
-    for level in range(spec.depth):
-        if spec.reuploading:
-            spec.encoding.append(circuit, x)
-        spec.ansatz.append_level(circuit, w[level * step : (level + 1) * step], level)
-    spec.ansatz.append_final(circuit, w[spec.depth * step :])
-    if spec.pool_mode == "measurement":
-        for kept in range(0, n, spec.pool_size):
-            for measured in range(kept + 1, kept + spec.pool_size):
-                first, middle, last = circuit.weights(3)
-                circuit.append("crz", (measured, kept), (first,))
-                circuit.append("cry", (measured, kept), (middle,))
-                circuit.append("crz", (measured, kept), (last,))
-    hash(circuit)
-    return circuit

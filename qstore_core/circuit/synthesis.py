@@ -1,4 +1,4 @@
-"""Any unitary matrix as rotations and CNOTs: the quantum Shannon decomposition.
+"""Any unitary matrix, and any state, as rotations and CNOTs: the quantum Shannon decomposition.
 
 Source:
     Shende, Bullock & Markov, arXiv:quant-ph/0406176; multiplexed rotations by Gray codes, Möttönen et al.,
@@ -17,7 +17,7 @@ import numpy as np
 from ..errors import SpecError
 from .checks import shown
 
-__all__ = ["MOST_QUBITS", "check_unitary", "synthesise"]
+__all__ = ["MOST_QUBITS", "check_unitary", "prepare", "synthesise"]
 
 MOST_QUBITS = 7  # 4**n rotations
 
@@ -52,6 +52,20 @@ def synthesise(matrix: np.ndarray, qubits: Sequence[int]) -> Written:
     u1, u2, v1, v2, cosine, sine = _cosine_sine(matrix)
     rotations = _multiplexed("ry", 2 * np.arctan2(sine, cosine), qubits)
     return [*_block_diagonal(v1, v2, qubits), *rotations, *_block_diagonal(u1, u2, qubits)]
+
+
+def prepare(amplitudes: np.ndarray, qubits: Sequence[int]) -> Written:
+    """Rotations and CNOTs that take |0…0⟩ to a state, up to a global phase; the first qubit most significant."""
+    levels: list[Written] = []
+    for k in range(len(qubits) - 1, -1, -1):
+        pairs = amplitudes.reshape(-1, 2)
+        size, phase = np.abs(pairs), np.angle(pairs)
+        order = [qubits[k], *qubits[:k]]
+        level = _multiplexed("ry", 2 * np.arctan2(size[:, 1], size[:, 0]), order)
+        turns = phase[:, 1] - phase[:, 0]
+        levels.append(level + (_multiplexed("rz", turns, order) if turns.any() else []))
+        amplitudes = np.hypot(size[:, 0], size[:, 1]) * np.exp(0.5j * phase.sum(axis=1))
+    return [step for level in reversed(levels) for step in level]
 
 
 def _cosine_sine(matrix: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -133,6 +147,8 @@ def _eigenvectors(m: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _multiplexed(name: str, angles: np.ndarray, qubits: Sequence[int]) -> Written:
     """A rotation of the first qubit whose angle depends on the others, by a Gray code."""
     target, controls = qubits[0], qubits[1:]
+    if not controls:
+        return [(name, (target,), (float(angles[0]),))]
     index = np.arange(len(angles))
     gray = index ^ (index >> 1)
     signs = 1 - 2.0 * (np.bitwise_count(gray[:, None] & index[None, :]) & 1)

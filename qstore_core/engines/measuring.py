@@ -58,6 +58,11 @@ class Measuring:
         self.n_qubits = n
         self.kind = "probabilities" if not m.strings else "diagonal" if m.is_diagonal else "general"
         self.gather: np.ndarray | None = None
+        if m.amplitudes:
+            self.kind = "amplitudes"
+            if plan.frames[m.frame] != frame:
+                self.gather = change_of_frame(frame, plan.frames[m.frame], n)
+            return
         if self.kind == "probabilities":
             # `physical[l]` is the physical index of position l of the array as it stands after the last layer.
             self._lay_out_probabilities(plan, linear_index(frame.v, n).astype(np.uint64))
@@ -163,6 +168,9 @@ class Measuring:
 
     def outputs(self, ops: Ops, state: Array) -> Array:
         """Outputs (B, O) of a state (B, N)."""
+        if self.kind == "amplitudes":
+            state = state if self.gather is None else ops.permute(state, self.gather)
+            return ops.concat([ops.real(state), ops.imag(state)])
         if self.kind != "general":
             real, imag = ops.real(state), ops.imag(state)
             probabilities = real * real + imag * imag
@@ -213,7 +221,11 @@ class Measuring:
         return ops.narrow(ops.sum(ops.wide(sums), 1), sums) if count > 1 else ops.sum(sums, 1)
 
     def pull(self, ops: Ops, psi: Array, cotangents: Array) -> Array:
-        """dL/dψ = 2 H ψ with H = Σ_k cotangent_k · observable_k."""
+        """dL/dψ = 2 H ψ with H = Σ_k cotangent_k · observable_k; of amplitudes, their own."""
+        if self.kind == "amplitudes":
+            size = 1 << self.n_qubits
+            own = ops.complex(cotangents[:, :size], cotangents[:, size:])
+            return own if self.gather is None else ops.permute_back(own, self.gather)
         cotangents = 2.0 * cotangents
         if self.kind == "probabilities":
             return ops.scale(psi, ops.take(cotangents, self.classes, -1))

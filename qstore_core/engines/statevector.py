@@ -149,7 +149,7 @@ class StatevectorBackend:
     """The embedded exact simulator."""
 
     name = "statevector"
-    capabilities = Capabilities(vjp=True, embedded=True)
+    capabilities = Capabilities(vjp=True, embedded=True, amplitudes=True)
 
     def compile(
         self,

@@ -66,7 +66,7 @@ class NumpyLayer(LayerDefinition):
     ) -> None:
         self.name = name or numbered(type(self).__name__)
         self._spec, self._config, primitive = spec, config, spec.primitive
-        self._postprocesses = primitive is not spec
+        self._postprocesses = spec.postprocesses
         self._program = LayerProgram(primitive, execution, name=self.name)
         self._theta = initial_theta(init, spec.n_weights, execution.seed)
 

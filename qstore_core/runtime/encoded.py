@@ -13,6 +13,7 @@ import numpy as np
 
 from ..backends.contract import Backend
 from ..circuit.encoding import check_finite, unit_rows_and_vjp, unit_rows_of_array
+from ..circuit.measurement import Amplitudes
 from ..circuit.spec import LayerSpec
 from ..errors import BackendError, GradientError, InputError
 from . import profiling
@@ -66,7 +67,9 @@ class EncodedExecutable:
         self._angles = spec.circuit.n_inputs if spec.measurement is not None else 0
         self._passes = self._fuses or not self._width
         self._looks, self._exact = spec.encoding.checks_values, settings.gradient == "vjp"
-        self._whole = self._fuses and self._embedded and self._exact and not self._looks
+        self._drawn = spec.measurement if spec.measurement is not None and spec.measurement.drawn else None
+        self._outputs_of = spec.output_dim if spec.computed is None else spec.computed.n_outputs(spec.n_qubits)
+        self._whole = self._drawn is None and self._fuses and self._embedded and self._exact and not self._looks
 
     @property
     def engine(self) -> Any:
@@ -81,8 +84,8 @@ class EncodedExecutable:
         recipe = self._recipes.get((dtype, shifted))
         if recipe is None:
             circuit = unshared(self.spec.circuit) if shifted else self.spec.circuit
-            assert self.spec.measurement is not None
-            recipe = Recipe(circuit, self.spec.measurement, self._backend, dtype, self.settings.shots)
+            assert self.spec.computed is not None
+            recipe = Recipe(circuit, self.spec.computed, self._backend, dtype, self.settings.shots)
             self._recipes[dtype, shifted] = recipe
         with timed(self.layer, "backward" if shifted else "forward", "compile"):
             generation, narrow = self._narrow.get((dtype, shifted), (-1, None))
@@ -97,7 +100,8 @@ class EncodedExecutable:
         """`theta` (W,), `features` (B, F) → outputs (B, O)."""
         inputs, _ = self._encode(theta, features)
         try:
-            return self._outputs(self._run(self.engine, theta, inputs, record), len(features))
+            outputs = self._outputs(self._run(self.engine, theta, inputs, record), len(features))
+            return outputs if self._drawn is None else self._draw(outputs, record)
         except InputError:
             self.check_finite(theta, features)  # says where
             raise
@@ -110,6 +114,8 @@ class EncodedExecutable:
         What the backward pass runs goes to `record.backward`, which must be there by then. `wanted` says whether the
         gradient of theta is, and that of the features.
         """
+        if self._drawn is not None:
+            return self.forward(theta, features, record), self._refuse_gradient
         if not (self._whole and wanted == (True, True)):
             return self._composed(theta, features, record, *wanted)
         if profiling.profiles:
@@ -164,6 +170,15 @@ class EncodedExecutable:
             return d_theta if wrt_theta else None, d_features
 
         return outputs, vjp_fn
+
+    def _draw(self, values: np.ndarray, record: PassRecord) -> np.ndarray:
+        """Samples of a backend in random order, or drawn from its exact values."""
+        assert self._drawn is not None
+        rng = np.random.default_rng(record.seeds.next())
+        return self._drawn.draw(values, self.settings.shots, rng)
+
+    def _refuse_gradient(self, *_: Any) -> Any:
+        raise GradientError(self.no_gradient)
 
     def _run(
         self, executable: Any, theta: np.ndarray, inputs: np.ndarray, record: PassRecord, phase: str = "forward"
@@ -240,7 +255,7 @@ class EncodedExecutable:
 
     def _outputs(self, outputs: Any, rows: int) -> np.ndarray:
         """Outputs of the promised shape, all finite."""
-        return outputs if self._embedded else self._like("outputs", outputs, (rows, self.spec.output_dim))
+        return outputs if self._embedded else self._like("outputs", outputs, (rows, self._outputs_of))
 
     def _like(self, what: str, values: Any, shape: tuple[int, ...], finite: bool = True) -> np.ndarray:
         """What a backend returned, as an array of this shape."""
@@ -258,13 +273,18 @@ class EncodedExecutable:
     def _rule(self, record: PassRecord) -> ParameterShift | Differences:
         """A gradient without a statevector: all circuits of a batch are one call of the backend."""
         settings = self.settings
+        if isinstance(self.spec.computed, Amplitudes) and settings.gradient == "parameter-shift":
+            raise GradientError(
+                'the parameter-shift rule is one of expectation values, not of amplitudes. Use gradient="adjoint", or '
+                '"finite-difference", which is an approximation.'
+            )
         shift, exact = settings.gradient == "parameter-shift", settings.shots is None
         # Differences of values that are close to each other: exact ones are taken in float64.
         free = self._compiled(settings.dtype if shift or not exact else "float64", shifted=True)
 
         def forward(theta: np.ndarray, inputs: np.ndarray) -> np.ndarray:
             outputs = self._run(free, theta, inputs, record, "backward")
-            return self._like("outputs", outputs, (len(inputs), self.spec.output_dim), finite=not self._embedded)
+            return self._like("outputs", outputs, (len(inputs), self._outputs_of), finite=not self._embedded)
 
         if shift:
             return ParameterShift(self.spec.circuit, forward)
@@ -306,6 +326,14 @@ class EncodedExecutable:
         return inputs, lambda d: ops.concat([unit_vjp(d[:, :width]), d[:, width:]])
 
     # -- gradients of the features --------------------------------------------------------------------------------
+
+    @property
+    def no_gradient(self) -> str:
+        """Why outputs have no gradient, and what to do; "" where they have one."""
+        if self._drawn is None:
+            return ""
+        name = type(self._drawn).__name__
+        return f"{name} are drawn at random and have no gradient. Train on Probabilities or expectation values."
 
     @property
     def no_input_gradient(self) -> str:

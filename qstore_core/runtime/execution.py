@@ -13,6 +13,7 @@ from ..backends.contract import Backend, Capabilities
 from ..backends.registry import get_backend, list_backends
 from ..circuit.channels import refuse_channels
 from ..circuit.circuit import Circuit, whole_number
+from ..circuit.measurement import Amplitudes, Measurement
 from ..errors import CapabilityError, GradientError, SpecError, UnknownBackendError, nearest
 from .route import FRAMEWORKS
 
@@ -93,11 +94,11 @@ class Execution:
             gradient = "vjp" if capabilities.vjp and shots is None else "parameter-shift"
         return Settings(name, dtype, shots, gradient)
 
-    def check(self, backend: Backend, circuit: Circuit) -> None:
+    def check(self, backend: Backend, circuit: Circuit, measurement: Measurement | None = None) -> None:
         """Refuse what `backend` cannot do, before anything runs.
 
         Raises:
-            CapabilityError: it does not sample, does nothing else, has too few qubits, or knows no channels.
+            CapabilityError: it does not sample, does nothing else, has too few qubits, no channels, or no states.
             GradientError: it has no adjoint gradients, which were asked for.
         """
         capabilities, shots = backend.capabilities, self.shots
@@ -112,6 +113,8 @@ class Execution:
                 f"backend {backend.name!r} can only sample. Give the layer shots=, for example shots=1024.",
                 backend=backend.name,
             )
+        if isinstance(measurement, Amplitudes):
+            _check_state(backend, circuit, shots)
         if capabilities.max_qubits is not None and circuit.n_qubits > capabilities.max_qubits:
             raise CapabilityError(
                 f"backend {backend.name!r} takes at most {capabilities.max_qubits} qubits, the layer has "
@@ -126,6 +129,24 @@ class Execution:
                 backend=backend.name,
             )
 
+    def samples(self, measurement: Measurement | None) -> int | None:
+        """How many samples are taken: of a measurement that says so, or of the layer."""
+        shots: int | None = getattr(measurement, "shots", None) if measurement is not None else None
+        if measurement is None or not measurement.drawn:
+            return self.shots
+        if self.shots not in (None, shots):
+            raise SpecError(
+                f"{type(measurement).__name__} takes {shots} samples, the layer asks for shots={self.shots}. Leave "
+                "shots= out.",
+                argument="shots",
+            )
+        return shots
+
+    def draws(self, measurement: Measurement | None) -> bool:
+        """Whether calls draw random numbers: samples, or directions."""
+        drawn = measurement is not None and measurement.drawn
+        return drawn or self.shots is not None or self.gradient == "spsa"
+
     def changes(self, first: Backend, other: Backend) -> str:
         """What `other` computes differently in the place of `first`, in words; "" where it computes the same."""
         parts = []
@@ -139,7 +160,27 @@ class Execution:
         return " and ".join(parts)
 
 
-def choose_backend(framework: str | None, shots: int | None, circuit: Circuit) -> tuple[str, str]:
+def _check_state(backend: Backend, circuit: Circuit, shots: int | None) -> None:
+    """Refuse to read the state where there is none."""
+    if circuit.noisy:
+        raise CapabilityError(
+            "a circuit with channels leaves a mixture, which has no state vector. Measure DensityMatrix(qubits).",
+            backend=backend.name,
+        )
+    if shots is not None:
+        raise CapabilityError(f"a state has no shots: {shots} samples of it are Samples({shots}).")
+    if not backend.capabilities.amplitudes:
+        engines = ", ".join(repr(f.engine) for f in FRAMEWORKS.values())
+        raise CapabilityError(
+            f"backend {backend.name!r} computes expectation values and probabilities, no states. Use "
+            f'backend="statevector", or an engine of a framework: {engines}.',
+            backend=backend.name,
+        )
+
+
+def choose_backend(
+    framework: str | None, shots: int | None, circuit: Circuit, measurement: Measurement | None = None
+) -> tuple[str, str]:
     """The backend that "auto" stands for, and why."""
     if circuit.noisy and shots is None:
         return "density", "the circuit has channels"
@@ -147,9 +188,11 @@ def choose_backend(framework: str | None, shots: int | None, circuit: Circuit) -
         raise CapabilityError(
             f"shots={shots} needs a backend that samples. Name one: {', '.join(_other_names()) or 'none is installed'}."
         )
+    engine = FRAMEWORKS[framework].engine if framework is not None else "statevector"
+    if isinstance(measurement, Amplitudes):
+        return engine, "it returns states, which numba, the fastest engine on a CPU, does not"
     if _has_numba():
         return "numba", "the fastest engine on a CPU"
-    engine = FRAMEWORKS[framework].engine if framework is not None else "statevector"
     return engine, 'numba, which is faster on a CPU, is not installed: pip install "qstore[fast]"'
 
 
@@ -163,7 +206,9 @@ def _has_numba() -> bool:
     return find_spec("numba") is not None and any(info.name == "numba" for info in list_backends())
 
 
-def fallback_backends(execution: Execution, first: Backend, circuit: Circuit) -> tuple[Backend, ...]:
+def fallback_backends(
+    execution: Execution, first: Backend, circuit: Circuit, measurement: Measurement | None = None
+) -> tuple[Backend, ...]:
     """What computes when `first` fails, in this order.
 
     By default only what computes the same: nothing takes the place of samples, of noise or of a device.
@@ -172,6 +217,7 @@ def fallback_backends(execution: Execution, first: Backend, circuit: Circuit) ->
         execution: Of the layer.
         first: Its backend.
         circuit: Its circuit.
+        measurement: What is read.
 
     Raises:
         SpecError: QSTORE_FALLBACK is neither "none", "auto" nor names with commas.
@@ -196,7 +242,7 @@ def fallback_backends(execution: Execution, first: Backend, circuit: Circuit) ->
         found = tuple(get_backend(name) for name in fallback)
     for backend in found:
         replace(execution, shots=execution.shots if backend.capabilities.shots else None, gradient="auto").check(
-            backend, circuit
+            backend, circuit, measurement
         )
     return found
 

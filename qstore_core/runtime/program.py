@@ -17,7 +17,14 @@ from ..backends.registry import get_backend
 from ..backends.seeds import SeedStream
 from ..circuit.spec import LayerSpec
 from ..engines.memory import check_memory
-from ..errors import BackendUnavailableError, GradientError, InputError, ShapeError, UnknownBackendError
+from ..errors import (
+    BackendUnavailableError,
+    CapabilityError,
+    GradientError,
+    InputError,
+    ShapeError,
+    UnknownBackendError,
+)
 from . import profiling
 from .encoded import EncodedExecutable
 from .execution import Execution, choose_backend, fallback_backends
@@ -84,13 +91,14 @@ class LayerProgram:
         draw_seed: Callable[[], int] | None = None,
     ) -> None:
         """Resolve the backends; compile nothing yet."""
-        self.spec, self.execution, self.name, self.framework = spec, execution, name, framework
+        self._drawn = spec.measurement is not None and spec.measurement.drawn
+        shots = execution.samples(spec.measurement)
+        self.spec, self.name, self.framework = spec, name, framework
         self.last: PassRecord | None = None
         self._calls: dict[Any, Call] = {}
         self._executables: dict[tuple[int, str], EncodedExecutable] = {}
         self._single: dict[int, LayerProgram] = {}
         self._draw_seed, self._seeds = draw_seed, SeedStream(execution.seed, draw_seed)
-        self._draws = execution.shots is not None or execution.gradient == "spsa"
         self.backends: tuple[Backend, ...] = ()
         self._tensor: Backend | None = None
         self._gpu: dict[str, Backend | None] = {}
@@ -98,13 +106,18 @@ class LayerProgram:
         if spec.measurement is not None:
             chosen = not (isinstance(backend, str) and backend == "auto")
             if not chosen:
-                backend, self.reason = choose_backend(framework, execution.shots, spec.circuit)
+                asked = None if self._drawn else shots
+                backend, self.reason = choose_backend(framework, asked, spec.circuit, spec.computed)
             first = get_backend(backend)
-            execution.check(first, spec.circuit)
-            self.backends = (first, *fallback_backends(execution, first, spec.circuit))
+            if self._drawn:  # its own samples, or drawn from its exact values
+                execution = replace(execution, shots=shots if first.capabilities.shots else None)
+            self.execution = execution
+            execution.check(first, spec.circuit, spec.computed)
+            self.backends = (first, *fallback_backends(execution, first, spec.circuit, spec.computed))
             self.places = self._places(chosen)
         else:
             self.places = Places(framework, None if framework else "none", "none" if framework else None)
+        self.execution, self._draws = execution, execution.draws(spec.measurement)
         changes = [execution.changes(self.backends[0], backend) for backend in self.backends]
         self.chain = Chain(name, [b.name for b in self.backends], changes)
         self._alone = not self.backends or (len(self.backends) == 1 and self.backends[0].capabilities.embedded)
@@ -115,8 +128,8 @@ class LayerProgram:
         first, framework = self.backends[0], self.framework
         exact = self.executable(0, "float32").settings.gradient == "vjp"
         noisy = first.capabilities.noisy or self.spec.circuit.noisy
-        if framework is None:
-            return Places(None, first.name, None, chosen)
+        if framework is None or self._drawn:
+            return Places(framework, first.name, None, chosen, drawn=self._drawn)
         if first.capabilities.framework == framework and exact:
             self._tensor = first
             return Places(framework, None, first.name, chosen)
@@ -129,8 +142,8 @@ class LayerProgram:
         if not self.backends:
             check_memory(self.spec.n_qubits, rows, dtype)
         elif self.backends[0].capabilities.embedded:
-            assert self.spec.measurement is not None
-            check_narrow_memory(self.spec.circuit, self.spec.measurement, self.backends[0], rows, dtype)
+            assert self.spec.computed is not None
+            check_narrow_memory(self.spec.circuit, self.spec.computed, self.backends[0], rows, dtype)
 
     @property
     def backend_name(self) -> str:
@@ -146,6 +159,11 @@ class LayerProgram:
     def method(self) -> str:
         """How the first backend differentiates: "vjp", "parameter-shift", "finite-difference" or "spsa"."""
         return self.executable(0, "float32").settings.gradient
+
+    @property
+    def no_gradient(self) -> str:
+        """Why there are no gradients at all, and what to do; "" where there are."""
+        return self.executable(0, "float32").no_gradient
 
     @property
     def no_input_gradient(self) -> str:
@@ -165,8 +183,8 @@ class LayerProgram:
             return f"{self.name}: normalises; runs no circuit"
         rest = "".join(f", then {b.name}" for b in self.backends[1:])
         layout = getattr(self.backends[0], "explain", None)
-        assert self.spec.measurement is not None
-        narrow = narrowing(self.spec.circuit, self.spec.measurement, self.backends[0], self.execution.shots)
+        assert self.spec.computed is not None
+        narrow = narrowing(self.spec.circuit, self.spec.computed, self.backends[0], self.execution.shots)
         n_qubits = self.spec.n_qubits if narrow.is_full else narrow.width
         how = f", {layout(n_qubits)}" if layout is not None and narrow.window is None else ""
         how += "" if narrow.is_full else f", {narrow}"
@@ -226,7 +244,8 @@ class LayerProgram:
             if self.framework is not None and self._tensor is not None and not self.places.chosen:
                 framework = FRAMEWORKS[self.framework]
                 if framework.gpu and self.spec.n_qubits <= framework.gpu_qubits.get(dtype, 0):
-                    with suppress(BackendUnavailableError, UnknownBackendError):
+                    with suppress(BackendUnavailableError, UnknownBackendError, CapabilityError):
+                        self.execution.check(get_backend(framework.gpu), self.spec.circuit, self.spec.computed)
                         found = get_backend(framework.gpu)
             self._gpu[dtype] = found
         return self._gpu[dtype]

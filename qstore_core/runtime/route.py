@@ -55,6 +55,7 @@ class Places:
         chosen: True where the user named the backend, so that it is asked wherever it can be.
         gpu: Name of a faster engine on CUDA tensors, for values and gradients; None where there is none.
         noisy: True where circuit or backend has noise, which engines on tensors do not compute.
+        drawn: True where outputs are samples, which are drawn on the host.
     """
 
     framework: str | None
@@ -63,6 +64,7 @@ class Places:
     chosen: bool = False
     gpu: str | None = None
     noisy: bool = False
+    drawn: bool = False
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,8 @@ def route(
         return Route("host", f"{places.host}, {asked}")
     if places.tensor is not None:
         return Route("tensor", f"{need}: {places.tensor} computes the same")
+    if places.drawn:
+        return Route("refused", f"{need}, and samples are drawn on the host.")
     if places.noisy:
         return Route("refused", f"{need}, and noise is computed on the host alone, by backend {places.host!r}.")
     engine = FRAMEWORKS[places.framework].engine

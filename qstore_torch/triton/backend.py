@@ -9,7 +9,7 @@ import torch
 
 from qstore_core import Capabilities, CapabilityError, Circuit, InputError, lower
 from qstore_core.circuit.encoding import unit_rows
-from qstore_core.circuit.measurement import Measurement
+from qstore_core.circuit.measurement import Amplitudes, Measurement
 from qstore_core.circuit.plan import Plan
 from qstore_core.engines.array import ArrayProgram
 
@@ -43,6 +43,11 @@ class TritonBackend:
             raise CapabilityError(
                 f"backend 'triton' computes exact expectation values, but shots={shots} was asked for. "
                 "Use shots=None, or a backend that samples.",
+                backend=self.name,
+            )
+        if isinstance(measurement, Amplitudes):
+            raise CapabilityError(
+                "backend 'triton' computes expectation values and probabilities, no states. Use 'torch'.",
                 backend=self.name,
             )
         if circuit.n_qubits > MOST_QUBITS[dtype]:

@@ -17,7 +17,7 @@ import numpy as np
 from ...backends.contract import Capabilities, check_options, hookimpl
 from ...backends.forking import new_lock
 from ...circuit.circuit import Circuit
-from ...circuit.measurement import Measurement
+from ...circuit.measurement import Amplitudes, Measurement
 from ...circuit.plan import Plan, lower
 from ...errors import CapabilityError, InputError, OptionError, ShapeError
 from ..memory import check_bytes, check_memory
@@ -89,6 +89,11 @@ class NumbaBackend:
             raise CapabilityError(
                 f"backend 'numba' computes exact expectation values, but shots={shots} was asked for. "
                 "Use shots=None, or a backend that samples.",
+                backend=self.name,
+            )
+        if isinstance(measurement, Amplitudes):
+            raise CapabilityError(
+                "backend 'numba' computes expectation values and probabilities, no states. Use 'statevector'.",
                 backend=self.name,
             )
         check_memory(circuit.n_qubits, dtype=dtype, backend=self.name)

@@ -10,22 +10,31 @@ from hypothesis import given, settings
 
 import qstore_core
 from qstore_core import (
+    CapabilityError,
     Circuit,
+    Counts,
     Covariance,
     DensityMatrix,
     Entropy,
+    Fidelity,
+    GradientError,
     LayerSpec,
     Pauli,
+    Probabilities,
     Purity,
     QuantumLayer,
+    Samples,
     SpecError,
+    State,
     Variance,
 )
+from qstore_core.circuit.gates import GATES
 from qstore_core.circuit.observable import symmetrised
+from qstore_core.circuit.synthesis import prepare
 from tests import reference
 from tests.measured import CASES, circuit_and_point, expected
 from tests.strategies import observables
-from tests.tolerances import EXACT, FINITE_DIFFERENCE, MATRIX, NOISY, allow
+from tests.tolerances import EXACT, FINITE_DIFFERENCE, MATRIX, NOISY, SIGMAS, allow
 
 EVERY = list(CASES)
 
@@ -87,6 +96,10 @@ def test_values_are_those_of_the_state(backend):
     circuit, theta, x = circuit_and_point()
     for name in EVERY:
         measurement, wanted = CASES[name], expected(name, circuit, theta, x)
+        if name == "state" and not qstore_core.get_backend(backend).capabilities.amplitudes:
+            with pytest.raises(CapabilityError, match="no states"):
+                QuantumLayer(circuit, measurement, backend=backend)
+            continue
         layer = QuantumLayer(circuit, measurement, backend=backend, fallback=None)
         layer.theta = theta
         values = layer(x)
@@ -111,7 +124,7 @@ def test_gradients_are_those_of_differences(name):
         return (expected(name, circuit, theta, x) * cotangents.conj()).real
 
     slopes = reference.difference_vjp(real, np.ones(wanted.shape), theta, x)
-    for backend in ("auto", "pennylane:default.qubit"):  # adjoint, and parameter-shift
+    for backend in ("auto", "pennylane:default.qubit")[: 1 if name == "state" else 2]:  # adjoint, parameter-shift
         layer = layer.on(backend)
         for actual, slope in zip(layer.vjp(x, cotangents), slopes, strict=True):
             np.testing.assert_allclose(actual, slope, rtol=0, atol=allow(slope, FINITE_DIFFERENCE))
@@ -168,6 +181,12 @@ def test_saved_and_loaded(name):
         (lambda: Entropy(order=1.5), "order of an entropy"),
         (lambda: Entropy(base=1), "the base of a logarithm"),
         (lambda: Entropy(base="2"), "the base of a logarithm"),
+        (lambda: Fidelity([1.0, 1.0]), "a state has norm 1, received one of norm 1.41421"),
+        (lambda: Fidelity([1.0, 0.0, 0.0]), r"received shape \(3,\)"),
+        (lambda: Fidelity("bell"), "Fidelity takes a circuit or amplitudes"),
+        (lambda: Fidelity(Circuit(1, amplitudes=True)), "amplitudes as inputs"),
+        (lambda: Samples(0), "shots"),
+        (lambda: Counts(1.5), "shots"),
         (lambda: Purity("all"), "measured qubits|expected a sequence"),
     ],
 )
@@ -176,12 +195,21 @@ def test_what_they_are_not(make, message):
         make()
 
 
+def _slots():
+    c = Circuit(6)
+    c.ry(c.weights(1)[0], 0)
+    return c
+
+
 def test_what_does_not_fit_the_circuit():
     for measurement, message in (
         (DensityMatrix(), "at most 5; received 6"),
         (Purity(range(6)), "at most 5; received 6"),
         (Entropy((0, 6)), "different and from 0 to 5"),
         (Variance(Pauli("ZZ")), "has 2 letters, the circuit has 6 qubits"),
+        (Fidelity([1.0, 0.0]), "a state of 1 qubit\\(s\\), the circuit has 6"),
+        (Fidelity(_slots()), "uses 0 inputs and 1 weights of the layer's, which has 0 and 0"),
+        (Samples(3, (6,)), "different and from 0 to 5"),
     ):
         with pytest.raises(SpecError, match=message):
             QuantumLayer(Circuit(6), measurement)
@@ -196,3 +224,180 @@ def test_sampled_values_scatter_about_the_exact_ones():
         # Three strings at 1/sqrt(4000) = 0.016 each, five deviations; the slope of the entropy is at most 4 here.
         np.testing.assert_allclose(sampled(x), exact(x), rtol=0, atol=4 * 5 * 0.016)
         assert np.isfinite(sampled.vjp(x, np.ones(exact(x).shape))[0]).all()
+
+
+# -- the state -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", GATES)
+def test_states_have_the_phase_of_the_gates_matrices(name):
+    """Also of rotations by a whole turn, which are minus the identity, and of Z turns of |0⟩."""
+    entry = GATES[name]
+    c = Circuit(max(2, entry.n_qubits))
+    x = c.inputs(max(1, entry.n_params))
+    c.rz(0.4, 1), c.h(0), c.ry(0.7, 1)
+    c.append(name, range(entry.n_qubits)[::-1], [2.5 * x[k] for k in range(entry.n_params)])
+    c.rx(2 * np.pi, 0), c.rz(-2 * np.pi, 0), c.ry(2 * np.pi, 1)
+    points = np.random.default_rng(0).uniform(-9, 9, (3, c.n_inputs))
+    wanted = np.array([reference.state(c, [], row) for row in points])
+    np.testing.assert_allclose(QuantumLayer(c, State())(points), wanted, rtol=0, atol=EXACT)
+
+
+def test_states_of_gates_of_any_size_and_of_amplitudes():
+    c = Circuit(4, amplitudes=True)
+    w = c.weights(3)
+    c.controlled("ry", [0, 1], [2], [w[0]], values=[1, 0]), c.pauli_rot(w[1], "XYZ", 0, 2, 3), c.mcx([0, 1, 2], 3)
+    c.controlled("iswap", [0], [1, 2]), c.controlled("u3", [3], [1], w), c.controlled("h", [2], [0]), c.qft()
+    rng = np.random.default_rng(1)
+    rows = rng.normal(size=(2, 16))
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    layer = QuantumLayer(c, State(), init=[0.3, -2.0, 1.1])
+    wanted = np.array([reference.state(c, layer.theta, row) for row in rows])
+    np.testing.assert_allclose(layer(rows), wanted, rtol=0, atol=EXACT)
+    cotangents = rng.normal(size=(2, 16)) + 1j * rng.normal(size=(2, 16))
+
+    def real(theta, x):
+        unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+        return (np.array([reference.state(c, theta, row) for row in unit]) * cotangents.conj()).real
+
+    slopes = reference.difference_vjp(real, np.ones((2, 16)), layer.theta, rows)
+    for actual, slope in zip(layer.vjp(rows, cotangents), slopes, strict=True):
+        np.testing.assert_allclose(actual, slope, rtol=0, atol=allow(slope, FINITE_DIFFERENCE))
+
+
+def test_a_user_gates_phase_must_be_linear():
+    from qstore_core.circuit.gates import AxisRotation, Gate, phase_of
+
+    steps = (AxisRotation(0, (0.0, 0.0, 1.0), (1.0,)),)
+    turned = Gate(
+        "turned", 1, 1, lambda a: np.exp(1j * (3 * a + 0.5)) * np.diag([1, np.exp(1j * a)]), steps, "two-term", ""
+    )
+    assert phase_of(turned) == (pytest.approx((3.5,)), pytest.approx(0.5))
+    bent = Gate("bent", 1, 1, lambda a: np.exp(1j * a * a) * np.diag([1, np.exp(1j * a)]), steps, "two-term", "")
+    with pytest.raises(SpecError, match="'bent' is not linear"):
+        phase_of(bent)
+
+
+def test_states_say_who_computes_them():
+    circuit, theta, x = circuit_and_point()
+    layer = QuantumLayer(circuit, State())
+    assert layer.backend_name == "statevector"
+    assert "returns states, which numba" in layer.explain()
+    for backend in ("numba", "aer"):
+        with pytest.raises(CapabilityError, match=f"'{backend}' computes expectation values"):
+            layer.on(backend)
+    with pytest.raises(CapabilityError, match="computes expectation values"):
+        qstore_core.get_backend("numba").compile(circuit, State().primitive(3))
+    with pytest.raises(GradientError, match="not of amplitudes"):
+        layer.on("statevector", gradient="parameter-shift").vjp(x, np.ones((3, 8)))
+    by_differences = layer.on("statevector", gradient="finite-difference")
+    by_differences.theta = layer.theta = theta
+    for actual, wanted in zip(by_differences.vjp(x, np.ones((3, 8))), layer.vjp(x, np.ones((3, 8))), strict=True):
+        np.testing.assert_allclose(actual, wanted, rtol=0, atol=1e-8)  # of the step, see DIFFERENCE_STEP
+
+
+def test_mixtures():
+    """Half depolarised: RY(x)|0⟩ keeps half of its Bloch vector."""
+    c = Circuit(1)
+    c.ry(0.7, 0), c.depolarizing(0.5, 0)
+    rho = np.eye(2) / 2 + 0.25 * np.array([[np.cos(0.7), np.sin(0.7)], [np.sin(0.7), -np.cos(0.7)]])
+    np.testing.assert_allclose(of(c, DensityMatrix()), rho, rtol=0, atol=EXACT)
+    np.testing.assert_allclose(of(c, Purity()), [0.625], rtol=0, atol=EXACT)
+    p = np.array([0.25, 0.75])
+    np.testing.assert_allclose(of(c, Entropy()), [-(p * np.log(p)).sum()], rtol=0, atol=EXACT)
+    np.testing.assert_allclose(of(c, Fidelity([1.0, 0.0])), [rho[0, 0]], rtol=0, atol=EXACT)
+    assert of(c, Counts(10)).sum() == 10
+    with pytest.raises(CapabilityError, match=r"a mixture, which has no state vector. Measure DensityMatrix"):
+        QuantumLayer(c, State())
+    c = c.copy()
+    c.readout_error(0.1, 0.2, 0)  # of what is read at the end, after the inverse of the other state's circuit
+    one = Circuit(1)
+    one.x(0)
+    wanted = 0.9 * rho[1, 1] + 0.2 * rho[0, 0]
+    np.testing.assert_allclose(of(c, Fidelity(one)), [wanted], rtol=0, atol=EXACT)
+
+
+def test_wide_circuits_are_read_by_their_cones():
+    c = Circuit(40)
+    for q in range(40):
+        c.ry(0.1 * q, q)
+    for q in range(39):
+        c.cnot(q, q + 1)
+    narrow = Circuit(2)
+    narrow.ry(0.0, 0), narrow.ry(0.1, 1), narrow.cnot(0, 1)
+    np.testing.assert_allclose(of(c, Purity((0,))), of(narrow, Purity((0,))), rtol=0, atol=EXACT)
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_any_state_is_prepared(n):
+    rng = np.random.default_rng(n)
+    vectors = [rng.normal(size=1 << n) + 1j * rng.normal(size=1 << n), np.eye(1 << n)[-1], np.eye(1 << n)[0]]
+    for vector in vectors:
+        vector = vector / np.linalg.norm(vector)
+        c = Circuit(n)
+        for name, qubits, angles in prepare(vector, range(n)):
+            c.append(name, qubits, angles)
+        assert abs(np.vdot(vector, reference.state(c, [], []))) == pytest.approx(1.0, abs=MATRIX)
+
+
+# -- samples ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", ["auto", "statevector", "aer"])
+def test_counts_and_samples(backend):
+    circuit, theta, x = circuit_and_point()
+    shots, qubits = 4000, (2, 0)
+    exact = QuantumLayer(circuit, Probabilities(qubits))
+    layers = [
+        QuantumLayer(circuit, m, backend=backend, seed=4) for m in (Counts(shots, qubits), Samples(shots, qubits))
+    ]
+    for layer in (exact, *layers):
+        layer.theta = theta
+    counts, samples = layers[0](x), layers[1](x)
+    assert counts.shape == (3, 4) == layers[0].compute_output_shape(x.shape)
+    assert samples.shape == (3, shots, 2) == layers[1].compute_output_shape(x.shape)
+    assert set(np.unique(samples)) == {0.0, 1.0}
+    np.testing.assert_array_equal(counts.sum(axis=1), shots)
+    p = exact(x)
+    spread = np.sqrt(p * (1 - p) * shots)
+    assert (np.abs(counts - shots * p) <= SIGMAS * spread).all()
+    index = 2 * samples[..., 0] + samples[..., 1]
+    found = np.stack([(index == k).sum(axis=1) for k in range(4)], axis=1)
+    assert (np.abs(found - shots * p) <= SIGMAS * spread).all()
+    # In random order: the halves agree, and neighbours are independent.
+    first = np.stack([(index[:, : shots // 2] == k).sum(axis=1) for k in range(4)], axis=1)
+    assert (np.abs(first - shots / 2 * p) <= SIGMAS * spread).all()
+    product = (samples[:, 1:, 0] * samples[:, :-1, 0]).mean(axis=1)
+    assert (np.abs(product - samples[..., 0].mean(axis=1) ** 2) <= SIGMAS / np.sqrt(shots)).all()
+    # By the layer's seed, call by call.
+    again = layers[1].on(backend)
+    np.testing.assert_array_equal(again(x), samples)
+    assert (again(x) != samples).any()
+    single = layers[0](x.astype(np.float32))
+    assert single.dtype == np.float32
+    np.testing.assert_array_equal(single.sum(axis=1), shots)
+
+
+def test_samples_have_no_gradient():
+    circuit, _, x = circuit_and_point()
+    for measurement, size in ((Samples(3), (3, 3, 3)), (Counts(3), (3, 8))):
+        with pytest.raises(GradientError, match="drawn at random and have no gradient"):
+            QuantumLayer(circuit, measurement).vjp(x, np.ones(size))
+
+
+def test_samples_say_how_many():
+    circuit, _, x = circuit_and_point()
+    assert QuantumLayer(circuit, Counts(10), shots=10)(x).sum() == 30
+    sampled = QuantumLayer(circuit, Counts(10), backend="aer")
+    assert sampled(x).sum() == 30
+    assert sampled.last_run.shots == 10
+    assert QuantumLayer(circuit, Counts(10)).last_run is None
+    with pytest.raises(SpecError, match="takes 10 samples, the layer asks for shots=20"):
+        QuantumLayer(circuit, Counts(10), shots=20)
+
+
+def test_what_are_no_frequencies():
+    measurement = Counts(10)
+    for values in ([[0.55, 0.45]], [[0.5, 0.6]], [[1.2, -0.2]]):
+        with pytest.raises(qstore_core.BackendError, match="no frequencies of 10 samples"):
+            measurement.draw(np.array(values), 10, np.random.default_rng(0))
