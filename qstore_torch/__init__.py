@@ -8,11 +8,13 @@ from .layers import (
     QuantumReadout,
     as_operations,
 )
+from .natural import QuantumNaturalGradient
 
 __all__ = [
     "QuantumEncoder",
     "QuantumFeatureExtractor",
     "QuantumLayer",
+    "QuantumNaturalGradient",
     "QuantumPooling",
     "QuantumReadout",
     "as_operations",

@@ -198,8 +198,10 @@ def test_adapters_and_plugins_touch_no_private_attribute_of_the_core(path):
 @pytest.mark.parametrize(
     ("adapter", "more"),
     [
-        ("qstore_torch", {"graph"}),  # a registered operator, which torch.compile does not look into
-        ("qstore_tf", {"situation"}),  # which kind of graph is being made, from TensorFlow's inside
+        # A registered operator, which torch.compile does not look into; an optimizer.
+        ("qstore_torch", {"graph", "natural"}),
+        # Which kind of graph is being made, from TensorFlow's inside; an optimizer.
+        ("qstore_tf", {"situation", "natural"}),
         ("qstore_jax", {"modules"}),  # the same layers as modules of flax and equinox
     ],
 )

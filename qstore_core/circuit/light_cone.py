@@ -22,7 +22,7 @@ import numpy as np
 
 from .angle import Angle
 from .circuit import Circuit, Operation
-from .gates import GATES, Cnot
+from .gates import Cnot
 from .measurement import Expectation, Measurement, Observable, Probabilities
 from .plan import Factor, decompose
 from .window import STEP_WORK, Item, PauliString, Window, frozen, window
@@ -124,8 +124,8 @@ def narrow(circuit: Circuit, measurement: Measurement) -> Narrowing:
 def _narrow(circuit: Circuit, measurement: Measurement) -> Narrowing:
     if circuit.n_amplitudes:
         return Narrowing(why="amplitudes as inputs entangle all qubits from the start")
-    if any(op.gate not in GATES for op in circuit.operations):
-        return Narrowing(why="it has operations that are no gates")
+    if circuit.noisy:
+        return Narrowing(why="it has channels")
     found = _strings_of(measurement, circuit.n_qubits)
     if found is None:
         return Narrowing(why=f"{measurement.n_outputs(circuit.n_qubits)} outputs read too many qubits together")

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ..circuit.channels import refuse_channels
 from ..circuit.circuit import Circuit
 from ..circuit.measurement import Expectation
 from ..circuit.plan import Diagonal, Plan, collect_diagonals, decompose, drop_unseen, track
@@ -35,6 +36,7 @@ class StateProgram:
 
     def __init__(self, circuit: Circuit) -> None:
         """Lay the circuit out for arrays."""
+        refuse_channels(circuit, "overlaps are of states")
         n = circuit.n_qubits
         made, frames = track(decompose(circuit), n)
         steps = list(collect_diagonals(made))

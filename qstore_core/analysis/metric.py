@@ -1,0 +1,224 @@
+"""The Fubini–Study metric tensor of a layer, and natural gradients by it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from ..circuit.angle import Angle
+from ..circuit.angle_table import AngleTable
+from ..circuit.checks import check_choice
+from ..circuit.circuit import Circuit, Operation
+from ..circuit.encoding import unit_rows_of_array
+from ..circuit.gates import GATES, PAULIS, Cnot
+from ..engines.memory import check_bytes
+from ..errors import InputError, ShapeError, SpecError
+from ..interchange.files import as_array
+from ..layers.definition import LayerDefinition
+
+__all__ = ["metric_tensor", "natural_gradient"]
+
+_CHUNK_BYTES = 1 << 26  # of tangents
+
+
+def metric_tensor(layer: Any, x: Any, *, approx: str | None = None, theta: Any = None) -> np.ndarray:
+    """The Fubini–Study metric of the layer's states by its weights, averaged over the samples.
+
+    g_ij = Re(⟨∂_i ψ|∂_j ψ⟩ - ⟨∂_i ψ|ψ⟩⟨ψ|∂_j ψ⟩), computed exactly in float64: the derivatives of the state by every
+    gate angle are evolved beside it, so that it takes W + 1 states per sample.
+
+    Args:
+        layer: A layer of any framework.
+        x: Features (B, F).
+        approx: None for all of it; "block-diag" for pairs of gates of one block alone, "diag" for each gate with
+            itself. A block ends where a gate with a weight acts behind another of its block.
+        theta: Weights (W,), for a JAX layer, which holds none.
+
+    Returns:
+        float64 (W, W), in 1/radian²; symmetric and positive semi-definite.
+
+    Example:
+        RY on |0⟩ has a quarter whatever its angle, RZ behind it a quarter of sin²:
+
+        >>> from qstore_core import QuantumFeatureExtractor
+        >>> layer = QuantumFeatureExtractor(1, 1, encoding="angle", init=lambda rng, size: [0.5, 0.2])
+        >>> metric_tensor(layer, np.array([[0.3]])).round(4)   # sin²(0.8)/4 = 0.1287
+        array([[0.25  , 0.    ],
+               [0.    , 0.1287]])
+
+    Source:
+        Stokes et al., arXiv:1909.02108; the same as PennyLane's `metric_tensor`.
+    """
+    if not isinstance(layer, LayerDefinition) or layer.spec.measurement is None:
+        raise SpecError(f"expected a quantum layer with a circuit, received {type(layer).__name__}.", argument="layer")
+    if approx is not None:
+        check_choice(approx, "approximation of the metric", ("block-diag", "diag"), "approx")
+    spec, rows = layer.spec, np.array(x, np.float64)
+    if rows.ndim != 2 or not len(rows):
+        raise ShapeError(f"a metric is an average over features (samples, features), received {rows.shape}.")
+    spec.check_features(rows.shape)
+    spec.encoding.validate(rows, type(layer).__name__)
+    if spec.circuit.noisy:
+        raise SpecError("the metric is one of states, and the circuit has channels: use the circuit without them.")
+    weights = np.asarray(as_array(getattr(layer, "theta", None) if theta is None else theta), np.float64)
+    if weights.shape != (spec.n_weights,):
+        raise ShapeError(
+            f"the layer has {spec.n_weights} weights, received an array of shape {weights.shape}. A JAX layer holds "
+            "none: metric_tensor(layer, x, theta=theta)."
+        )
+    if not np.isfinite(weights).all():
+        raise InputError("theta has values that are not finite.")
+    return _Tangents(spec.circuit).metric(weights, rows, approx)
+
+
+def natural_gradient(metric: np.ndarray, gradient: np.ndarray, *, regularisation: float = 1e-3) -> np.ndarray:
+    """(g + λ)⁻¹ dL/dθ: the direction of steepest descent where distances are those of states.
+
+    Args:
+        metric: (W, W).
+        gradient: dL/dθ (W,).
+        regularisation: λ; weights that do not move the state have no metric, and would be divided by zero.
+
+    Example:
+        >>> natural_gradient(np.diag([0.25, 1.0]), np.array([1.0, 1.0]), regularisation=0.0)
+        array([4., 1.])
+    """
+    if not regularisation >= 0.0:
+        raise SpecError(f"regularisation is at least 0, received {regularisation!r}.", argument="regularisation")
+    shifted = np.asarray(metric, np.float64) + regularisation * np.eye(len(metric))
+    try:
+        return np.asarray(np.linalg.solve(shifted, np.asarray(gradient, np.float64)))
+    except np.linalg.LinAlgError:
+        raise SpecError(
+            "the metric is singular: some weights do not move the state. Use regularisation above 0.",
+            argument="regularisation",
+        ) from None
+
+
+class _Tangents:
+    """States and their derivatives by every gate angle that depends on weights."""
+
+    def __init__(self, circuit: Circuit) -> None:
+        self.circuit = circuit
+        self.angles: list[Angle] = []
+        self.number: dict[tuple[int, int], int] = {}  # (operation, parameter) → row of tangents
+        self.blocks: list[int] = []
+        for at, op in enumerate(circuit.operations):
+            for k in _in_order(op):
+                if any(kind == "w" for kind, _ in op.params[k].slots):
+                    self.number[at, k] = len(self.angles)
+                    self.angles.append(op.params[k])
+        self._find_blocks()
+
+    def _find_blocks(self) -> None:
+        """A gate that acts behind another of the current block begins the next one."""
+        behind, block = [False] * self.circuit.n_qubits, 0
+        for at, op in enumerate(self.circuit.operations):
+            for k in _in_order(op):
+                if (at, k) not in self.number:
+                    continue
+                if any(behind[q] for q in op.qubits):
+                    block, behind = block + 1, [False] * self.circuit.n_qubits
+                for q in op.qubits:
+                    behind[q] = True
+                self.blocks.append(block)
+            if any(behind[q] for q in op.qubits):
+                for q in op.qubits:
+                    behind[q] = True
+
+    def metric(self, theta: np.ndarray, x: np.ndarray, approx: str | None) -> np.ndarray:
+        """(W, W), averaged over the rows of features."""
+        count, blocks = len(self.angles), np.array(self.blocks)
+        mask = np.ones((count, count)) if approx is None else np.eye(count)
+        if approx == "block-diag":
+            mask = (blocks[:, None] == blocks[None, :]).astype(float)
+        size = 16 * (count + 1) << self.circuit.n_qubits
+        check_bytes(3 * size, f"{count} derivatives of a state of {self.circuit.n_qubits} qubits do not fit")
+        rows, total = max(_CHUNK_BYTES // size, 1), np.zeros((len(theta), len(theta)))
+        for first in range(0, len(x), rows):
+            total += self._sum(theta, x[first : first + rows], mask)
+        return total / len(x)
+
+    def _sum(self, theta: np.ndarray, x: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        width = self.circuit.n_amplitudes
+        inputs = x[:, x.shape[1] - self.circuit.n_inputs :]
+        start = unit_rows_of_array(x[:, :width], width, "metric_tensor")[0] if width else None
+        all_states = self._evolve(theta, start, inputs)
+        state, tangents = all_states[:, 0], all_states[:, 1:]
+        along = np.einsum("bp,bkp->bk", state.conj(), tangents)
+        gram = (tangents.conj() @ tangents.swapaxes(1, 2)).real
+        gram -= (along.conj()[:, :, None] * along[:, None, :]).real
+        slopes = self._slopes(theta, inputs)
+        return np.asarray(np.einsum("bkw,bkl,blv->wv", slopes, gram * mask, slopes, optimize=True))
+
+    def _slopes(self, theta: np.ndarray, inputs: np.ndarray) -> np.ndarray:
+        """Derivatives of the gate angles by the weights, (B, K, W)."""
+        table, own = AngleTable(self.angles), np.tile(theta, (len(inputs), 1))
+        out = np.empty((len(inputs), len(self.angles), len(theta)))
+        for k in range(len(self.angles)):
+            one = np.zeros((len(inputs), len(self.angles)))
+            one[:, k] = 1.0
+            out[:, k] = table.vjp(own, inputs, one)[0]
+        return out
+
+    def _evolve(self, theta: np.ndarray, start: np.ndarray | None, inputs: np.ndarray) -> np.ndarray:
+        """(B, 1 + K, 2**n): the state, then its derivatives."""
+        n, batch = self.circuit.n_qubits, len(inputs)
+        out = np.zeros((batch, 1 + len(self.angles), 1 << n), complex)
+        out[:, 0, 0] = 1.0
+        if start is not None:
+            out[:, 0] = start
+        begun, basis = 1, np.arange(1 << n)
+        order = basis  # CNOTs since the last rotation
+        for at, op in enumerate(self.circuit.operations):
+            values = AngleTable(op.params).values(theta, inputs) if op.params else None
+            for step in GATES[op.gate].steps:
+                if isinstance(step, Cnot):
+                    control, target = (n - 1 - op.qubits[q] for q in (step.control, step.target))
+                    order = order[basis ^ ((basis >> control & 1) << target)]
+                    continue
+                if order is not basis:
+                    out[:, :begun], order = out[:, :begun, order], basis
+                angle = np.full(batch, float(step.constant))
+                for k, coefficient in enumerate(step.coefficients[: len(op.params)]):
+                    assert values is not None
+                    angle += coefficient * values[:, k]
+                pauli = np.asarray(sum(a * PAULIS[letter] for a, letter in zip(step.axis, "xyz", strict=True)))
+                qubit = op.qubits[step.qubit]
+                cos, sin = np.cos(angle / 2)[:, None, None], np.sin(angle / 2)[:, None, None]
+                out[:, :begun] = _applied(cos * np.eye(2) - 1j * sin * pauli, out[:, :begun], qubit, n)
+                slope = None
+                for k, coefficient in enumerate(step.coefficients[: len(op.params)]):
+                    row = self.number.get((at, k))
+                    if row is None or not coefficient:
+                        continue
+                    if slope is None:
+                        slope = _applied(np.broadcast_to(-0.5j * pauli, (batch, 2, 2)), out[:, :1], qubit, n)[:, 0]
+                    out[:, 1 + row] += coefficient * slope
+                    begun = max(begun, 2 + row)
+        return out if order is basis else out[..., order]
+
+
+def _in_order(op: Operation) -> Iterator[int]:
+    """The parameters of a gate, in the order in which its steps use them."""
+    seen: set[int] = set()
+    for step in GATES[op.gate].steps:
+        if isinstance(step, Cnot):
+            continue
+        for k, coefficient in enumerate(step.coefficients[: len(op.params)]):
+            if coefficient and k not in seen:
+                seen.add(k)
+                yield k
+
+
+def _applied(matrix: np.ndarray, states: np.ndarray, qubit: int, n_qubits: int) -> np.ndarray:
+    """`matrix` (B, 2, 2) on one qubit of `states` (B, K, 2**n)."""
+    pairs = states.reshape(*states.shape[:2], 1 << qubit, 2, 1 << (n_qubits - 1 - qubit))
+    entries = matrix[:, None, None, :, :, None]
+    zero, one = pairs[..., 0, :], pairs[..., 1, :]
+    out = np.empty_like(pairs)
+    for k in (0, 1):
+        out[..., k, :] = entries[..., k, 0, :] * zero + entries[..., k, 1, :] * one
+    return out.reshape(states.shape)
