@@ -21,7 +21,10 @@ from .sections import add_options as add_section_options
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
-OTHERS = ("gpu", "compile", "accuracy", "aer", "guide", "planes", "kernels", "pennylane-device", "circuits", "noise")
+OTHERS = (
+    "gpu", "compile", "accuracy", "aer", "guide", "planes", "kernels", "pennylane-device", "circuits", "noise",
+    "qiskit-primitives",
+)  # fmt: skip
 
 
 def parser() -> argparse.ArgumentParser:

@@ -27,8 +27,7 @@ from pennylane.tape import QuantumScript
 from pennylane.transforms import broadcast_expand, defer_measurements, split_non_commuting
 from pennylane.transforms.core import CompilePipeline
 
-from qstore_core import BackendUnavailableError, get_backend
-
+from ._engines import engine
 from ._pennylane_calls import Group, grouped, sample
 from ._pennylane_operations import NAMES, is_known, start_state
 from ._pennylane_readings import TapeRuns, is_differentiable, is_exact
@@ -66,7 +65,7 @@ class QstoreQubit(Device):
 
     def __init__(self, wires: Any = None, shots: Any = None, *, seed: Any = None, backend: str = "auto") -> None:
         super().__init__(wires=wires, shots=shots)
-        self._backend = _engine(backend)
+        self._backend = engine(backend)
         self._rng, self._lock = np.random.default_rng(seed), threading.Lock()
         self._kept: list[Group] = []
 
@@ -223,22 +222,6 @@ class QstoreQubit(Device):
         for group in groups:
             group.run(vjp=True, separate=True)
         return groups
-
-
-def _engine(name: str) -> Any:
-    """An engine of ours: exact, and in this process."""
-    if name == "auto":
-        try:
-            return get_backend("numba")
-        except BackendUnavailableError:
-            return get_backend("statevector")
-    backend = get_backend(name)
-    if not (backend.capabilities.embedded and backend.capabilities.vjp) or backend.capabilities.framework:
-        raise DeviceError(
-            f"backend={name!r} is no engine of qstore that computes on arrays in this process: "
-            'use "numba", "statevector" or "auto".'
-        )
-    return backend
 
 
 def _check_exact(circuits: Sequence[QuantumScript]) -> None:

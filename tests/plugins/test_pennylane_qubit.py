@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qstore_core import MemoryLimitError, cache_clear, cache_info
+from qstore_core import MemoryLimitError, OptionError, cache_clear, cache_info
 from tests.plugins.pennylane_suite import run_suite
 from tests.tolerances import EXACT, EXACT_GRADIENT, SIGMAS, VALUE
 
@@ -434,7 +434,7 @@ def test_what_cannot_run_is_refused():
 
     with pytest.raises(qml.exceptions.WireError, match="not found on the device"):
         unknown_wire()
-    with pytest.raises(qml.exceptions.DeviceError, match="is no engine of qstore"):
+    with pytest.raises(OptionError, match="is no engine of qstore"):
         device(1, backend="pennylane")
     with pytest.raises(qml.exceptions.DeviceError, match="one-shot"):
         qml.set_shots(qml.QNode(lambda: qml.expval(qml.measure(0)), device(1), mcm_method="one-shot"), 10)()
