@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pennylane as qml
 
-from qstore_core import Circuit, Expectation, Pauli, Probabilities
+from qstore_core import Circuit, Expectation, InputError, Pauli, Probabilities
 from qstore_core.circuit.measurement import Measurement
 from qstore_core.runtime.cache import Recipe, compiled
 
@@ -116,6 +116,11 @@ class Batch:
             columns = np.concatenate([*_stacked(starts), columns], axis=1)
         self.inputs = np.ascontiguousarray(columns)
         self.width = 0 if first.start is None else first.start.shape[-1]
+        if not (np.isfinite(self.theta).all() and np.isfinite(self.inputs).all()):
+            raise InputError(
+                "a parameter of the circuit is NaN or infinite; gates take finite angles. Where training diverged, lower "
+                "the step size."
+            )
 
     def same_as(self, other: Batch) -> bool:
         """Whether all numbers are equal, and their places."""

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from qiskit import QuantumCircuit
 
-from qstore_core import Circuit, Expectation, Pauli, Probabilities, SpecError
+from qstore_core import Circuit, Expectation, InputError, Pauli, Probabilities, SpecError
 from qstore_core.circuit.measurement import Measurement
 from qstore_core.interchange.qiskit import from_qiskit
 from qstore_core.runtime.cache import Recipe, compiled
@@ -139,6 +139,8 @@ def run(circuit: Circuit, measurement: Measurement, rows: np.ndarray, backend: A
     """Outputs (B, O) of one call of the engine for parameters (B, P); with `vjp` also the function for cotangents."""
     executable = compiled(Recipe(circuit, measurement, backend, "float64"))
     theta, rows = np.empty(0), np.ascontiguousarray(rows, float)
+    if not np.isfinite(rows).all():
+        raise InputError("parameter values are NaN or infinite in places; gates take finite angles.")
     if vjp:
         return executable.value_and_vjp(theta, rows)  # type: ignore[attr-defined]
     return executable.forward(theta, rows)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qstore_core import MemoryLimitError, OptionError, cache_clear, cache_info
+from qstore_core import InputError, MemoryLimitError, OptionError, cache_clear, cache_info
 from tests.plugins.pennylane_suite import run_suite
 from tests.tolerances import EXACT, EXACT_GRADIENT, SIGMAS, VALUE
 
@@ -434,6 +434,8 @@ def test_what_cannot_run_is_refused():
 
     with pytest.raises(qml.exceptions.WireError, match="not found on the device"):
         unknown_wire()
+    with pytest.raises(InputError, match="NaN or infinite"):
+        device(1).execute(tape_of([qml.RX(np.nan, 0)], [qml.expval(qml.Z(0))]))
     with pytest.raises(OptionError, match="is no engine of qstore"):
         device(1, backend="pennylane")
     with pytest.raises(qml.exceptions.DeviceError, match="one-shot"):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qstore_core import OptionError, SpecError, cache_clear, cache_info
+from qstore_core import InputError, OptionError, SpecError, cache_clear, cache_info
 from tests.tolerances import EXACT, EXACT_GRADIENT, SIGMAS, VALUE
 
 qiskit = pytest.importorskip("qiskit")
@@ -254,5 +254,9 @@ def test_what_depends_on_results_is_refused():
 def test_an_estimator_refuses_by_name():
     with pytest.raises(SpecError, match="measurements of its own"):
         Estimator().run([(one_qubit("measure"), "Z")]).result()
+    circuit = QuantumCircuit(1)
+    circuit.rx(Parameter("x"), 0)
+    with pytest.raises(InputError, match="NaN or infinite"):
+        Estimator().run([(circuit, "Z", [np.inf])]).result()
     with pytest.raises(OptionError, match="is no engine of qstore"):
         Estimator(backend="aer")
