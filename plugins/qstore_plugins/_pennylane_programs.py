@@ -118,8 +118,8 @@ class Batch:
         self.width = 0 if first.start is None else first.start.shape[-1]
         if not (np.isfinite(self.theta).all() and np.isfinite(self.inputs).all()):
             raise InputError(
-                "a parameter of the circuit is NaN or infinite; gates take finite angles. Where training diverged, lower "
-                "the step size."
+                "a parameter of the circuit is NaN or infinite; gates take finite angles. Where training diverged, "
+                "lower the step size."
             )
 
     def same_as(self, other: Batch) -> bool:
