@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 import pennylane as qml
+from pennylane.exceptions import QuantumFunctionError
 from pennylane.measurements import ClassicalShadowMP, ShadowExpvalMP
 from pennylane.tape import QuantumScript
 from pennylane.tape.tape import rotations_and_diagonal_measurements
 
 from ._pennylane_operations import expanded, pieces
-from ._pennylane_programs import Batch, Reading, run, states
-from ._pennylane_readings import TapeRuns, followed, gates_and_numbers, wires_of
+from ._pennylane_programs import Batch, Reading, run
+from ._pennylane_readings import TapeRuns, followed, gates_and_numbers, states_of, wires_of
 
 __all__ = ["Gradients", "Group", "Sampled", "grouped", "sample"]
 
@@ -120,6 +121,8 @@ class Group:
         ]
 
     def _pull(self, cotangents: Sequence[list[np.ndarray]]) -> list[tuple[Any, ...]]:
+        for one in self._tapes:
+            one.check_phases()
         into = [np.zeros(outputs.shape) for outputs in self._outputs]
         for (one, rows, outputs), of_each in zip(self._slices(), cotangents, strict=True):
             mine = [array[rows] for array in into]
@@ -172,6 +175,11 @@ class Group:
         ((one, _, outputs),) = self._slices()
         table = []
         for measurement, (answer, values) in enumerate(zip(one.answers, _values(one, outputs), strict=True)):
+            if np.iscomplexobj(values):
+                raise QuantumFunctionError(
+                    "qstore.qubit pulls cotangents of states back, and has no Jacobian of them: use reverse mode (in "
+                    "JAX with jax.jit), or measure real numbers."
+                )
             columns = []
             for element in np.ndindex(values.shape[1:]):
                 cotangents = np.zeros(values.shape)
@@ -243,7 +251,10 @@ def _unpacked(
 ) -> tuple[int | None, list[np.ndarray]]:  # fmt: skip
     """Cotangents as PennyLane has them → (rows, …) for each measurement; with how many there are at once."""
     given = cotangent if isinstance(cotangent, tuple | list) else (cotangent,)
-    parts = [np.real(np.asarray(qml.math.toarray(part))).astype(float) for part in given]
+    parts = [
+        np.asarray(qml.math.toarray(part)) if np.iscomplexobj(array) else np.real(qml.math.toarray(part)).astype(float)
+        for part, array in zip(given, values, strict=True)
+    ]
     drop = 0 if one.numbers_batch is not None else 1
     more = [part.ndim > array.ndim - drop for part, array in zip(parts, values, strict=True)]
     if not any(more):
@@ -263,10 +274,11 @@ class Sampled:
 
     Args:
         tape: Preprocessed.
+        backend: The engine.
     """
 
-    def __init__(self, tape: QuantumScript) -> None:
-        self.tape = tape
+    def __init__(self, tape: QuantumScript, backend: Any) -> None:
+        self.tape, self._backend = tape, backend
         turning, measurements = _one_basis(tape)
         place = {wire: q for q, wire in enumerate(wires_of(tape))}
         self._measurements = [mp.map_wires(place) for mp in measurements]
@@ -292,7 +304,8 @@ class Sampled:
 
     def _shadow(self, rng: np.random.Generator) -> Any:
         """Of a classical shadow every shot has a basis of its own: PennyLane draws them from the state."""
-        state = states(self.gates, Batch([self.numbers]))[0]
+        parts, _ = run(self.gates, Reading(), Batch([self.numbers]), self._backend)
+        state = states_of(parts)[0]
         wires = qml.wires.Wires(range(self.gates.n_qubits))
         results = [
             tuple(mp.process_state_with_shots(state, wires, high - low, rng=rng) for mp in self._measurements)
@@ -320,7 +333,7 @@ def _one_basis(tape: QuantumScript) -> tuple[list[Any], list[Any]]:
 def sample(tapes: Sequence[QuantumScript], backend: Any, rngs: Sequence[np.random.Generator]) -> list[Any]:
     """Results of tapes with shots; probabilities of those of equal structure come from one call of the engine."""
     groups: dict[Any, list[int]] = {}
-    sampled = [Sampled(tape) for tape in tapes]
+    sampled = [Sampled(tape, backend) for tape in tapes]
     for number, one in enumerate(sampled):
         groups.setdefault((one.gates, one.reading, one.numbers.params), []).append(number)
     results: list[Any] = [None] * len(tapes)

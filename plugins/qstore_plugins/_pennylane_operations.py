@@ -18,8 +18,9 @@ from qstore_core.circuit.gate_families import MOST_QUBITS
 from qstore_core.circuit.gates import GATES
 from qstore_core.circuit.synthesis import MOST_QUBITS as MOST_SYNTHESISED
 from qstore_core.circuit.synthesis import synthesise
+from qstore_core.interchange.pennylane_reading import OURS
 
-__all__ = ["NAMES", "Piece", "applied", "expanded", "is_known", "phase_of", "pieces", "start_state"]
+__all__ = ["NAMES", "Piece", "expanded", "is_known", "phase_of", "pieces", "start_state"]
 
 
 class Piece(NamedTuple):
@@ -35,27 +36,13 @@ class Piece(NamedTuple):
 
 
 # Operations whose parameters are those of a gate, in the same order.
-_SAME: dict[str, str] = {
-    "Identity": "id", "PauliX": "x", "PauliY": "y", "PauliZ": "z", "Hadamard": "h", "S": "s", "T": "t", "SX": "sx",
-    "Adjoint(S)": "sdg", "Adjoint(T)": "tdg", "RX": "rx", "RY": "ry", "RZ": "rz", "PhaseShift": "p", "U1": "p",
-    "Rot": "rot", "U3": "u3", "CNOT": "cnot", "CY": "cy", "CZ": "cz", "CH": "ch", "SWAP": "swap", "ISWAP": "iswap",
-    "ControlledPhaseShift": "cp", "CRX": "crx", "CRY": "cry", "CRZ": "crz", "IsingXX": "rxx", "IsingYY": "ryy",
-    "IsingZZ": "rzz", "Toffoli": "ccx", "CCZ": "ccz", "CSWAP": "cswap", "CRot": "controlled_1_rot",
-}  # fmt: skip
-# Parametrised by one angle each, so that controlled by more qubits they stay one gate.
+_SAME = {**OURS, "Identity": "id", "CRot": "controlled_1_rot"}
+# What stays one gate where more qubits control it.
 _BASES = {
     "PauliX": "x", "PauliY": "y", "PauliZ": "z", "Hadamard": "h", "S": "s", "T": "t", "RX": "rx", "RY": "ry",
     "RZ": "rz", "PhaseShift": "p", "Rot": "rot", "SWAP": "swap", "IsingXX": "rxx", "IsingYY": "ryy", "IsingZZ": "rzz",
 }  # fmt: skip
-_CLASSES: dict[type, str] = {}  # the usual case, by class alone
-for _cls in (
-    qml.Identity, qml.PauliX, qml.PauliY, qml.PauliZ, qml.Hadamard, qml.S, qml.T, qml.SX, qml.RX, qml.RY, qml.RZ,
-    qml.PhaseShift, qml.U1, qml.Rot, qml.U3, qml.CNOT, qml.CY, qml.CZ, qml.CH, qml.SWAP, qml.ISWAP,
-    qml.ControlledPhaseShift, qml.CRX, qml.CRY, qml.CRZ, qml.CRot, qml.IsingXX, qml.IsingYY, qml.IsingZZ, qml.Toffoli,
-    qml.CCZ, qml.CSWAP,
-):  # fmt: skip
-    _CLASSES[_cls] = _SAME[_cls.__name__]
-
+_CLASSES = {getattr(qml, name): gate for name, gate in _SAME.items() if name.isidentifier()}  # the usual case
 _SILENT = {"Barrier", "WireCut", "Snapshot"}
 NAMES = frozenset(_SAME) | {"PauliRot", "MultiRZ", "MultiControlledX", "GlobalPhase", "QubitUnitary", "U2", *_SILENT}
 """Names of operations that need no decomposition, for PennyLane's decomposition by graphs."""
@@ -188,11 +175,11 @@ def _phase_of_matrix(matrix: np.ndarray, n: int) -> Any:
         return np.array([_phase_of_matrix(one, n) for one in matrix])
     product = np.eye(1 << n, dtype=complex)
     for name, at, angles in synthesise(matrix, range(n)):
-        product = applied(name, angles, at, product.reshape((2,) * n + (-1,))).reshape(1 << n, -1)
+        product = _applied(name, angles, at, product.reshape((2,) * n + (-1,))).reshape(1 << n, -1)
     return float(np.angle(np.vdot(product, matrix)))
 
 
-def applied(gate: str, angles: Sequence[Any], at: Sequence[int], tensor: np.ndarray) -> np.ndarray:
+def _applied(gate: str, angles: Sequence[Any], at: Sequence[int], tensor: np.ndarray) -> np.ndarray:
     """A gate on axes `at` of a tensor, whose other axes stay; angles are numbers."""
     k = len(at)
     matrix = np.asarray(GATES[gate].matrix(*map(float, angles)), complex).reshape((2,) * (2 * k))

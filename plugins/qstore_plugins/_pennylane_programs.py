@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import pennylane as qml
 
-from qstore_core import Circuit, Expectation, InputError, Pauli, Probabilities
-from qstore_core.circuit.measurement import Measurement
+from qstore_core import Circuit, Expectation, InputError, Pauli, Probabilities, get_backend
+from qstore_core.circuit.measurement import Amplitudes, Measurement
 from qstore_core.runtime.cache import Recipe, compiled
 
-from ._pennylane_operations import Piece, applied
+from ._pennylane_operations import Piece
 
-__all__ = ["Batch", "Gates", "Numbers", "Reading", "run", "states"]
+__all__ = ["Batch", "Gates", "Numbers", "Reading", "run"]
 
 VjpFn = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
@@ -49,6 +49,8 @@ class Reading:
 
     def measurement(self) -> Measurement:
         """As qstore says it."""
+        if self.is_state:
+            return Amplitudes()
         if self.strings:
             return Expectation(observables=tuple(Pauli(string) for string in self.strings))
         return Probabilities(self.qubits)
@@ -180,45 +182,23 @@ def run(gates: Gates, reading: Reading, batch: Batch, backend: Any, *, vjp: bool
     """Outputs (rows, O) of one call of the engine, and the function that pulls cotangents back where asked for.
 
     The gradient of a start state is that of a state of any norm: ⟨ψ|O|ψ⟩ grows with the square of its length, so
-    twice the value goes along the state, which engines that normalise leave out.
+    twice the value goes along the state, which engines that normalise leave out. States come from an engine that
+    holds them.
     """
-    if reading.is_state:
-        return states(gates, batch), None
+    if reading.is_state and not backend.capabilities.amplitudes:
+        backend = get_backend("statevector")
     executable = compiled(_recipe(gates, reading, batch.varies, backend))
     if not vjp:
         return executable.forward(batch.theta, batch.inputs), None
-    outputs, engine_vjp = executable.value_and_vjp(batch.theta, batch.inputs)
-    if not batch.width:
+    outputs, engine_vjp = executable.value_and_vjp(batch.theta, batch.inputs)  # type: ignore[attr-defined]
+    if not (batch.width and backend.capabilities.features):
         return outputs, engine_vjp
 
     def vjp_fn(cotangents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         d_theta, d_inputs = engine_vjp(cotangents)
-        d_inputs = d_inputs.copy()
-        start = batch.inputs[:, : batch.width]
-        d_start = d_inputs[:, : batch.width]
+        start, d_start = batch.inputs[:, : batch.width], d_inputs[:, : batch.width].copy()
         d_start -= (d_start * start).sum(axis=1, keepdims=True) * start
         d_start += 2 * (cotangents * outputs).sum(axis=1, keepdims=True) * start
-        return d_theta, d_inputs
+        return d_theta, np.concatenate([d_start, d_inputs[:, batch.width :]], axis=1)
 
     return outputs, vjp_fn
-
-
-def states(gates: Gates, batch: Batch) -> np.ndarray:
-    """State vectors (rows, 2**n), gate by gate from the matrices of the gate table, so that their phase is kept.
-
-    Engines leave global phases out, which no measurement sees; here people look at them.
-    """
-    n, rows = gates.n_qubits, batch.n_rows
-    slots, start = batch.by_slot(batch.theta, batch.inputs)
-    vectors = start.astype(complex) if batch.width else np.eye(1, 1 << n, dtype=complex).repeat(rows, axis=0)
-    tensor, used = vectors.T.reshape((2,) * n + (rows,)).copy(), 0
-    for name, qubits in gates.gates:
-        angles = slots[used : used + _n_params(name)]
-        used += len(angles)
-        if all(angle.ndim == 0 for angle in angles):
-            tensor = applied(name, angles, qubits, tensor)
-            continue
-        for row in range(rows):
-            own = [angle[row] if angle.ndim else angle for angle in angles]
-            tensor[..., row] = applied(name, own, qubits, tensor[..., row])
-    return tensor.reshape(1 << n, rows).T

@@ -12,8 +12,20 @@ from typing import Any
 
 import numpy as np
 import pennylane as qml
+from autograd import make_vjp
 from pennylane.exceptions import DeviceError, QuantumFunctionError
-from pennylane.measurements import ExpectationMP, MeasurementProcess, ProbabilityMP, StateMeasurement, VarianceMP
+from pennylane.measurements import (
+    DensityMatrixMP,
+    ExpectationMP,
+    MeasurementProcess,
+    MutualInfoMP,
+    ProbabilityMP,
+    PurityMP,
+    StateMeasurement,
+    StateMP,
+    VarianceMP,
+    VnEntropyMP,
+)
 from pennylane.ops.functions import bind_new_parameters
 from pennylane.tape import QuantumScript
 
@@ -21,19 +33,23 @@ from ._pennylane_operations import Piece, expanded, phase_of, pieces, start_stat
 from ._pennylane_programs import Gates, Numbers, Reading
 
 __all__ = [
-    "Answer", "StateAnswer", "TapeRuns", "followed", "gates_and_numbers", "is_differentiable", "is_exact", "wires_of",
+    "Answer", "StateAnswer", "TapeRuns", "followed", "gates_and_numbers", "is_differentiable", "is_exact", "states_of",
+    "wires_of",
 ]  # fmt: skip
 
+_FROM_STATES = (StateMP, DensityMatrixMP, PurityMP, VnEntropyMP, MutualInfoMP)  # which autograd goes through
 _MOST_PAULIS = 3  # qubits of a matrix that is written as Pauli words; above, its eigenvalues are fewer numbers
 
 
 def is_exact(measurement: MeasurementProcess) -> bool:
-    """Whether a measurement is computed without shots: from states where not by an engine."""
+    """Whether a measurement is computed without shots; what engines do not compute, from states."""
     return is_differentiable(measurement) or (isinstance(measurement, StateMeasurement) and measurement.obs is None)
 
 
 def is_differentiable(measurement: MeasurementProcess) -> bool:
-    """Whether an engine computes a measurement without shots, and its derivatives."""
+    """Whether a measurement without shots has derivatives."""
+    if isinstance(measurement, _FROM_STATES):
+        return True
     if not isinstance(measurement, ExpectationMP | VarianceMP | ProbabilityMP):
         return False
     return measurement.obs is None or _sentence(measurement.obs) is not None or measurement.obs.has_diagonalizing_gates
@@ -107,19 +123,26 @@ class StateAnswer:
     phase: Any
     is_batch: bool
 
-    def value(self, outputs: Sequence[np.ndarray]) -> Any:
-        """States (rows, 2**n) → (rows, …)."""
-        state = outputs[self.run] * np.exp(1j * np.asarray(self.phase))[..., None]
+    def value(self, outputs: Sequence[np.ndarray]) -> np.ndarray:
+        """Real and imaginary parts of states (rows, 2 · 2**n) → (rows, …)."""
+        return np.asarray(self._processed(states_of(outputs[self.run])))
+
+    def _processed(self, states: Any) -> Any:
+        states = states * np.exp(1j * np.asarray(self.phase))[..., None]
         if self.is_batch:
-            return np.asarray(self.measurement.process_state(state, self.wires))
-        return np.asarray(self.measurement.process_state(state[0], self.wires))[None]
+            return self.measurement.process_state(states, self.wires)
+        return qml.math.expand_dims(self.measurement.process_state(states[0], self.wires), 0)
 
     def pull(self, outputs: Sequence[np.ndarray], cotangents: np.ndarray, into: Sequence[np.ndarray]) -> None:
-        """There is no derivative."""
-        raise QuantumFunctionError(
-            f"qstore.qubit has no derivative of {self.measurement}: it differentiates expectation values, variances "
-            'and probabilities. Use default.qubit with diff_method="backprop".'
-        )
+        """Add the cotangents of the real and imaginary parts to `into`: PennyLane's functions, by autograd."""
+        pulled = make_vjp(self._processed)(states_of(outputs[self.run]))[0](cotangents)  # dL/dRe - i dL/dIm
+        into[self.run][...] += np.concatenate([pulled.real, -pulled.imag], axis=1)
+
+
+def states_of(parts: np.ndarray) -> np.ndarray:
+    """Real parts, then imaginary parts (rows, 2 · 2**n) → states (rows, 2**n)."""
+    size = parts.shape[1] // 2
+    return parts[:, :size] + 1j * parts[:, size:]
 
 
 class TapeRuns:
@@ -144,7 +167,7 @@ class TapeRuns:
         for measurement in tape.measurements:
             obs = measurement.obs
             sentence = None if obs is None or isinstance(measurement, ProbabilityMP) else _sentence(obs)
-            if not is_differentiable(measurement):
+            if isinstance(measurement, _FROM_STATES) or not is_differentiable(measurement):
                 self.answers.append(self._from_state(measurement, base, numbers))
                 continue
             if sentence is None:
@@ -194,6 +217,18 @@ class TapeRuns:
         return Answer(run, values, values**2 if isinstance(measurement, VarianceMP) else None)
 
     # -- derivatives that do not come from the engine -------------------------------------------------------------
+
+    def check_phases(self) -> None:
+        """Refuse a derivative of the state by a parameter that is nothing but its phase."""
+        if not any(isinstance(mp, StateMP) and not isinstance(mp, DensityMatrixMP) for mp in self.tape.measurements):
+            return
+        for param in self.tape.trainable_params:
+            op = self.tape.par_info[param]["op"]
+            if op.name == "GlobalPhase" or (op.name == "PauliRot" and not any(pieces(op))):
+                raise QuantumFunctionError(
+                    f"qstore.qubit has no derivative of the state by the parameter of {op.name}, a global phase: mark "
+                    "it as not trainable, or measure what does not depend on it."
+                )
 
     def d_start(self, d_state: np.ndarray) -> np.ndarray:
         """Gradients (rows, 2**n) of the start state → (rows, 2**k) of the amplitudes on the wires of its operation."""

@@ -17,9 +17,9 @@ from ..errors import QstoreError, SpecError
 from .common import Imported, as_observables, matrix_observable, on_qubits
 from .symbols import is_symbolic, single
 
-__all__ = ["Reader"]
+__all__ = ["OURS", "Reader"]
 
-_OURS = {
+OURS = {
     "Hadamard": "h", "PauliX": "x", "PauliY": "y", "PauliZ": "z", "S": "s", "T": "t", "SX": "sx", "Adjoint(S)": "sdg",
     "Adjoint(T)": "tdg", "RX": "rx", "RY": "ry", "RZ": "rz", "PhaseShift": "p", "U1": "p", "Rot": "rot", "U3": "u3",
     "CNOT": "cnot", "CY": "cy", "CZ": "cz", "CH": "ch", "SWAP": "swap", "ISWAP": "iswap",
@@ -126,8 +126,8 @@ class Reader:
                 self._phase(-single(op.data[0]), controls, values)
                 return
             qubits = tuple(self.place[w] for w in op.wires)
-            if name in _OURS:
-                self._gate(_OURS[name], qubits, op.data, controls, values)
+            if name in OURS:
+                self._gate(OURS[name], qubits, op.data, controls, values)
                 return
             if name in ("PauliRot", "MultiRZ"):
                 word = op.hyperparameters["pauli_word"] if name == "PauliRot" else "Z" * len(qubits)

@@ -188,6 +188,41 @@ def test_a_real_start_state_has_a_gradient():
     assert all(np.abs(a - b).max() < EXACT_GRADIENT for a, b in zip(ours, theirs, strict=True))
 
 
+@pytest.mark.parametrize("batch", [(), (3,)])
+@pytest.mark.parametrize("name", ["state", "density_matrix", "purity", "vn_entropy", "mutual_info"])
+def test_states_and_what_is_computed_from_them_have_gradients(name, batch):
+    """By angles, phases of gates and amplitudes, of complex results too; as default.qubit's by back-propagation."""
+    torch = pytest.importorskip("torch")
+    measure = {
+        "state": qml.state, "density_matrix": lambda: qml.density_matrix([0, "a"]), "purity": lambda: qml.purity([7]),
+        "vn_entropy": lambda: qml.vn_entropy(["a"]), "mutual_info": lambda: qml.mutual_info(["a"], [0]),
+    }[name]  # fmt: skip
+
+    def gradients(one, method):
+        rng = torch.Generator().manual_seed(0)
+        x = torch.rand(batch, dtype=torch.float64, generator=rng, requires_grad=True)
+        w = torch.rand(2, dtype=torch.float64, generator=rng, requires_grad=True)
+        start = torch.tensor([0.6, 0.8], dtype=torch.float64, requires_grad=True)
+
+        @qml.qnode(one, interface="torch", diff_method=method)
+        def circuit():
+            qml.StatePrep(start, wires=0)
+            qml.RX(x, wires="a")
+            qml.PhaseShift(w[0], wires="a")
+            qml.CRY(w[1], wires=["a", 7])
+            qml.PhaseShift(x, wires=7)
+            qml.CRX(w[0], wires=[7, 0])
+            qml.QubitUnitary(np.array([[0, 1j], [1, 0]]), wires=7)
+            return measure()
+
+        found = circuit()
+        (found * torch.randn(found.shape, dtype=found.dtype, generator=rng)).real.sum().backward()
+        return [one.detach().numpy() for one in (found, x.grad, w.grad, start.grad)]
+
+    ours, theirs = gradients(device(WIRES), "best"), gradients(qml.device("default.qubit", wires=WIRES), "backprop")
+    assert all(np.abs(a - b).max() < EXACT_GRADIENT for a, b in zip(ours, theirs, strict=True))
+
+
 def test_complex_start_states_and_basis_states():
     rng = np.random.default_rng(0)
     state = rng.normal(size=4) + 1j * rng.normal(size=4)
@@ -404,7 +439,8 @@ def refused(measure, *ops, match, error=qml.exceptions.QuantumFunctionError, sho
 
 def test_what_has_no_derivative_is_refused():
     z = lambda x: qml.expval(qml.Z(0))  # noqa: E731
-    refused(lambda x: qml.state(), match="does not support adjoint", diff_method="adjoint")
+    refused(lambda x: qml.state(), lambda x: qml.GlobalPhase(x), match="by the parameter of GlobalPhase")
+    refused(lambda x: qml.classical_shadow(wires=0), match="does not support adjoint", diff_method="adjoint", shots=9)
     refused(z, match="does not support adjoint", diff_method="adjoint", shots=10)
     refused(z, match="does not support backprop", diff_method="backprop")
     refused(
