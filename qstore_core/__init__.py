@@ -69,6 +69,7 @@ from .errors import (
     TransientError,
     UnknownBackendError,
 )
+from .interchange.aer_noise import noise_model_from_aer
 from .interchange.files import load, save
 from .kernels import QuantumKernel
 from .layers.numpy import QuantumEncoder, QuantumFeatureExtractor, QuantumLayer, QuantumPooling, QuantumReadout
@@ -160,6 +161,7 @@ __all__ = [
     "list_backends",
     "load",
     "lower",
+    "noise_model_from_aer",
     "profile",
     "register_ansatz",
     "register_backend",

@@ -27,7 +27,7 @@ from tests.tolerances import GRADIENT, NOISY, SIGMAS, VALUE, allow, angle_stretc
 SHOTS = 4096
 SAMPLED_EVERY, NOISY_EVERY, DEVICES_EVERY = 10, 10, 5
 KERAS_EVERY, JAX_EVERY = 10, 100  # their operations are compiled one by one for every circuit
-NUMPY = ("numba", "statevector")
+NUMPY = ("numba", "statevector", "density")
 ENGINES = {"torch": "torch", "tensorflow": "tensorflow", "jax": "jax"}
 DEVICES = ("aer", "pennylane")
 
@@ -223,8 +223,16 @@ def compare_devices(table, seed, layer, rounded, values):
 def compare_noisy(table, seed):
     """Noise put behind gates by hand, against the noise models of both simulators; and samples of Aer."""
     from tests.plugins.noisy import expected, noisy_circuit
-    from tests.plugins.test_noise import on_aer, on_pennylane
+    from tests.plugins.test_noise import SMALL, core_model, on_aer, on_pennylane
 
+    small = noisy_circuit(seed, gates=SMALL)
+    density = get_backend("density", noise_model=core_model(small))
+    for dtype in ("float64", "float32"):
+        for measurement in small.measurements[:2]:
+            run = density.compile(small.circuit, measurement, dtype=dtype)
+            point = [array.astype(dtype) for array in (small.theta, small.inputs)]
+            values = expected(small, measurement)
+            table.add("density, noisy", dtype, "values", run.forward(*point), values, NOISY, seed)
     problem = noisy_circuit(seed)
     unread = noisy_circuit(seed, readout=False)
     for name, backend, case in (

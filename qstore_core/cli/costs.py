@@ -58,16 +58,21 @@ def costs(spec: LayerSpec, *, batch: int, rows: int, shots: int) -> list[dict[st
     if spec.measurement is None:
         return [{"what": what, "value": value} for what, value in out]
     program = LayerProgram(spec, Execution(), name=spec.kind)
-    plan = lower(spec.circuit, spec.measurement)
-    rotations = sum(isinstance(step, Rotation) for step in plan.steps)
-    forward, step = multiply_adds(plan)
+    noise = sum(op.channel is not None for op in spec.circuit.operations)
+    channels = f", {noise} channels" if noise else ""
     out += [
         ("runs on", program.explain().partition(": ")[2]),
-        ("gates", f"{len(spec.circuit.operations)} as declared"),
-        ("plan", f"{rotations} rotations, {len(plan.steps) - rotations} diagonal steps; entanglers cost nothing"),
-        ("multiply-adds", f"{forward:,} a sample forward, {step:,} with gradients"),
-        ("memory", f"{_size(3 * batch * (1 << n) * 8)} for a batch of {batch} in float32, at any depth"),
+        ("gates", f"{len(spec.circuit.operations) - noise} as declared{channels}"),
     ]
+    if not noise:
+        plan = lower(spec.circuit, spec.measurement)
+        rotations = sum(isinstance(step, Rotation) for step in plan.steps)
+        forward, step = multiply_adds(plan)
+        out += [
+            ("plan", f"{rotations} rotations, {len(plan.steps) - rotations} diagonal steps; entanglers cost nothing"),
+            ("multiply-adds", f"{forward:,} a sample forward, {step:,} with gradients"),
+            ("memory", f"{_size(3 * batch * (1 << n) * 8)} for a batch of {batch} in float32, at any depth"),
+        ]
     angles = [angle for op in spec.circuit.operations for angle in op.params]
     rules = [GATES[op.gate].shift for op in spec.circuit.operations for _ in op.params]
     shifted = sum(len(SHIFT_RULES[rule]) for rule, angle in zip(rules, angles, strict=True) if not angle.is_constant)

@@ -5,9 +5,22 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from qstore_core import CapabilityError, Circuit, Expectation, Pauli, Probabilities, QuantumLayer, get_backend
+from qstore_core import (
+    CapabilityError,
+    Channel,
+    Circuit,
+    Expectation,
+    NoiseModel,
+    Pauli,
+    Probabilities,
+    QuantumLayer,
+    SpecError,
+    get_backend,
+    noise_model_from_aer,
+)
 from qstore_core.circuit.gates import GATES
-from tests.tolerances import FINITE_DIFFERENCE, NOISY, SIGMAS
+from qstore_core.testing import reference
+from tests.tolerances import EXACT, FINITE_DIFFERENCE, NOISY, SIGMAS
 
 from .noisy import channel, expected, noisy_circuit
 
@@ -16,7 +29,8 @@ qiskit_aer = pytest.importorskip("qiskit_aer")
 
 from qiskit.providers.fake_provider import GenericBackendV2  # noqa: E402
 from qiskit_aer import AerSimulator  # noqa: E402
-from qiskit_aer.noise import NoiseModel, ReadoutError, depolarizing_error, kraus_error  # noqa: E402
+from qiskit_aer.noise import NoiseModel as NoiseModelOfAer  # noqa: E402
+from qiskit_aer.noise import ReadoutError, depolarizing_error, kraus_error  # noqa: E402
 
 QISKIT = {"cnot": "cx", "u3": "u"}
 
@@ -28,7 +42,7 @@ def little_endian(matrix):
 
 
 def aer_model(problem):
-    model = NoiseModel()
+    model = NoiseModelOfAer()
     for name, kraus in problem.channels.items():
         error = kraus_error([little_endian(one) for one in kraus])
         model.add_all_qubit_quantum_error(error, QISKIT.get(name, name), warnings=False)
@@ -72,6 +86,68 @@ def test_aer_keeps_every_gate(name):
         executable = on_aer(problem).compile(problem.circuit, measurement, dtype="float64")
         values = executable.forward(problem.theta, problem.inputs)
         np.testing.assert_allclose(values, expected(problem, measurement), rtol=0, atol=NOISY)
+
+
+# -- the density engine -----------------------------------------------------------------------------------------------
+
+SMALL = tuple(name for name in GATES if GATES[name].n_qubits <= 2)
+
+
+def core_model(problem):
+    model = NoiseModel()
+    for name, kraus in problem.channels.items():
+        model = model.after(name, Channel.kraus(kraus))
+    for qubit, ((_, p_01), (p_10, _)) in problem.confusion.items():
+        model = model.readout_error(p_01, p_10, [qubit])
+    return model
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_density_engine_gives_what_default_mixed_and_aer_give(seed):
+    """By a model of its own, and by Aer's, converted."""
+    problem = noisy_circuit(seed, gates=SMALL)
+    model = core_model(problem)
+    own, converted = (get_backend("density", noise_model=m) for m in (model, noise_model_from_aer(aer_model(problem))))
+    for number, measurement in enumerate(problem.measurements):
+        point = problem.theta, problem.inputs
+        values = own.compile(problem.circuit, measurement, dtype="float64").forward(*point)
+        again = converted.compile(problem.circuit, measurement, dtype="float64").forward(*point)
+        np.testing.assert_allclose(again, values, rtol=0, atol=NOISY)
+        np.testing.assert_allclose(values, expected(problem, measurement), rtol=0, atol=NOISY)
+        written = reference.outputs(model.applied(problem.circuit), measurement, *point)
+        np.testing.assert_allclose(values, written, rtol=0, atol=EXACT)
+        if number == seed % 4:
+            theirs = on_aer(problem).compile(problem.circuit, measurement, dtype="float64").forward(*point)
+            np.testing.assert_allclose(values, theirs, rtol=0, atol=NOISY)
+
+
+def test_what_the_core_cannot_say_of_a_model_of_aer_is_refused():
+    cases = {
+        "no gate of qstore's table": depolarising(0.1, ["ecr"], 2),
+        "'measure'": depolarising(0.1, ["measure"], 1),
+        "dimension 8": depolarising(0.1, ["ccx"], 3),
+    }
+    together = NoiseModelOfAer()
+    together.add_readout_error(ReadoutError(np.full((4, 4), 0.25)), [0, 1])
+    for message, model in {**cases, "several qubits together": together}.items():
+        with pytest.raises(SpecError, match=message):
+            noise_model_from_aer(model)
+    with pytest.raises(SpecError, match="expected a qiskit_aer"):
+        noise_model_from_aer(NoiseModel())
+
+
+def test_an_error_of_aer_on_certain_qubits_stays_there():
+    model = NoiseModelOfAer()
+    model.add_all_qubit_quantum_error(depolarizing_error(0.2, 1), ["x"])
+    model.add_quantum_error(depolarizing_error(0.4, 1), ["x"], [1])
+    circuit = Circuit(2)
+    circuit.x(0), circuit.x(1)
+    for backend in (
+        get_backend("density", noise_model=noise_model_from_aer(model)),
+        get_backend("aer", noise_model=model),
+    ):
+        values = backend.compile(circuit, Expectation(), dtype="float64").forward(np.zeros(0), np.zeros((1, 0)))
+        np.testing.assert_allclose(values, [[-0.8, -0.6]], rtol=0, atol=NOISY)
 
 
 # -- pennylane --------------------------------------------------------------------------------------------------------
@@ -142,7 +218,7 @@ def cancelling(count):
 
 
 def depolarising(probability, names, qubits):
-    model = NoiseModel()
+    model = NoiseModelOfAer()
     model.add_all_qubit_quantum_error(depolarizing_error(probability, qubits), names, warnings=False)
     return model
 
@@ -166,7 +242,7 @@ def test_samples_have_the_exact_values_as_their_mean(seed):
 
 
 def test_readout_errors_of_exact_values():
-    model = NoiseModel()
+    model = NoiseModelOfAer()
     model.add_all_qubit_readout_error(ReadoutError([[0.9, 0.1], [0.2, 0.8]]))
     circuit = Circuit(1)
     circuit.x(0)
@@ -183,7 +259,7 @@ def test_readout_errors_of_exact_values():
 
 def test_what_exact_values_cannot_have_is_refused():
     circuit = Circuit(2)
-    together = NoiseModel()
+    together = NoiseModelOfAer()
     together.add_readout_error(ReadoutError(np.full((4, 4), 0.25)), [0, 1])
     with pytest.raises(CapabilityError, match="several qubits together"):
         get_backend("aer", noise_model=together)
