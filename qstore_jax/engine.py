@@ -105,6 +105,10 @@ class JaxOps:
         """1.0 where x is below."""
         return (x < limit).astype(x.dtype)
 
+    def without_subnormals(self, x: jax.Array) -> jax.Array:
+        """x, and zero where its magnitude is below the smallest normal number; the derivative is that of x."""
+        return x - jax.lax.stop_gradient(jnp.where(jnp.abs(x) < jnp.finfo(x.dtype).smallest_normal, x, 0.0))
+
     def smallest_normal(self, x: jax.Array) -> float:
         """Of the precision of x."""
         return float(jnp.finfo(x.dtype).smallest_normal)

@@ -18,6 +18,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from qstore_core import GradientError, LayerSpec
+from qstore_core.runtime.graph_values import forward_or_nan, value_and_vjp_or_nan
 from qstore_core.runtime.program import Execution, LayerProgram
 
 from .tensor import tangents_on_tensors, values_on_tensors, vjp_on_tensors
@@ -50,13 +51,12 @@ def on_host(content: Content, theta: jax.Array, x: jax.Array) -> jax.Array:
 
 
 def _values_on_host(content: Content, theta: Any, x: Any) -> np.ndarray:
-    return program_of(content).forward(np.asarray(theta), np.asarray(x))
+    return forward_or_nan(program_of(content), np.asarray(theta), np.asarray(x))
 
 
 def _vjp_on_host(content: Content, theta: Any, x: Any, cotangents: Any) -> tuple[np.ndarray, np.ndarray]:
-    program, rows = program_of(content), np.asarray(x)
-    wanted = not program.no_input_gradient
-    _, vjp_fn = program.value_and_vjp(np.asarray(theta), rows, wrt_inputs=wanted)
+    rows = np.asarray(x)
+    _, vjp_fn = value_and_vjp_or_nan(program_of(content), np.asarray(theta), rows)
     d_theta, d_x = vjp_fn(np.asarray(cotangents))
     assert d_theta is not None
     return d_theta.astype(rows.dtype), _refused(rows) if d_x is None else d_x
@@ -214,7 +214,7 @@ def _batched_by_operations(graph: Callable[..., Any], several: bool) -> Callable
     """Per-sample gradients: all at once in JAX operations, where the circuit has them; else one by one."""
 
     def rule(arguments: Sequence[Any], axes: Sequence[Any], *, content: Content) -> tuple[Any, Any]:
-        if program_of(content).route(transform="vmap").where == "tensor":
+        if not several or program_of(content).route(transform="vmap").where == "tensor":  # or refused, by the graph
             out = jax.vmap(lambda *a: graph(*a, content=content), in_axes=tuple(axes))(*arguments)
         else:
             out, _ = _one_by_one(lambda *a: _vjp.bind(*a, content=content), arguments, axes)

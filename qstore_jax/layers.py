@@ -10,6 +10,7 @@ import numpy as np
 
 from qstore_core import GradientError, InputError, LayerSpec
 from qstore_core.backends import runner
+from qstore_core.circuit.checks import shown
 from qstore_core.circuit.initial import Init, initial_theta
 from qstore_core.layers import definition
 from qstore_core.layers.definition import LayerDefinition
@@ -34,8 +35,10 @@ __all__ = [
 class JaxLayer(LayerDefinition):
     """Base of the JAX layers: a description with pure functions. Hashable by identity; holds no arrays.
 
-    `layer.init(key)` draws theta, `layer.apply(theta, x)` computes, under every JAX transform. NaN and infinity
-    propagate: NaN features give NaN outputs.
+    `layer.init(key)` draws theta, `layer.apply(theta, x)` computes, under every JAX transform.
+
+    What cannot be encoded (NaN, infinity; with basis encoding what is not a bit) raises an `InputError` in eager calls
+    on the CPU. In graphs and transforms, and on a GPU, such rows give NaN, and so does a theta that is not finite.
     """
 
     _framework_arguments: ClassVar[dict[str, tuple[Any, str]]] = {"name": (None, "Name in messages and profiles.")}
@@ -76,9 +79,7 @@ class JaxLayer(LayerDefinition):
             -0.2955
         """
         program = self._program
-        theta, x = jnp.asarray(theta), jnp.asarray(x)
-        if jnp.iscomplexobj(x) or x.dtype == bool:
-            raise InputError(f"{self.name} takes real numbers, received dtype {x.dtype}.")
+        theta, x = self._array(theta, "theta"), self._array(x, "features")
         program.check_shapes(theta.shape, x.shape)
         work = x.dtype if x.dtype in (jnp.float32, jnp.float64) else jnp.dtype("float32")
         rows = x.reshape(-1, x.shape[-1]).astype(work)
@@ -87,6 +88,17 @@ class JaxLayer(LayerDefinition):
             values = self._postprocessed(OPS, values, float(jnp.finfo(work).eps))
         out = values.reshape(*x.shape[:-1], *self._spec.sample_shape)
         return out.astype(self._output_dtype(str(x.dtype))) if jnp.issubdtype(x.dtype, jnp.floating) else out
+
+    def _array(self, values: Any, what: str) -> jax.Array:
+        """As a JAX array of real numbers."""
+        if not isinstance(values, jax.Array):
+            try:
+                values = jnp.asarray(values)
+            except (TypeError, ValueError) as error:
+                raise InputError(f"{self.name} takes arrays of numbers: {what} {shown(values)} is none.") from error
+        if not (jnp.issubdtype(values.dtype, jnp.floating) or jnp.issubdtype(values.dtype, jnp.integer)):
+            raise InputError(f"{self.name} takes real numbers, received {what} of dtype {values.dtype}.")
+        return values
 
     def _rows(self, theta: jax.Array, x: jax.Array) -> jax.Array:
         program, traced = self._program, isinstance(theta, jax.core.Tracer) or isinstance(x, jax.core.Tracer)
@@ -100,6 +112,8 @@ class JaxLayer(LayerDefinition):
             return jnp.asarray(program.forward(np.asarray(theta), np.asarray(x)))
         if traced:
             return values_on_tensors(program, theta, x)
+        if device == "cpu":  # refused as on arrays
+            program.on_tensors(x).check_values(np.asarray(theta), np.asarray(x))
         return program.record("forward", lambda: values_on_tensors(program, theta, x), x)[0]
 
     __call__ = apply

@@ -120,6 +120,11 @@ class TensorflowOps:
         """1.0 where x is below."""
         return tf.cast(tf.less(x, limit), x.dtype)
 
+    def without_subnormals(self, x: tf.Tensor) -> tf.Tensor:
+        """x, and zero where its magnitude is below the smallest normal number; the derivative is that of x."""
+        small = tf.less(tf.abs(x), self.smallest_normal(x))
+        return x - tf.stop_gradient(tf.where(small, x, tf.zeros_like(x)))
+
     def smallest_normal(self, x: tf.Tensor) -> float:
         """Of the precision of x."""
         return float(np.finfo(x.dtype.as_numpy_dtype).smallest_normal)

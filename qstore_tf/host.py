@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from qstore_core import CapabilityError, GradientError, InputError
+from qstore_core import CapabilityError, GradientError
+from qstore_core.runtime.graph_values import forward_or_nan, value_and_vjp_or_nan
 from qstore_core.runtime.program import LayerProgram
 
 from .situation import adds_tangents, has_tangents, is_recorded, records, vectorises
@@ -167,8 +168,8 @@ class _GraphCall:
 
         def run(theta_: np.ndarray, x_: np.ndarray) -> list[np.ndarray]:
             if not self.keep:
-                return [_forward(program, theta_, x_), _token(0)]
-            y, vjp_fn = _value_and_vjp(program, theta_, x_)
+                return [forward_or_nan(program, theta_, x_), _token(0)]
+            y, vjp_fn = value_and_vjp_or_nan(program, theta_, x_)
             number = next(self._numbers)
             token = _token(number)
             self.kept[number] = vjp_fn, weakref.ref(token, lambda _: self.kept.pop(number, None))
@@ -195,7 +196,7 @@ class _GraphCall:
                 theta_: np.ndarray, x_: np.ndarray, upstream_: np.ndarray, token_: np.ndarray
             ) -> list[np.ndarray]:
                 kept = self.kept.get(int(token_[0]))
-                vjp_fn = kept[0] if kept else _value_and_vjp(program, theta_, x_)[1]
+                vjp_fn = kept[0] if kept else value_and_vjp_or_nan(program, theta_, x_)[1]
                 pair = vjp_fn(upstream_, *less)
                 if less:
                     return [gradient for gradient, wanted in zip(pair, less, strict=True) if wanted]
@@ -243,38 +244,6 @@ def _token(number: int) -> np.ndarray:
 
 _ALIGNMENT = 64
 _PFOR = "tape.jacobian(…, experimental_use_pfor=True)"
-
-
-# -- what is not finite, in graphs --------------------------------------------------------------------------------
-# An error inside a graph would end `fit` before `keras.callbacks.TerminateOnNaN` sees the loss; engines in TensorFlow
-# operations cannot raise. So rows that eager calls refuse give NaN.
-
-
-def _forward(program: LayerProgram, theta: np.ndarray, x: np.ndarray) -> np.ndarray:
-    try:
-        return program.forward(theta, x)
-    except InputError:
-        return _value_and_vjp(program, theta, x)[0]
-
-
-def _value_and_vjp(program: LayerProgram, theta: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, Any]:
-    inputs = not program.no_input_gradient
-    try:
-        return program.value_and_vjp(theta, x, wrt_inputs=inputs)
-    except InputError:
-        good = program.valid_rows(theta, x)
-        if good.all():
-            raise
-    y, d_x = np.full((len(x), program.spec.output_dim), np.nan, x.dtype), np.full_like(x, np.nan)
-    if good.any():
-        y[good], vjp_fn = program.value_and_vjp(theta, x[good], wrt_inputs=inputs)
-
-    def vjp(upstream: np.ndarray, *less: bool) -> tuple[np.ndarray, np.ndarray]:
-        if good.any() and inputs:
-            d_x[good] = vjp_fn(upstream[good])[1]
-        return np.full_like(theta, np.nan), d_x
-
-    return y, vjp
 
 
 # -- refusals ----------------------------------------------------------------------------------------------------

@@ -34,6 +34,7 @@ _innermost_transform = torch._C._functorch.peek_interpreter_stack
 _dispatch_modes = torch._C._len_torch_dispatch_stack
 _is_tracing = torch._C._is_tracing
 _Transform = torch._C._functorch.TransformType
+_SUBNORMAL = {torch.float32: (2.0**75, 2.0**74), torch.float64: (2.0**537, 2.0**537)}  # over the smallest number
 _COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
 _NUMPY = {getattr(torch, name): name for name in ("float32", "float64", "complex64", "complex128", "int64")}
 
@@ -152,6 +153,13 @@ class TorchOps:
     def is_below(self, x: torch.Tensor, limit: float) -> torch.Tensor:
         """1.0 where x is below."""
         return (x < limit).to(x.dtype)
+
+    def without_subnormals(self, x: torch.Tensor) -> torch.Tensor:
+        """x, and zero where its magnitude is below the smallest normal number; the derivative is that of x."""
+        up, down = _SUBNORMAL[x.dtype]
+        # Forward mode sees through `detach`; `round` has no derivative. Subnormal numbers are multiples of the smallest.
+        constant = torch.round(x * up * down) * (1 / up) * (1 / down)
+        return x - torch.where(x.abs() < self.smallest_normal(x), constant, 0.0)
 
     def smallest_normal(self, x: torch.Tensor) -> float:
         """Of the precision of x."""

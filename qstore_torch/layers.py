@@ -109,8 +109,8 @@ class TorchLayer(LayerDefinition, nn.Module):
         if type(x) is not torch.Tensor or x.layout is not torch.strided or x.is_nested or x.is_complex():
             x = self._real(x)
         theta = self._parameters.get("theta")  # `self.theta` takes longer
-        if theta is None:
-            theta = self.theta
+        if theta is None and (theta := self.theta) is None:
+            raise InputError(f"{self.name} has no theta: it was set to None. Assign an nn.Parameter of its weights.")
         work = x.dtype
         if x.dim() == 2 and theta.dtype == work and work in _WORK:
             return self._rows(theta, x)
@@ -124,6 +124,8 @@ class TorchLayer(LayerDefinition, nn.Module):
         if x.dtype != work:
             rows = rows.to(work)
         if theta.dtype != work:
+            if theta.is_complex():
+                raise InputError(f"{self.name} takes real angles, received a theta of dtype {theta.dtype}.")
             theta = theta.to(work)
         out = self._rows(theta, rows)
         if x.dim() != 2:
@@ -154,7 +156,7 @@ class TorchLayer(LayerDefinition, nn.Module):
         if torch.compiler.is_compiling():
             return in_graph(self._content, self._width, theta, x)
         around = surroundings()
-        where = self._eager if not around and x.is_cpu else self._route(around, theta, x)
+        where = self._eager if not around and x.is_cpu and theta.is_cpu else self._route(around, theta, x)
         if where.where == "graph":
             return in_graph(self._content, self._width, theta, x)
         if torch.autograd._profiler_enabled():
@@ -165,6 +167,11 @@ class TorchLayer(LayerDefinition, nn.Module):
     def _route(self, around: str, theta: torch.Tensor, x: torch.Tensor) -> Route:
         """Where an unusual call computes."""
         program, device = self._program, x.device.type
+        if theta.is_meta and not (x.is_meta or around == "tracing"):
+            raise InputError(
+                f"{self.name}: theta is on the device meta and has no values. Load a checkpoint into the layer, or "
+                'make room for values and draw them: layer.to_empty(device="cpu"), then layer.reset_parameters().'
+            )
         if around == "tracing" or x.is_meta:
             return Route("graph", "calls are recorded")
         if around in ("vmap and grad", "a function transform"):
@@ -271,7 +278,7 @@ class TorchLayer(LayerDefinition, nn.Module):
     ) -> None:
         key = f"{prefix}_extra_state"
         saved = state_dict.get(key)
-        if saved is not None and bytes(saved.tolist()).hex() != self.spec.fingerprint:
+        if saved is not None and not _is_fingerprint(saved, self.spec.fingerprint):
             raise SpecError(
                 f"{self.name}: the checkpoint holds the weights of another circuit under {prefix + 'theta'!r}. Make "
                 "the layer with the arguments that it was saved with, or copy theta itself where that is meant: "
@@ -281,6 +288,13 @@ class TorchLayer(LayerDefinition, nn.Module):
         super()._load_from_state_dict(state_dict, prefix, meta, strict, missing, *rest)
         if key in missing:  # a file of an earlier version
             missing.remove(key)
+
+    def __prepare_scriptable__(self) -> Any:
+        """What `torch.jit.script` asks for first."""
+        raise CapabilityError(
+            f"{self.name}: torch.jit.script compiles Python code, which a circuit is not. Use torch.compile, "
+            "torch.export.export or torch.jit.trace."
+        )
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """A copy draws from seeds of its own."""
@@ -321,6 +335,13 @@ def as_operations(module: nn.Module) -> nn.Module:
         return seen[module]
 
     return converted(module)
+
+
+def _is_fingerprint(saved: Any, fingerprint: str) -> bool:
+    """Whether a checkpoint's extra state, which may be anything, is this one."""
+    if not isinstance(saved, torch.Tensor) or saved.dtype != torch.uint8:
+        return False
+    return bytes(saved.flatten().tolist()).hex() == fingerprint
 
 
 class QuantumEncoder(definition.QuantumEncoder, TorchLayer):

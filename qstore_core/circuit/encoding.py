@@ -35,7 +35,6 @@ __all__ = [
     "register_encoding",
     "unit_rows",
     "unit_rows_and_vjp",
-    "unit_rows_of_array",
     "unregister_encoding",
 ]
 
@@ -304,14 +303,15 @@ def unit_rows(ops: Any, x: Any, width: int) -> Any:
     """Amplitude encoding in any array namespace: `x` (B, F ≤ width) → unit rows (B, width).
 
     Rows are scaled by their largest magnitude first, so that neither tiny nor huge features overflow when squared.
-    A row of zeros becomes |0…0⟩ by a constant, which has no gradient; so does one whose largest magnitude is below the
-    smallest normal number, which some processors and compilers take for zero and others do not.
+    A row of zeros becomes |0…0⟩ by a constant, which has no gradient. Features below the smallest normal number count as
+    zeros: some processors and compilers take them for that, and others do not.
     """
     return unit_rows_and_vjp(ops, x, width)[0]
 
 
 def unit_rows_and_vjp(ops: Any, x: Any, width: int) -> tuple[Any, Callable[[Any], Any]]:
     """The same, and its vjp: the projection off the unit row, over the norm."""
+    x = ops.without_subnormals(x)
     largest, least = ops.max_abs(x), ops.smallest_normal(x)  # a constant for the gradient: the result does not depend
     zero, small = ops.is_below(largest, least), ops.is_below(largest, 1.0)
     # First by a power of two into the middle of the range, where compilers may take 1 / scale without a loss.
@@ -350,27 +350,3 @@ def check_finite(rows: np.ndarray, name: str) -> None:
             column=column,
             value=float(rows[row, column]),
         )
-
-
-def unit_rows_of_array(x: np.ndarray, width: int, name: str) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
-    """NumPy form of `unit_rows_and_vjp` for layer `name`; refuses NaN and infinity."""
-    count, features = x.shape
-    scale = np.abs(x).max(axis=1, keepdims=True, initial=0.0)
-    if not np.isfinite(scale).all():
-        check_finite(x, name)
-    zero = scale < np.finfo(x.dtype).smallest_normal
-    unit = np.zeros((count, width), x.dtype)
-    head = unit[:, :features]
-    scale[zero] = np.inf  # a zero row has no gradient
-    np.divide(x, scale, out=head)
-    norm = np.sqrt((head * head).sum(axis=1, keepdims=True))  # sums of rows are pairwise in NumPy
-    norm[zero] = 1.0
-    head /= norm
-    unit[zero[:, 0], 0] = 1.0
-
-    def vjp_fn(d_unit: np.ndarray) -> np.ndarray:
-        inner = (unit * d_unit).sum(axis=1, keepdims=True)
-        with np.errstate(over="ignore"):  # features of 1e-38 may have gradients beyond the largest number: infinite
-            return ((d_unit[:, :features] - inner * unit[:, :features]) / norm / scale).astype(x.dtype, copy=False)
-
-    return unit, vjp_fn

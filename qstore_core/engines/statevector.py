@@ -117,7 +117,6 @@ class NumpyOps:
         """(rows of x, 1) of zeros."""
         return np.zeros((x.shape[0], 1), dtype=x.dtype)
 
-    # Amplitude encoding in any namespace; the host path has a NumPy form of its own, with its pull-back.
     sqrt: Any = staticmethod(np.sqrt)
 
     def max_abs(self, x: np.ndarray) -> np.ndarray:
@@ -127,6 +126,10 @@ class NumpyOps:
     def is_below(self, x: np.ndarray, limit: float) -> np.ndarray:
         """1.0 where x is below."""
         return (x < limit).astype(x.dtype)
+
+    def without_subnormals(self, x: np.ndarray) -> np.ndarray:
+        """x, and zero where its magnitude is below the smallest normal number; the derivative is that of x."""
+        return np.where(np.abs(x) < np.finfo(x.dtype).smallest_normal, x.dtype.type(0), x)
 
     def smallest_normal(self, x: np.ndarray) -> float:
         """Of the precision of x."""

@@ -77,7 +77,7 @@ class NumpyLayer(LayerDefinition):
 
     @theta.setter
     def theta(self, value: Any) -> None:
-        array = np.array(value, dtype=np.float64)
+        array = np.array(self._program.real_array(value, "a theta"), dtype=np.float64)
         if array.shape != self._theta.shape:
             raise ShapeError(
                 f"{self.name}: theta has shape {self._theta.shape}, received {array.shape}.",
@@ -119,7 +119,8 @@ class NumpyLayer(LayerDefinition):
             array([[-0.2955]])
         """
         values, vjp_fn = self._program.value_and_vjp(self._theta, x)
-        cotangents, shape = np.asarray(cotangents), (*values.shape[:-1], *self._spec.sample_shape)
+        cotangents = self._program.real_array(cotangents, "cotangents")
+        shape = (*values.shape[:-1], *self._spec.sample_shape)
         if cotangents.shape != shape:
             raise ShapeError(
                 f"{self.name}: cotangents have the outputs' shape {shape}, received {cotangents.shape}.",

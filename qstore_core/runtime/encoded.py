@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from ..backends.contract import Backend
-from ..circuit.encoding import check_finite, unit_rows_and_vjp, unit_rows_of_array
+from ..circuit.encoding import check_finite, unit_rows_and_vjp
 from ..circuit.measurement import Amplitudes
 from ..circuit.spec import LayerSpec
+from ..engines.statevector import NumpyOps
 from ..errors import BackendError, GradientError, InputError
 from . import profiling
 from .cache import Recipe, cache_generation, compiled
@@ -42,7 +43,7 @@ class EncodedExecutable:
         backend: Who computes; None for a layer without a circuit, whose outputs are the encoded rows.
         settings: How.
         layer: Name of the layer, for messages.
-        ops: Array functions of the framework, for `apply` and `apply_and_vjp`.
+        ops: Array functions of the framework, for `apply` and `apply_and_vjp`; None for NumPy.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class EncodedExecutable:
     ) -> None:
         """Compile nothing yet."""
         self.spec, self.settings, self.layer = spec, settings, layer
-        self._backend, self._ops = backend, ops
+        self._backend, self._ops = backend, NumpyOps() if ops is None else ops
         self._recipes: dict[tuple[str, bool], Recipe] = {}
         self._narrow: dict[tuple[str, bool], tuple[int, Any]] = {}
         self._generation, self._engine = -1, None
@@ -210,20 +211,18 @@ class EncodedExecutable:
             self.spec.encoding.validate(features, self.layer)
         if self._fuses:
             return features, None
-        self.check_finite(theta, features if self._passes else features[:, self._width :])
+        self.check_finite(theta, features)
         if self._passes:
             return features, None
         with timed(self.layer, "forward", "encode"):
-            return self._normalise(features)
+            inputs, encoding_vjp = self._unit_rows(self._ops, features)
 
-    def _normalise(self, features: np.ndarray) -> tuple[np.ndarray, Callable[..., np.ndarray]]:
-        """The amplitudes among the features as unit rows, and the vjp of that."""
-        width = self._width
-        unit, unit_vjp = unit_rows_of_array(features[:, :width], width, self.layer)
-        if features.shape[1] <= width:
-            return unit, unit_vjp
-        inputs = np.concatenate([unit, features[:, width:]], axis=1)
-        return inputs, lambda d: np.concatenate([unit_vjp(d[:, :width]), d[:, width:]], axis=1)
+        def quiet_vjp(d_inputs: np.ndarray) -> np.ndarray:
+            with np.errstate(over="ignore"):  # features of 1e-38 may have gradients beyond the largest number: infinite
+                d_features: np.ndarray = encoding_vjp(d_inputs)
+            return d_features
+
+        return inputs, quiet_vjp
 
     def check_finite(self, theta: np.ndarray, features: np.ndarray) -> None:
         """Raise `InputError` for angles or features that are not finite."""
@@ -316,8 +315,11 @@ class EncodedExecutable:
         ops, width = self._ops.here(), self._width
         if self._looks:
             x = self.spec.encoding.nan_where_invalid(ops, x)
-        if self._passes:
-            return x, None
+        return (x, None) if self._passes else self._unit_rows(ops, x)
+
+    def _unit_rows(self, ops: Any, x: Any) -> tuple[Any, Callable[[Any], Any]]:
+        """Amplitudes of unit length, angles as they are; and the vjp."""
+        width = self._width
         if not self._angles:
             unit, unit_vjp = unit_rows_and_vjp(ops, x, width)
             return unit, unit_vjp

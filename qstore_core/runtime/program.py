@@ -375,7 +375,7 @@ class LayerProgram:
 
     def _look(self, theta: Any, x: Any) -> tuple[Call, np.ndarray, np.ndarray]:
         """Check all that can be told without values, and remember it."""
-        original, theta, x = x, self._real(theta, "angles"), self._real(x, "features")
+        original, theta, x = x, self.real_array(theta, "angles"), self.real_array(x, "features")
         self.check_shapes(theta.shape, x.shape)
         dtype = "float64" if x.dtype.kind == "f" and x.dtype.itemsize >= 8 else "float32"
         lead = x.shape[:-1]
@@ -392,8 +392,12 @@ class LayerProgram:
             self._calls[key] = call
         return call, theta, x
 
-    def _real(self, values: Any, what: str) -> np.ndarray:
-        """An array of real numbers."""
+    def real_array(self, values: Any, what: str) -> np.ndarray:
+        """`values` as an array of real numbers.
+
+        Raises:
+            InputError: they are none.
+        """
         if isinstance(values, np.ma.MaskedArray):
             raise InputError(
                 f"{self.name} takes plain arrays, received {what} with a mask, which it would ignore. Fill what is "

@@ -51,7 +51,11 @@ def _feature_places(stride, first, S: tl.constexpr, K: tl.constexpr):
 
 @triton.jit
 def _unit(values, TINY, S: tl.constexpr, R: tl.constexpr):
-    """Of each sample: features to unit length, one over their length, and whether they are a row of zeros."""
+    """Of each sample: features to unit length, one over their length, and whether they are a row of zeros.
+
+    Features below the smallest normal number count as zeros.
+    """
+    values = tl.where(tl.abs(values) < TINY, 0.0, values)
     top = max_over_sample(values, S, R)
     scale = tl.where(top < TINY, 1.0, top)
     y = values / spread(scale, R)

@@ -168,10 +168,37 @@ def test_wrong_arguments_are_named():
     for bad_theta, bad_x, error in [
         (theta[:3], x, ShapeError), (theta[:, None], x, ShapeError), (theta, x[:, :1], ShapeError),
         (theta, x[0], ShapeError), (theta, x + 0j, InputError), (theta, x.at[1, 0].set(jnp.nan), InputError),
+        (theta + 0j, x, InputError), (theta > 0, x, InputError), (None, x, InputError), (theta, "abc", InputError),
+        (theta, None, InputError), ({"theta": theta}, x, InputError), (theta, jax.random.key(0), InputError),
+        (theta, np.ma.MaskedArray(x, mask=x > 0), InputError),
     ]:  # fmt: skip
         with pytest.raises(error):
             layer.apply(bad_theta, bad_x)
     assert layer.apply(theta, x).shape == (4, 4)
+
+
+@pytest.mark.parametrize("backend", ["auto", "jax"])
+@pytest.mark.parametrize(("encoding", "bad"), [("angle", np.nan), ("amplitude", np.inf), ("basis", 2.0)])
+def test_rows_that_eager_calls_refuse_give_nan_in_graphs(backend, encoding, bad):
+    layer = qstore_jax.QuantumFeatureExtractor(2, 1, encoding=encoding, backend=backend, seed=0)
+    theta, x = layer.init(), jnp.ones((3, 2))
+    with pytest.raises(InputError, match="row 1"):
+        layer.apply(theta, x.at[1, 0].set(bad))
+    out = jax.jit(layer.apply)(theta, x.at[1, 0].set(bad))
+    right = layer.apply(theta, x)
+    assert jnp.isnan(out[1]).all()
+    assert jnp.abs(out - right)[jnp.array([0, 2])].max() < VALUE["float64"]
+    gradient = jax.jit(jax.grad(lambda t: layer.apply(t, x.at[1, 0].set(bad)).sum()))(theta)
+    assert jnp.isnan(gradient).any()
+    assert jnp.isnan(jax.jit(layer.apply)(theta.at[0].set(jnp.nan), x)).any()
+
+
+@pytest.mark.parametrize("transform", [jax.hessian, lambda f: jax.jacfwd(jax.jacfwd(f)), jax.jacfwd])
+def test_tangents_on_a_host_backend_that_is_not_ours_are_refused(transform):
+    pytest.importorskip("pennylane")
+    layer = qstore_jax.QuantumFeatureExtractor(2, 1, encoding="angle", backend="pennylane", seed=0)
+    with pytest.raises(GradientError, match="tangents need a circuit in JAX operations"):
+        transform(lambda t: layer.apply(t, jnp.ones((1, 2))).sum())(layer.init())
 
 
 def test_a_layer_is_drawn_pickled_and_explained():

@@ -11,7 +11,16 @@ from hypothesis import given, settings
 from torch import nn
 
 import qstore_torch
-from qstore_core import Circuit, InputError, MemoryLimitError, Pauli, ShapeError, SpecError, UnknownBackendError
+from qstore_core import (
+    CapabilityError,
+    Circuit,
+    InputError,
+    MemoryLimitError,
+    Pauli,
+    ShapeError,
+    SpecError,
+    UnknownBackendError,
+)
 from qstore_torch import (
     QuantumEncoder,
     QuantumFeatureExtractor,
@@ -266,6 +275,27 @@ def test_wrong_kinds_of_input():
     with pytest.raises(InputError, match=r"ndarray. Use torch.as_tensor"):
         layer(np.zeros((2, 4)))
     assert usable(layer, 4)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_wrong_kinds_of_theta(backend):
+    layer, x = QuantumFeatureExtractor(2, 1, backend=backend), torch.rand(2, 4)
+    theta = layer.theta.detach()
+    with pytest.raises(InputError, match="real angles, received a theta of dtype torch.complex64"):
+        torch.func.functional_call(layer, {"theta": theta + 0j}, x)
+    with pytest.raises(InputError, match=r"has no values.*to_empty"):
+        torch.func.functional_call(layer, {"theta": theta.to("meta")}, x)
+    layer.theta = None
+    with pytest.raises(InputError, match="no theta"):
+        layer(x)
+    layer.theta = nn.Parameter(theta)
+    assert usable(layer, 4)
+
+
+@pytest.mark.filterwarnings("ignore:.*jit.script. is deprecated:DeprecationWarning")
+def test_scripting_is_refused():
+    with pytest.raises(CapabilityError, match=r"torch.compile, torch.export"):
+        torch.jit.script(nn.Sequential(QuantumFeatureExtractor(2), nn.Linear(2, 1)))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -53,6 +53,13 @@ def test_a_checkpoint_of_another_circuit_does_not_load(other, strict):
     layer.load_state_dict(QuantumReadout(2, seed=3).state_dict())
 
 
+@pytest.mark.parametrize("extra", [torch.tensor([1, 2], dtype=torch.uint8), torch.full((32,), 300.0), "text", b"", 7])
+def test_extra_state_of_any_kind_is_compared(extra):
+    layer = QuantumReadout(2)
+    with pytest.raises(SpecError, match="weights of another circuit"):
+        layer.load_state_dict({**layer.state_dict(), "_extra_state": extra})
+
+
 COPIES = {
     "deepcopy": copy.deepcopy,
     "pickle": lambda m: pickle.loads(pickle.dumps(m)),

@@ -22,8 +22,8 @@ from numba.extending import intrinsic, lower_builtin, models, register_model
 from numba.np.arrayobj import make_array
 
 __all__ = [
-    "Vec", "fma", "fnma", "get", "get_item", "lane_count", "lanes", "load", "put", "smallest_normal", "store",
-    "transpose", "vfloor", "vfma", "vfnma", "vlike", "vload", "vmax_abs", "vnarrow", "vround", "vsplat", "vstore",
+    "Vec", "fma", "fnma", "get", "get_item", "lane_count", "lanes", "load", "put", "store",
+    "transpose", "vfloor", "vfma", "vfnma", "vlike", "vload", "vmax_abs", "vnarrow", "vnormal", "vround", "vsplat", "vstore",
     "vsum", "vwide", "wide_type",
 ]  # fmt: skip
 
@@ -114,16 +114,6 @@ def lanes(typingctx, array):  # noqa: D103 - numba intrinsics take types
         return ir.Constant(ir.IntType(64), count)
 
     return types.int64(array), codegen
-
-
-@intrinsic
-def smallest_normal(typingctx, array):
-    """The smallest normal number of an array's precision."""
-
-    def codegen(context, builder, sig, args):
-        return context.get_constant(array.dtype, 2.0 ** (-126 if array.dtype == types.float32 else -1022))
-
-    return array.dtype(array), codegen
 
 
 @intrinsic
@@ -264,6 +254,19 @@ def vmax_abs(typingctx, a, b):
         return _call(builder, "maxnum", [args[0], _call(builder, "fabs", [args[1]])])
 
     return a(a, a), codegen
+
+
+@intrinsic
+def vnormal(typingctx, a):
+    """`a`, and zero in the lanes whose magnitude is below the smallest normal number."""
+
+    def codegen(context, builder, sig, args):
+        least = context.get_constant(a.dtype, 2.0 ** (-126 if a.dtype == types.float32 else -1022))
+        vector = _splat(builder, least, args[0].type)
+        small = builder.fcmp_ordered("<", _call(builder, "fabs", [args[0]]), vector)
+        return builder.select(small, ir.Constant(args[0].type, None), args[0])
+
+    return a(a), codegen
 
 
 @intrinsic

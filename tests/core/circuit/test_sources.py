@@ -7,7 +7,8 @@ import pytest
 
 from qstore_core import IQP, ZZ, AngleEncoding, HardwareEfficient, RealAmplitudes, StronglyEntangling
 from qstore_core.circuit import spec as specs
-from qstore_core.circuit.encoding import unit_rows_of_array
+from qstore_core.circuit.encoding import unit_rows
+from qstore_core.engines.statevector import NumpyOps
 from tests import reference
 from tests.tolerances import EXACT
 
@@ -103,7 +104,7 @@ def test_angle_is_pennylanes_embedding(axis):
 def test_amplitude_is_pennylanes_embedding(features):
     x = random(features)
     expected = by_pennylane(3, lambda wires: qml.AmplitudeEmbedding(x, wires, pad_with=0.0, normalize=True))
-    same_state(unit_rows_of_array(x[None], 8, "test")[0][0], expected)
+    same_state(unit_rows(NumpyOps(), x[None], 8)[0], expected)
 
 
 @pytest.mark.parametrize("bits", [(0, 0, 1), (1, 1, 0)])

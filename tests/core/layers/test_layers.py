@@ -146,6 +146,13 @@ def test_theta_keeps_its_shape():
     with pytest.raises(ShapeError, match="cotangents"):
         layer.vjp(X[:, :4], np.ones((5, 3)))
     np.testing.assert_array_equal(layer(X[:, :4]), before)
+    for wrong in (np.zeros(4, complex), ["a"] * 4, [None] * 4, np.ma.MaskedArray(np.zeros(4), mask=[True] * 4)):
+        with pytest.raises(InputError, match="a theta"):
+            layer.theta = wrong
+    for wrong in (np.ones((5, 2), complex), np.full((5, 2), "a"), np.full((5, 2), None)):
+        with pytest.raises(InputError, match="cotangents of dtype"):
+            layer.vjp(X[:, :4], wrong)
+    np.testing.assert_array_equal(layer(X[:, :4]), before)
     layer.theta = [0, 0, 0, 0]
     assert layer.theta.dtype == np.float64
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 
 from qstore_core import CapabilityError, Circuit, Expectation, Pauli, Probabilities, lower
 from qstore_core.circuit import spec as specs
-from qstore_core.circuit.encoding import unit_rows_of_array
-from qstore_core.engines.statevector import StatevectorExecutable
+from qstore_core.circuit.encoding import unit_rows_and_vjp
+from qstore_core.engines.statevector import NumpyOps, StatevectorExecutable
 
 from ...strategies import circuits, layer_specs, problems
 from ...tolerances import allow, angle_stretch
@@ -31,7 +31,7 @@ def reference(plan, theta, x, cotangents):
     if not width:
         outputs, vjp = executable.value_and_vjp(theta, x)
         return outputs, *vjp(cotangents)
-    unit, unit_vjp = unit_rows_of_array(x[:, :split], width, "x")
+    unit, unit_vjp = unit_rows_and_vjp(NumpyOps(), x[:, :split], width)
     outputs, vjp = executable.value_and_vjp(theta, np.concatenate([unit, x[:, split:]], 1))
     d_theta, d_inputs = vjp(cotangents)
     return outputs, d_theta, np.concatenate([unit_vjp(d_inputs[:, :width])[:, :split], d_inputs[:, width:]], 1)
@@ -131,12 +131,12 @@ def test_amplitude_rows_of_any_size(dtype):
     spec = specs.feature_extractor(n_qubits=3, depth=1)
     plan, tiny = lower(spec.circuit, spec.measurement), np.finfo(dtype).tiny
     rng = np.random.default_rng(3)
-    x = rng.normal(size=(6, 5)) * np.array([1, 1e-30, 1e30, 1, 1, 1])[:, None]
-    x[3] = 0.0
+    x = rng.normal(size=(7, 5)) * np.array([1, 1e-30, 1e30, 1, 1, 1, 2 * tiny])[:, None]
+    x[3], x[6, 1:3] = 0.0, (tiny / 2, -4 * tiny)
     theta, x[4] = rng.normal(size=spec.n_weights), tiny / 4  # below the smallest normal number: a row of zeros
-    cotangents = rng.normal(size=(6, 3))
+    cotangents = rng.normal(size=(7, 3))
     outputs, _, d_x = run(plan, dtype, theta, x, cotangents)
-    x[4] = 0.0
+    x[np.abs(x) < tiny] = 0.0
     expected, _, expected_d_x = reference(plan, theta, x, cotangents)
     np.testing.assert_allclose(outputs, expected, rtol=0, atol=AGREE[dtype])
     assert not d_x[3:5].any()

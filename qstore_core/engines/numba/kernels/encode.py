@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from ..records import LAMBDA, NORM, ROWS
-from ..simd import get, lanes, put, smallest_normal, vfma, vfnma, vload, vmax_abs, vnarrow, vsplat, vstore, vwide
+from ..simd import get, lanes, put, vfma, vfnma, vload, vmax_abs, vnarrow, vnormal, vsplat, vstore, vwide
 from .scratch import jit, offset
 
 __all__ = ["normalise", "pull_features"]
@@ -35,7 +35,7 @@ def _inner(a, at_a, b, at_b, rows):
 def normalise(psi, start, ints, work, count):
     """Scale `count` lanes to unit length; returns False where they had to be scaled by their largest magnitude first.
 
-    A lane without a normal number (zeros, subnormals) becomes |0…0⟩, NaN and infinity become NaN. Left in the scratch:
+    Subnormal features count as zeros; a lane of zeros becomes |0…0⟩; NaN and infinity become NaN. Left in the scratch:
     one over the length (0 for such a lane), and that scale.
     """
     size, rows, norm = lanes(work), get(ints, ROWS), offset(ints, NORM)
@@ -48,10 +48,12 @@ def normalise(psi, start, ints, work, count):
     if not plain:
         top = vsplat(work, 0.0)
         for r in range(rows):
-            top = vmax_abs(top, vload(psi, start + r * size))
+            features = vnormal(vload(psi, start + r * size))
+            vstore(psi, start + r * size, features)
+            top = vmax_abs(top, features)
         vstore(work, norm + size, top)
         for i in range(size):
-            if get(work, norm + size + i) < smallest_normal(work):  # their squares vanish, and with them the lane
+            if get(work, norm + size + i) == 0.0:
                 put(work, norm + size + i, 1.0)
         top = vload(work, norm + size)
         for r in range(rows):
