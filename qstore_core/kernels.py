@@ -13,12 +13,13 @@ import numpy as np
 from .backends.registry import get_backend
 from .circuit.checks import check_n_qubits, check_whole, shown
 from .circuit.circuit import Circuit
-from .circuit.encoding import Encoding, as_encoding, unit_rows_of_array
+from .circuit.encoding import Encoding, as_encoding, unit_rows
 from .circuit.initial import Init, initial_theta
 from .circuit.measurement import Expectation, Probabilities
 from .circuit.spec import LayerSpec, custom
 from .engines.memory import check_bytes
 from .engines.states import StateProgram
+from .engines.statevector import NumpyOps
 from .errors import CapabilityError, InputError, ShapeError, SpecError
 from .interchange.files import as_array
 from .layers.definition import LayerDefinition
@@ -140,7 +141,7 @@ class QuantumKernel:
         width = self._circuit.n_amplitudes
         if not width:
             return features
-        unit, _ = unit_rows_of_array(features[:, :width], width, "QuantumKernel")
+        unit = unit_rows(NumpyOps(), features[:, :width], width)
         return np.concatenate([unit, features[:, width:]], axis=1)
 
     def _states(self, features: np.ndarray) -> np.ndarray:

@@ -37,6 +37,7 @@ QstoreError.ag_pass_through = True  # type: ignore[attr-defined]
 QstoreError._keras_call_info_injected = True  # type: ignore[attr-defined]
 
 
+_FINGERPRINT = "fingerprint"
 _OF_THETA = {"initializer": keras.initializers, "regularizer": keras.regularizers, "constraint": keras.constraints}
 
 
@@ -142,8 +143,9 @@ class KerasLayer(LayerDefinition, keras.Layer):
     def __call__(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         """The layer on features (…, F)."""
         x = self._one_tensor(x)
-        self._check_shape(tuple(x.shape))
-        return super().__call__(x, *args, **kwargs)
+        self._check_shape(x.shape)
+        with tf.profiler.experimental.Trace(self.name):
+            return super().__call__(x, *args, **kwargs)
 
     def compute_output_spec(self, x: Any, training: bool | None = None) -> keras.KerasTensor:
         """Shape and dtype of the outputs; nothing is traced."""
@@ -165,6 +167,8 @@ class KerasLayer(LayerDefinition, keras.Layer):
                 f"{self.name} takes one tensor, received a {type(x).__name__} of {len(x)}. Join them first: "
                 "keras.layers.Concatenate()."
             )
+        if isinstance(x, np.ndarray) and x.dtype.kind not in "fiub":
+            raise InputError(f"{self.name} takes real numbers, received dtype {x.dtype}.")
         if hasattr(x, "shape") and hasattr(x, "dtype"):
             return x
         try:
@@ -173,6 +177,11 @@ class KerasLayer(LayerDefinition, keras.Layer):
             raise InputError(f"{self.name} takes an array of numbers: {error}") from error
 
     def _check_shape(self, shape: Any) -> None:
+        if isinstance(shape, tf.TensorShape) and shape.rank is None:
+            raise ShapeError(
+                f"{self.name} takes inputs whose last axis is known, received a tensor of unknown rank. Set its shape: "
+                f"x.set_shape((None, {self.spec.n_features}))."
+            )
         if not isinstance(shape, tuple | list | tf.TensorShape) or any(isinstance(n, tuple | list) for n in shape):
             raise ShapeError(f"{self.name} takes one tensor, received inputs of shapes {shape}.")
         shape = tuple(shape)
@@ -193,7 +202,7 @@ class KerasLayer(LayerDefinition, keras.Layer):
         x = tf.convert_to_tensor(self._one_tensor(x))
         if not (x.dtype.is_floating or x.dtype.is_integer or x.dtype.is_bool):
             raise InputError(f"{self.name} takes real numbers, received dtype {x.dtype.name}.")
-        self._check_shape(tuple(x.shape))
+        self._check_shape(x.shape)
         wide = (x.dtype if x.dtype.is_floating else tf.as_dtype(self.compute_dtype)) == tf.float64
         work = tf.float64 if wide else tf.float32
         rows, theta = tf.cast(x, work), tf.cast(self.theta, work)
@@ -220,6 +229,23 @@ class KerasLayer(LayerDefinition, keras.Layer):
         Values only: a `tf.GradientTape` records the thread that it was made in.
         """
         return await runner.to_thread(self, x)
+
+    def save_own_variables(self, store: Any) -> None:
+        """Theta, and the spec's fingerprint, so that weights of another circuit do not load."""
+        super().save_own_variables(store)
+        store[_FINGERPRINT] = np.frombuffer(bytes.fromhex(self.spec.fingerprint), np.uint8)
+
+    def load_own_variables(self, store: Any) -> None:
+        """Inverse of `save_own_variables`; a file without a fingerprint loads."""
+        own = {key: store[key] for key in store.keys()}  # noqa: SIM118 - a store is no mapping
+        saved = own.pop(_FINGERPRINT, None)
+        if saved is not None and np.asarray(saved).tobytes().hex() != self.spec.fingerprint:
+            raise SpecError(
+                f"{self.name}: the file holds the weights of another circuit. Make the layer with the arguments that "
+                "it was saved with, or copy theta itself where that is meant: layer.theta.assign(…).",
+                argument="weights",
+            )
+        super().load_own_variables(own)
 
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments, for `keras.saving`."""

@@ -157,7 +157,7 @@ class TorchOps:
     def without_subnormals(self, x: torch.Tensor) -> torch.Tensor:
         """x, and zero where its magnitude is below the smallest normal number; the derivative is that of x."""
         up, down = _SUBNORMAL[x.dtype]
-        # Forward mode sees through `detach`; `round` has no derivative. Subnormal numbers are multiples of the smallest.
+        # Forward mode sees through `detach`, not through `round`. Subnormal numbers are multiples of the smallest one.
         constant = torch.round(x * up * down) * (1 / up) * (1 / down)
         return x - torch.where(x.abs() < self.smallest_normal(x), constant, 0.0)
 

@@ -67,6 +67,8 @@ def vjp_by_autograd(
     leaves = [t for t, w in zip((theta, x), wanted, strict=True) if w]
     with torch.enable_grad(), full_precision(gradient):
         outputs = program.on_tensors(x).apply(theta, x)
+        if not outputs.requires_grad:  # another's engine, whose outputs depend on nothing
+            return tuple(torch.zeros_like(t) if w else None for t, w in zip((theta, x), wanted, strict=True))
         grads = iter(
             torch.autograd.grad(
                 outputs, leaves, gradient, create_graph=twice, allow_unused=True, materialize_grads=True

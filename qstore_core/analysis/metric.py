@@ -11,9 +11,10 @@ from ..circuit.angle import Angle
 from ..circuit.angle_table import AngleTable
 from ..circuit.checks import check_choice
 from ..circuit.circuit import Circuit, Operation
-from ..circuit.encoding import unit_rows_of_array
+from ..circuit.encoding import unit_rows
 from ..circuit.gates import GATES, PAULIS, Cnot
 from ..engines.memory import check_bytes
+from ..engines.statevector import NumpyOps
 from ..errors import InputError, ShapeError, SpecError
 from ..interchange.files import as_array
 from ..layers.definition import LayerDefinition
@@ -144,7 +145,7 @@ class _Tangents:
     def _sum(self, theta: np.ndarray, x: np.ndarray, mask: np.ndarray) -> np.ndarray:
         width = self.circuit.n_amplitudes
         inputs = x[:, x.shape[1] - self.circuit.n_inputs :]
-        start = unit_rows_of_array(x[:, :width], width, "metric_tensor")[0] if width else None
+        start = unit_rows(NumpyOps(), x[:, :width], width) if width else None
         all_states = self._evolve(theta, start, inputs)
         state, tangents = all_states[:, 0], all_states[:, 1:]
         along = np.einsum("bp,bkp->bk", state.conj(), tangents)

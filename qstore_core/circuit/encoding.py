@@ -303,8 +303,8 @@ def unit_rows(ops: Any, x: Any, width: int) -> Any:
     """Amplitude encoding in any array namespace: `x` (B, F ≤ width) → unit rows (B, width).
 
     Rows are scaled by their largest magnitude first, so that neither tiny nor huge features overflow when squared.
-    A row of zeros becomes |0…0⟩ by a constant, which has no gradient. Features below the smallest normal number count as
-    zeros: some processors and compilers take them for that, and others do not.
+    A row of zeros becomes |0…0⟩ by a constant, which has no gradient. Features below the smallest normal number count
+    as zeros: some processors and compilers take them for that, and others do not.
     """
     return unit_rows_and_vjp(ops, x, width)[0]
 

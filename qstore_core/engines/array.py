@@ -295,6 +295,12 @@ class ArrayProgram:
         self.shared_places, self.sampled_places = self._places(False), self._places(True)
         self.from_zero = not plan.n_amplitudes
         self.measuring = Measuring(plan, plan.frames[self._frame])
+        angles = [a for s in plan.steps for _, a in (s.factors if isinstance(s, Rotation) else s.terms)]
+        kinds = {kind for angle in angles for kind, _ in angle.slots}
+        strings = plan.measurement.strings
+        measures_state = not strings or any(x or z for x, z, _ in strings)
+        self._reads_theta = "w" in kinds or not plan.n_weights
+        self._reads_inputs = "x" in kinds or (measures_state if plan.n_amplitudes else not plan.n_inputs)
 
     def _order(self, key: tuple[bool, int]) -> np.ndarray | None:
         """Which rows of `matrix_rows` a stack multiplies out, group by group; None for all in order."""
@@ -444,7 +450,14 @@ class ArrayProgram:
         state = self.run(ops, state, stacks, theta, x)
         out = self.measuring.outputs(ops, state)
         # A circuit without per-sample parts has one row of results for any batch.
-        return out + ops.zero_column(inputs) if self.from_zero else out
+        out = out + ops.zero_column(inputs) if self.from_zero else out
+        # Outputs that depend on nothing have derivatives all the same, of any order: zeros. Frameworks have none for
+        # what no operation read.
+        if not self._reads_theta:
+            out = out + ops.sum(ops.sin(0.0 * theta), -1)
+        if not self._reads_inputs:
+            out = out + ops.sum(ops.sin(0.0 * inputs), -1, keepdims=True)
+        return out
 
     def is_product(self, number: int) -> bool:
         """True for a first layer that rotates every group of |0…0⟩: its columns multiply out to the state."""

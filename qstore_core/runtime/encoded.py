@@ -312,7 +312,7 @@ class EncodedExecutable:
     def _encode_tensors(self, x: Any) -> tuple[Any, Callable[[Any], Any] | None]:
         if not self._looks and self._passes:
             return x, None
-        ops, width = self._ops.here(), self._width
+        ops = self._ops.here()
         if self._looks:
             x = self.spec.encoding.nan_where_invalid(ops, x)
         return (x, None) if self._passes else self._unit_rows(ops, x)

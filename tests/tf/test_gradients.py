@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from qstore_core import GradientError, InputError
-from qstore_tf import QuantumEncoder, QuantumFeatureExtractor, QuantumPooling, QuantumReadout
+from qstore_core import Circuit, GradientError, InputError, Pauli
+from qstore_tf import QuantumEncoder, QuantumFeatureExtractor, QuantumLayer, QuantumPooling, QuantumReadout
 from tests.faults import FaultyBackend
 
 BACKENDS = ("tensorflow", "statevector", "auto")
@@ -129,6 +129,31 @@ def test_a_gradient_penalty_trains(how, backend):
 
     np.testing.assert_allclose(d_theta, difference(lambda t: penalty(t, x), theta), rtol=0, atol=1e-6)
     np.testing.assert_allclose(d_x, difference(lambda v: penalty(theta, v), x.numpy()), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("how", ["eager", "graph", "xla"])
+@pytest.mark.parametrize("backend", ["auto", "tensorflow"])
+def test_derivatives_of_constant_outputs_are_zeros(how, backend):
+    circuit = Circuit(2)
+    (x0,), (w0,) = circuit.inputs(1), circuit.weights(1)
+    circuit.rz(w0, 0)
+    circuit.ry(x0, 1)
+    layer = QuantumLayer(circuit, [Pauli("ZI"), Pauli("II")], backend=backend, dtype="float64")
+    x = tf.constant([[0.3], [0.4]], tf.float64)
+    layer(x)
+    variables = [layer.theta.value, x]
+
+    def derivatives():
+        with tf.GradientTape(persistent=True) as outer:
+            outer.watch(x)
+            with tf.GradientTape() as inner:
+                inner.watch(x)
+                loss = tf.reduce_sum(tf.square(layer(x, training=True)))
+            slopes = inner.gradient(loss, variables)
+        return slopes + [second for slope in slopes for second in outer.jacobian(slope, variables)]
+
+    found = (derivatives if how == "eager" else tf.function(derivatives, jit_compile=how == "xla"))()
+    close(found, [np.zeros(d.shape) for d in found], atol=0.0)
 
 
 @pytest.mark.parametrize("how", ["eager", "graph"])

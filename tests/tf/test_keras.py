@@ -130,6 +130,9 @@ def test_what_is_not_one_tensor_is_computed_or_refused_by_name():
         (tf.ragged.constant([[1.0], [1.0, 2.0]]), r"ragged tensor. Pad it: x.to_tensor\(\)"),
         (np.ma.masked_array(x, x > 0.5), r"with a mask, which it would ignore"),
         ([[1.0, 2.0], [1.0]], "takes an array of numbers"),
+        (np.array([[None] * 4]), "takes real numbers, received dtype object"),
+        (np.array([["a"] * 4]), "takes real numbers, received dtype <U1"),
+        (x + 0j, "takes real numbers, received dtype complex"),
     ]:
         with pytest.raises(InputError, match=message):
             layer(bad)
@@ -137,7 +140,21 @@ def test_what_is_not_one_tensor_is_computed_or_refused_by_name():
         layer([keras.Input((4,)), keras.Input((4,))])
     with pytest.raises(ShapeError, match="takes one tensor"):
         QuantumReadout(2).build([(None, 4), (None, 4)])
+    with pytest.raises(ShapeError, match=r"of unknown rank. Set its shape"):
+        tf.function(layer, input_signature=[tf.TensorSpec(None)])(x)
     assert layer(x).shape == (2, 2)
+
+
+@pytest.mark.parametrize("how", ["eager", "graph"])
+def test_the_profiler_shows_the_layer_by_name(how, tmp_path):
+    layer, x = QuantumReadout(2, name="head_of_the_model"), tf.constant(uniform(2, 4))
+    call = layer if how == "eager" else tf.function(layer)
+    call(x)
+    tf.profiler.experimental.start(str(tmp_path))
+    call(x)
+    tf.profiler.experimental.stop()
+    (trace,) = tmp_path.rglob("*.xplane.pb")
+    assert b"head_of_the_model" in trace.read_bytes()
 
 
 def test_input_spec_is_what_the_layer_takes():

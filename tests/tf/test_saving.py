@@ -147,10 +147,27 @@ def test_objects_without_a_name_cannot_be_saved():
 def test_weights_of_the_wrong_size_are_refused(tmp_path):
     one, two = (keras.Sequential([keras.Input((8,)), QuantumReadout(n)]) for n in (3, 4))
     one.save_weights(tmp_path / "one.weights.h5")
-    with pytest.raises(ValueError, match="shape"):
+    with pytest.raises(ValueError, match="weights of another circuit"):
         two.load_weights(tmp_path / "one.weights.h5")
     with pytest.raises(ValueError, match="shape"):
         one.layers[0].theta.assign(np.zeros(3))
+
+
+def test_weights_of_another_circuit_do_not_load(tmp_path):
+    """As many of them; where they are meant, and from files of before fingerprints, they load."""
+    one, two = (
+        keras.Sequential([keras.Input((8,)), QuantumReadout(3, 2, entanglement=e), keras.layers.Dense(1)])
+        for e in ("full", "none")
+    )
+    one.save_weights(tmp_path / "one.weights.h5")
+    before = two.layers[0].theta.numpy()
+    with pytest.raises(ValueError, match="weights of another circuit"):  # Keras gathers what layers raise
+        two.load_weights(tmp_path / "one.weights.h5")
+    np.testing.assert_array_equal(two.layers[0].theta, before)
+    with pytest.raises(SpecError, match=r"theta\.assign"):
+        two.layers[0].load_own_variables({"0": before, "fingerprint": np.zeros(32, np.uint8)})
+    two.layers[0].load_own_variables({"0": one.layers[0].theta.numpy()})
+    np.testing.assert_array_equal(two.layers[0].theta, one.layers[0].theta)
 
 
 def tampered(path, change):

@@ -281,7 +281,7 @@ def test_wrong_kinds_of_input():
 def test_wrong_kinds_of_theta(backend):
     layer, x = QuantumFeatureExtractor(2, 1, backend=backend), torch.rand(2, 4)
     theta = layer.theta.detach()
-    with pytest.raises(InputError, match="real angles, received a theta of dtype torch.complex64"):
+    with pytest.raises(InputError, match="real angles, received a theta of dtype"):
         torch.func.functional_call(layer, {"theta": theta + 0j}, x)
     with pytest.raises(InputError, match=r"has no values.*to_empty"):
         torch.func.functional_call(layer, {"theta": theta.to("meta")}, x)

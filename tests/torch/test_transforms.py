@@ -15,6 +15,7 @@ from torch.autograd import forward_ad
 from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, linearize, vmap
 from torch.utils.checkpoint import checkpoint
 
+import qstore_core
 import qstore_torch
 from qstore_core import GradientError, InputError, QstoreError, ShapeError, SpecError, cache_clear
 from qstore_torch import QuantumEncoder, QuantumFeatureExtractor, QuantumLayer, QuantumPooling, QuantumReadout
@@ -175,6 +176,28 @@ def check_higher_orders(layer):
     (third,) = torch.autograd.grad((second * v).sum(), layer.theta)
     assert torch.isfinite(third).all()
     assert third.abs().max() > 0
+
+
+@row("derivatives of constant outputs")
+def check_derivatives_of_constants(layer):
+    circuit = qstore_core.Circuit(2)
+    (x0,), (w0,) = circuit.inputs(1), circuit.weights(1)
+    circuit.rz(w0, 0)
+    circuit.ry(x0, 1)
+    for observable, depends in ((qstore_core.Pauli("ZI"), False), (qstore_core.Pauli("IZ"), True)):
+        constant = QuantumLayer(circuit, observable, backend=layer.backend_name, dtype=torch.float64)
+        x = torch.tensor([[0.3], [0.4]], dtype=torch.float64, requires_grad=True)
+
+        def loss(theta, x, constant=constant):
+            return functional_call(constant, {"theta": theta}, (x,)).square().sum()
+
+        slopes = torch.autograd.grad(constant(x).square().sum(), (constant.theta, x), create_graph=True)
+        seconds = torch.autograd.grad(sum(slope.square().sum() for slope in slopes), (constant.theta, x))
+        assert [bool(d.any()) for d in (*slopes, *seconds)] == [False, depends] * 2
+        for twice in (hessian, lambda f, k: jacfwd(jacfwd(f, k), k), lambda f, k: jacrev(jacrev(f, k), k)):
+            (tt, tx), (xt, xx) = twice(loss, (0, 1))(constant.theta.detach(), x.detach())
+            assert not any(bool(d.any()) for d in (tt, tx, xt))
+            assert bool(xx.any()) == depends
 
 
 @row("second derivatives on a host backend that is not ours")

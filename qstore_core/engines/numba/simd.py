@@ -23,8 +23,8 @@ from numba.np.arrayobj import make_array
 
 __all__ = [
     "Vec", "fma", "fnma", "get", "get_item", "lane_count", "lanes", "load", "put", "store",
-    "transpose", "vfloor", "vfma", "vfnma", "vlike", "vload", "vmax_abs", "vnarrow", "vnormal", "vround", "vsplat", "vstore",
-    "vsum", "vwide", "wide_type",
+    "transpose", "vfloor", "vfma", "vfnma", "vlike", "vload", "vmax_abs", "vnarrow", "vnormal", "vround", "vsplat",
+    "vstore", "vsum", "vwide", "wide_type",
 ]  # fmt: skip
 
 _I32 = ir.IntType(32)
