@@ -72,6 +72,12 @@ class JaxOps:
     real = staticmethod(jnp.real)
     imag = staticmethod(jnp.imag)
     sqrt = staticmethod(jnp.sqrt)
+
+    def function(self, name: str, x: jax.Array) -> jax.Array:
+        """One of `FUNCTIONS`."""
+        out: jax.Array = getattr(jnp, name)(x)
+        return out
+
     log = staticmethod(jnp.log)
     eigvalsh = staticmethod(jnp.linalg.eigvalsh)
     maximum = staticmethod(jnp.maximum)

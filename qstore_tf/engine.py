@@ -82,6 +82,11 @@ class TensorflowOps:
     real = staticmethod(tf.math.real)
     imag = staticmethod(tf.math.imag)
     sqrt = staticmethod(tf.sqrt)
+
+    def function(self, name: str, x: tf.Tensor) -> tf.Tensor:
+        """One of `FUNCTIONS`."""
+        return getattr(tf.math, name.replace("arc", "a"))(x)
+
     log = staticmethod(tf.math.log)
 
     def eigvalsh(self, x: tf.Tensor) -> tf.Tensor:

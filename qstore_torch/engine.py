@@ -119,6 +119,12 @@ class TorchOps:
     real = staticmethod(torch.real)
     imag = staticmethod(torch.imag)
     sqrt = staticmethod(torch.sqrt)
+
+    def function(self, name: str, x: torch.Tensor) -> torch.Tensor:
+        """One of `FUNCTIONS`."""
+        out: torch.Tensor = getattr(torch, name)(x)
+        return out
+
     log = staticmethod(torch.log)
     eigvalsh = staticmethod(torch.linalg.eigvalsh)
 

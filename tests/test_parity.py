@@ -15,6 +15,7 @@ from hypothesis import given, settings
 import qstore_core
 import qstore_tf
 import qstore_torch
+from qstore_core import Circuit, Expectation
 from tests import reference
 from tests.strategies import KINDS, Batch, batches, layer_arguments
 from tests.tolerances import EXACT, EXACT_GRADIENT, GRADIENT, VALUE, allow, angle_stretch
@@ -266,3 +267,25 @@ def test_a_circuit_of_pennylane_is_one_layer_in_every_framework():
     np.testing.assert_allclose(drawn(np.zeros((1, 2))), [[0.0, 1.0, 0.0]], atol=VALUE["float32"])
     theirs = in_keras.to_pennylane()(x[0], ours.theta)
     np.testing.assert_allclose(np.stack(theirs), ours(x)[0], atol=VALUE["float32"])
+
+
+def test_functions_of_angles_are_the_same_in_graphs():
+    circuit = Circuit(1)
+    (x,), (w,) = circuit.inputs(1), circuit.weights(1)
+    circuit.ry(2 * np.arccos(x), 0)
+    circuit.rx(np.exp(w * x) + np.sin(w), 0)
+    arguments = {"circuit": circuit, "measurement": Expectation("Z"), "init": [0.4]}
+    ours, x = qstore_core.QuantumLayer(**arguments, backend="statevector"), np.array([[0.3], [-0.6]], np.float32)
+    d_theta, d_x = ours.vjp(x, np.ones((2, 1), np.float32))
+    layer = qstore_tf.QuantumLayer(**arguments)
+    for jit in (False, True):
+
+        @tf.function(jit_compile=jit)
+        def step(x):
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                out = layer(x)
+            return out, *tape.gradient(out, (layer.theta, x))
+
+        for got, expected in zip(step(tf.constant(x)), (ours(x), d_theta, d_x), strict=True):
+            np.testing.assert_allclose(got, expected, atol=GRADIENT["float32"])

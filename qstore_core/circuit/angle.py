@@ -1,4 +1,4 @@
-"""Gate angles as polynomials in parameter slots.
+"""Gate angles as polynomials in parameter slots, and in functions of such polynomials.
 
 A circuit holds no numbers that change: its angles are expressions in *weight slots* `w[j]` (trainable, shared by the
 batch) and *input slots* `x[i]` (features, one value per sample). `Angle` is such an expression: frozen, hashable, with
@@ -10,6 +10,12 @@ Example:
     -0.5 + w0 + 2*x1
     >>> (w0 * x1).uses_inputs
     True
+
+    Functions of angles are methods, so that NumPy's functions take them:
+
+    >>> import numpy as np
+    >>> print(2 * np.arccos(x1))
+    2*arccos(x1)
 """
 
 from __future__ import annotations
@@ -20,13 +26,19 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any, TypeAlias
 
+import numpy as np
+
 from ..errors import SpecError
 from .checks import MAX_DEGREE, MAX_OPERATIONS, MAX_SLOTS, check_finite_number, check_items, check_whole, shown
 
-__all__ = ["Angle", "AngleLike", "as_angle", "input_", "weight"]
+__all__ = ["FUNCTIONS", "Angle", "AngleLike", "as_angle", "input_", "weight"]
 
-# A slot is ("w", j) or ("x", i); a monomial is a sorted tuple of slots; () is the constant term.
-Slot: TypeAlias = tuple[str, int]
+FUNCTIONS = ("arccos", "arcsin", "arctan", "cos", "exp", "log", "sin", "sqrt", "tan", "tanh")
+_MOST_NESTED = 8  # functions of functions
+
+# A slot is ("w", j) or ("x", i), or a function of an angle: (its name, the angle's terms). A monomial is a sorted tuple
+# of slots; () is the constant term.
+Slot: TypeAlias = tuple[str, Any]
 Monomial: TypeAlias = tuple[Slot, ...]
 
 
@@ -36,7 +48,8 @@ class Angle:
 
     Attributes:
         terms: `(monomial, coefficient)` pairs, sorted, without zero coefficients. A monomial is a sorted tuple of
-            slots `("w", j)` or `("x", i)`; the empty one is the constant.
+            slots `("w", j)`, `("x", i)` or `(name of a function, terms of its argument)`; the empty one is the
+            constant.
     """
 
     terms: tuple[tuple[Monomial, float], ...] = ()
@@ -50,7 +63,7 @@ class Angle:
             total[key] = total.get(key, 0.0) + float(coefficient)
         return Angle(tuple(sorted((m, c) for m, c in total.items() if c != 0.0)))
 
-    def check(self) -> Angle:
+    def check(self, nested: int = 0) -> Angle:
         """This angle, where every slot and number in it is one.
 
         Raises:
@@ -61,7 +74,11 @@ class Angle:
             if len(monomial) > MAX_DEGREE:
                 raise SpecError(f"an angle has products of at most {MAX_DEGREE} slots, received {len(monomial)}.")
             for kind, index in monomial:
-                if kind not in ("w", "x") or type(index) is not int or index < 0:
+                if kind in FUNCTIONS and isinstance(index, tuple):
+                    if nested == _MOST_NESTED:
+                        raise SpecError(f"functions of angles are nested at most {_MOST_NESTED} deep.")
+                    Angle(index).check(nested + 1)
+                elif kind not in ("w", "x") or type(index) is not int or index < 0:
                     raise SpecError(
                         f'a slot is ("w", j) or ("x", i) with an index of at least 0, received {shown((kind, index))}.'
                     )
@@ -79,8 +96,17 @@ class Angle:
 
     @property
     def slots(self) -> frozenset[Slot]:
-        """The slots that appear."""
-        return frozenset(slot for monomial, _ in self.terms for slot in monomial)
+        """The weights and inputs that appear, those in functions among them."""
+        found: set[Slot] = set()
+        for monomial, _ in self.terms:
+            for slot in monomial:
+                found |= Angle(slot[1]).slots if slot[0] in FUNCTIONS else {slot}
+        return frozenset(found)
+
+    @property
+    def is_polynomial(self) -> bool:
+        """True where no function appears."""
+        return not any(kind in FUNCTIONS for monomial, _ in self.terms for kind, _ in monomial)
 
     @property
     def uses_inputs(self) -> bool:
@@ -119,14 +145,33 @@ class Angle:
 
     def value(self, theta: Any, inputs: Any) -> float:
         """Evaluate for one sample: `theta` (W,), `inputs` (F,) of angles."""
-        return sum(c * math.prod((theta if kind == "w" else inputs)[index] for kind, index in m) for m, c in self.terms)
+
+        def slot(kind: str, index: Any) -> Any:
+            if kind in FUNCTIONS:
+                return getattr(np, kind)(Angle(index).value(theta, inputs))
+            return (theta if kind == "w" else inputs)[index]
+
+        return sum(c * math.prod(slot(*s) for s in m) for m, c in self.terms)
+
+    def of(self, function: str) -> Angle:
+        """A function of this angle: one of `FUNCTIONS`. `np.arccos(angle)` and `angle.arccos()` are the same.
+
+        Raises:
+            SpecError: no such function, or it has no value at a constant.
+        """
+        if function not in FUNCTIONS:
+            raise SpecError(f"no function of angles {shown(function)}. Known: {', '.join(FUNCTIONS)}.")
+        if self.is_constant:
+            with np.errstate(all="ignore"):
+                return as_angle(float(getattr(np, function)(self.constant)))
+        return Angle(((((function, self.terms),), 1.0),)).check()
 
     def to_list(self) -> list[Any]:
         """JSON form; `from_list` is its inverse."""
-        return [[[list(slot) for slot in m], c] for m, c in self.terms]
+        return [[[[kind, Angle(k).to_list() if kind in FUNCTIONS else k] for kind, k in m], c] for m, c in self.terms]
 
     @staticmethod
-    def from_list(data: list[Any]) -> Angle:
+    def from_list(data: list[Any], nested: int = 0) -> Angle:
         """Inverse of `to_list`.
 
         Raises:
@@ -135,9 +180,12 @@ class Angle:
         terms = []
         for entry in check_items(data, "an angle", MAX_OPERATIONS):
             monomial, coefficient = _pair(entry, "a term of an angle", "[slots, coefficient]")
-            slots = []
+            slots: list[Slot] = []
             for slot in check_items(monomial, "the slots of an angle", MAX_DEGREE):
                 kind, index = _pair(slot, "a slot", '["w", j] or ["x", i]')
+                if isinstance(kind, str) and kind in FUNCTIONS and nested <= _MOST_NESTED:
+                    slots.append((str(kind), Angle.from_list(index, nested + 1).terms))
+                    continue
                 if kind not in ("w", "x"):
                     raise SpecError(f'a slot is ["w", j] or ["x", i], received {shown(slot)}.')
                 slots.append((str(kind), check_whole(index, "the index of a slot", 0, MAX_SLOTS - 1)))
@@ -149,7 +197,7 @@ class Angle:
             return "0"
         parts = []
         for monomial, coefficient in self.terms:
-            name = "*".join(f"{kind}{index}" for kind, index in monomial)
+            name = "*".join(f"{kind}({Angle(k)})" if kind in FUNCTIONS else f"{kind}{k}" for kind, k in monomial)
             number = f"{coefficient:.6g}"
             text = (
                 number
@@ -163,6 +211,17 @@ class Angle:
             parts.append(text)
         return " + ".join(parts).replace("+ -", "- ")
 
+
+def _method(name: str) -> Any:
+    def method(self: Angle) -> Angle:
+        return self.of(name)
+
+    method.__name__, method.__doc__ = name, f"{name} of this angle."
+    return method
+
+
+for _name in FUNCTIONS:
+    setattr(Angle, _name, _method(_name))
 
 AngleLike: TypeAlias = "Angle | float"
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from ..errors import SpecError
 from .angle import Angle
 from .circuit import Circuit
 
@@ -35,6 +36,8 @@ class AngleTable:
     def __init__(self, angles: Iterable[Angle]) -> None:
         """Lay terms out by the number of their slots, so that each number is one array operation."""
         self.angles = tuple(angles)
+        if not all(angle.is_polynomial for angle in self.angles):
+            raise SpecError("a table has polynomial angles; see qstore_core.circuit.functions.flattened.")
         terms: dict[int, list[tuple[int, float, list[tuple[bool, int]]]]] = {}
         for column, angle in enumerate(self.angles):
             for monomial, coefficient in angle.terms:

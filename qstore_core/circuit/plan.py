@@ -31,6 +31,7 @@ from .angle import Angle
 from .channels import refuse_channels
 from .circuit import Circuit, Operation
 from .frame import Frame, parity
+from .functions import refuse_functions
 from .gates import GATES, Axis, Cnot, Z, phase_of
 from .measurement import Amplitudes, Measurement, PlanMeasurement
 
@@ -317,6 +318,7 @@ def lower(circuit: Circuit, measurement: Measurement) -> Plan:
     n = circuit.n_qubits
     measurement.check(n)
     refuse_channels(circuit, "a Plan is of pure states")
+    refuse_functions(circuit)
     whole = isinstance(measurement, Amplitudes)  # the phase is seen: minus the identity is something
     steps, frames = track(decompose(circuit), n, 2 * _FULL_TURN if whole else _FULL_TURN)
     measured = measurement.lower(n, frames[-1], len(frames) - 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from ..circuit.functions import flattened
 from ..circuit.gates import GATES
 from ..circuit.measurement import Expectation
 from ..circuit.plan import Diagonal, Plan, Rotation, lower
@@ -58,6 +59,7 @@ def costs(spec: LayerSpec, *, batch: int, rows: int, shots: int) -> list[dict[st
     if spec.measurement is None:
         return [{"what": what, "value": value} for what, value in out]
     program = LayerProgram(spec, Execution(), name=spec.kind)
+    circuit = flattened(spec.circuit)[0]
     noise = sum(op.channel is not None for op in spec.circuit.operations)
     channels = f", {noise} channels" if noise else ""
     out += [
@@ -65,7 +67,7 @@ def costs(spec: LayerSpec, *, batch: int, rows: int, shots: int) -> list[dict[st
         ("gates", f"{len(spec.circuit.operations) - noise} as declared{channels}"),
     ]
     if not noise:
-        plan = lower(spec.circuit, spec.measurement)
+        plan = lower(circuit, spec.measurement)
         rotations = sum(isinstance(step, Rotation) for step in plan.steps)
         forward, step = multiply_adds(plan)
         out += [
@@ -73,7 +75,7 @@ def costs(spec: LayerSpec, *, batch: int, rows: int, shots: int) -> list[dict[st
             ("multiply-adds", f"{forward:,} a sample forward, {step:,} with gradients"),
             ("memory", f"{_size(3 * batch * (1 << n) * 8)} for a batch of {batch} in float32, at any depth"),
         ]
-    angles = [angle for op in spec.circuit.operations for angle in op.params]
+    angles = [angle for op in circuit.operations for angle in op.params]
     rules = [GATES[op.gate].shift for op in spec.circuit.operations for _ in op.params]
     shifted = sum(len(SHIFT_RULES[rule]) for rule, angle in zip(rules, angles, strict=True) if not angle.is_constant)
     bases = _settings(spec)

@@ -151,7 +151,7 @@ def _explain(chosen: argparse.Namespace) -> int:
     output.show(costs.costs(spec, batch=chosen.batch, rows=chosen.rows, shots=chosen.shots), as_json=chosen.json)
     if chosen.plan and spec.measurement is not None and not chosen.json:
         output.text()
-        output.text(str(costs.lower(spec.circuit, spec.measurement)))
+        output.text(str(costs.lower(costs.flattened(spec.circuit)[0], spec.measurement)))
     return 0
 
 

@@ -119,6 +119,11 @@ class NumpyOps:
 
     sqrt: Any = staticmethod(np.sqrt)
 
+    def function(self, name: str, x: np.ndarray) -> np.ndarray:
+        """One of `FUNCTIONS`."""
+        out: np.ndarray = getattr(np, name)(x)
+        return out
+
     def max_abs(self, x: np.ndarray) -> np.ndarray:
         """Largest magnitude of each row, (rows, 1)."""
         return np.abs(x).max(axis=-1, keepdims=True)

@@ -102,7 +102,8 @@ def to_openqasm(circuit: Circuit, version: int = 3, measurement: Measurement | N
         measure(program, measurement.qubits)
     if version == 2:
         return str(qiskit.qasm2.dumps(program))
-    lines = _DECLARED.sub("", str(qiskit.qasm3.dumps(program))).splitlines()
+    text = re.sub(r"\ba(cos|sin|tan)\(", r"arc\1(", str(qiskit.qasm3.dumps(program)))  # Qiskit writes SymPy's names
+    lines = _DECLARED.sub("", text).splitlines()
     head = next((k + 1 for k, line in enumerate(lines) if line.startswith("include")), 1)
     declared = [f"input float[64] {name};" for of_kind in names for name in of_kind]
     return "\n".join([*lines[:head], *declared, *(line for line in lines[head:] if line)]) + "\n"

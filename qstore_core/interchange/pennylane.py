@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..backends.forking import new_lock
-from ..circuit.angle import Angle, input_, weight
+from ..circuit.angle import FUNCTIONS, Angle, input_, weight
 from ..circuit.checks import MAX_OPERATIONS, MAX_SLOTS, check_choice, check_whole, shown
 from ..circuit.circuit import Circuit
 from ..circuit.measurement import Expectation, Measurement
@@ -198,8 +198,8 @@ def _traced(qml: Any, source: Any, function: Callable[..., Any], given: dict[str
             raise _TraceError(
                 len(done),
                 f"{_name(function)} cannot be traced{after}: {type(error).__name__}: {error}. It is called "
-                "with symbols in the place of its parameters: what it computes from them must be sums and products, in "
-                "NumPy or pennylane.math.",
+                "with symbols in the place of its parameters: what it computes from them is sums, products and "
+                f"{', '.join(FUNCTIONS)}, in NumPy or pennylane.math.",
             ) from error
     tape = qml.tape.QuantumScript.from_queue(queue)
     if program := getattr(source, "compile_pipeline", None):
@@ -330,7 +330,7 @@ def to_pennylane(circuit: Circuit) -> Callable[[Any, Any], None]:
         if width:
             qml.AmplitudeEmbedding(inputs[..., :width], wires=range(n_qubits), normalize=True, pad_with=0.0)
         for name, qubits, params in operations:
-            _queue(qml, name, qubits, [_evaluated(angle, inputs, weights, width) for angle in params])
+            _queue(qml, name, qubits, [_evaluated(qml, angle, inputs, weights, width) for angle in params])
 
     return function
 
@@ -386,13 +386,17 @@ def _made(qml: Any, name: str, qubits: Sequence[int], params: Sequence[Any]) -> 
     return getattr(qml, _THEIRS[name])(*params, wires=list(qubits))
 
 
-def _evaluated(angle: Angle, inputs: Any, weights: Any, width: int) -> Any:
-    """A polynomial, in whatever arrays its parameters are."""
+def _evaluated(qml: Any, angle: Angle, inputs: Any, weights: Any, width: int) -> Any:
+    """An angle, in whatever arrays its parameters are."""
     total: Any = angle.constant
     for monomial, coefficient in angle.terms:
         term: Any = coefficient
         for kind, index in monomial:
-            term = term * (weights[index] if kind == "w" else inputs[..., width + index])
+            if kind in FUNCTIONS:
+                value = getattr(qml.math, kind)(_evaluated(qml, Angle(index), inputs, weights, width))
+            else:
+                value = weights[index] if kind == "w" else inputs[..., width + index]
+            term = term * value
         total = total + term if monomial else total
     return total
 

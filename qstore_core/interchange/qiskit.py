@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..circuit.angle import Angle, as_angle
+from ..circuit.angle import FUNCTIONS, Angle, as_angle
 from ..circuit.checks import MAX_OPERATIONS, check_choice, check_items, check_operations, shown
 from ..circuit.circuit import Circuit
 from ..circuit.gate_families import MOST_QUBITS
@@ -369,7 +369,12 @@ def _of_expression(node: Any, slots: Mapping[str, Angle], text: str) -> Angle:
         return total
     if node.is_Pow and node.exp.is_Integer and int(node.exp) >= 0:
         return _of_expression(node.base, slots, text) ** int(node.exp)
-    raise SpecError(f"angle {text} is no polynomial in the parameters.")
+    if node.is_Pow and node.exp == 0.5:
+        return _of_expression(node.base, slots, text).of("sqrt")
+    name = {"acos": "arccos", "asin": "arcsin", "atan": "arctan"}.get(node.func.__name__, node.func.__name__)
+    if name in FUNCTIONS:
+        return _of_expression(node.args[0], slots, text).of(name)
+    raise SpecError(f"angle {text} is neither a polynomial in the parameters nor one of {', '.join(FUNCTIONS)}.")
 
 
 # -- to ---------------------------------------------------------------------------------------------------------------
@@ -398,7 +403,14 @@ def written(circuit: Circuit, x: Sequence[Any], w: Sequence[Any]) -> Any:
     slots = {"x": x, "w": w}
 
     def value(angle: Angle) -> Any:
-        return sum((c * math.prod((slots[kind][k] for kind, k in m), start=1) for m, c in angle.terms), 0.0)
+        return sum((c * math.prod((slot(kind, k) for kind, k in m), start=1) for m, c in angle.terms), 0.0)
+
+    def slot(kind: str, k: Any) -> Any:
+        if kind not in FUNCTIONS:
+            return slots[kind][k]
+        if kind == "tanh":
+            raise SpecError("Qiskit's parameters have no tanh.")
+        return value(Angle(k)) ** 0.5 if kind == "sqrt" else getattr(value(Angle(k)), kind)()
 
     for op in circuit.operations:
         if not _write_controlled(out, op, value):

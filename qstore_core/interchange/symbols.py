@@ -17,6 +17,7 @@ _ELEMENTWISE = {
     "mul": "multiply", "add": "add", "sub": "subtract", "subtract": "subtract", "div": "divide", "divide": "divide",
     "true_divide": "divide", "truediv": "divide", "multiply": "multiply", "neg": "negative", "negative": "negative",
     "pow": "power", "square": "square", "sin": "sin", "cos": "cos", "exp": "exp", "sqrt": "sqrt", "asin": "arcsin",
+    "tan": "tan", "tanh": "tanh", "log": "log",
     "acos": "arccos", "atan": "arctan", "arcsin": "arcsin", "arccos": "arccos", "arctan": "arctan",
 }  # fmt: skip
 _JOINING = {"cat": "concatenate", "concat": "concatenate", "concatenate": "concatenate", "stack": "stack"}

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..backends.contract import Backend
 from ..circuit.encoding import check_finite, unit_rows_and_vjp
+from ..circuit.functions import flattened
 from ..circuit.measurement import Amplitudes
 from ..circuit.spec import LayerSpec
 from ..engines.statevector import NumpyOps
@@ -30,6 +31,7 @@ __all__ = ["EncodedExecutable", "VjpFn"]
 VjpFn = Callable[[Any], tuple[Any, Any]]
 """Cotangents (B, O) → gradients of theta (W,) and of features or inputs (B, F); None for what is not wanted."""
 
+_NUMPY = NumpyOps()
 # Step of approximate gradients. Exact values are taken in float64 and have an error of 1e-15 or so, which goes with
 # 1/step; truncation goes with its square, and with the third power of angles' coefficients. Of samples the noise does.
 _STEPS, _SAMPLED_STEP = {"float64": 1e-5, "float32": 1e-4}, 0.1
@@ -61,6 +63,7 @@ class EncodedExecutable:
         self._recipes: dict[tuple[str, bool], Recipe] = {}
         self._narrow: dict[tuple[str, bool], tuple[int, Any]] = {}
         self._generation, self._engine = -1, None
+        self._flat, self._derived = flattened(spec.circuit) if spec.measurement is not None else (spec.circuit, None)
         self._fuses = backend is not None and backend.capabilities.features
         self._embedded = backend is None or backend.capabilities.embedded
         self._remote = backend is not None and backend.capabilities.remote
@@ -70,7 +73,8 @@ class EncodedExecutable:
         self._looks, self._exact = spec.encoding.checks_values, settings.gradient == "vjp"
         self._drawn = spec.measurement if spec.measurement is not None and spec.measurement.drawn else None
         self._outputs_of = spec.output_dim if spec.computed is None else spec.computed.n_outputs(spec.n_qubits)
-        self._whole = self._drawn is None and self._fuses and self._embedded and self._exact and not self._looks
+        simple = not self._looks and self._derived is None and self._drawn is None
+        self._whole = self._fuses and self._embedded and self._exact and simple
 
     @property
     def engine(self) -> Any:
@@ -84,7 +88,7 @@ class EncodedExecutable:
             return _NoCircuit()
         recipe = self._recipes.get((dtype, shifted))
         if recipe is None:
-            circuit = unshared(self.spec.circuit) if shifted else self.spec.circuit
+            circuit = unshared(self._flat) if shifted else self._flat
             assert self.spec.computed is not None
             recipe = Recipe(circuit, self.spec.computed, self._backend, dtype, self.settings.shots)
             self._recipes[dtype, shifted] = recipe
@@ -99,9 +103,9 @@ class EncodedExecutable:
 
     def forward(self, theta: np.ndarray, features: np.ndarray, record: PassRecord) -> np.ndarray:
         """`theta` (W,), `features` (B, F) → outputs (B, O)."""
-        inputs, _ = self._encode(theta, features)
+        angles, inputs, _ = self._slots(theta, features)
         try:
-            outputs = self._outputs(self._run(self.engine, theta, inputs, record), len(features))
+            outputs = self._outputs(self._run(self.engine, angles, inputs, record), len(features))
             return outputs if self._drawn is None else self._draw(outputs, record)
         except InputError:
             self.check_finite(theta, features)  # says where
@@ -132,7 +136,8 @@ class EncodedExecutable:
         self, theta: np.ndarray, features: np.ndarray, record: PassRecord, wrt_theta: bool, wrt_inputs: bool
     ) -> tuple[np.ndarray, VjpFn]:
         """Encoding, a gradient method and checks around an engine that does not do all of it."""
-        inputs, encoding_vjp = self._encode(theta, features)
+        given = theta
+        theta, inputs, slots_vjp = self._slots(theta, features)
         engine = self.engine
         if self._exact and hasattr(engine, "value_and_vjp"):
             record.circuits += len(inputs)
@@ -140,7 +145,7 @@ class EncodedExecutable:
                 with timed(self.layer, "forward", "simulate"):
                     outputs, engine_vjp = engine.value_and_vjp(theta, inputs)
             except InputError:
-                self.check_finite(theta, features)  # says where
+                self.check_finite(given, features)  # says where
                 raise
             outputs = self._outputs(outputs, len(features))
         else:
@@ -158,17 +163,19 @@ class EncodedExecutable:
                 else:
                     assert record.backward is not None
                     rule = self._rule(record.backward)
-                    d_theta, d_inputs = rule.vjp(theta, inputs, cotangents, wrt_theta=wrt_theta, wrt_inputs=wrt_inputs)
+                    through = wrt_inputs or (wrt_theta and self._derived is not None and self._derived.mixes)
+                    d_theta, d_inputs = rule.vjp(theta, inputs, cotangents, wrt_theta=wrt_theta, wrt_inputs=through)
+            if not (wrt_inputs or self._derived is not None):
+                d_inputs = None
             if not self._embedded:
                 finite = bool(np.isfinite(cotangents).all())  # else the gradients need not be
                 if wrt_theta:
                     d_theta = self._like("a gradient of theta", d_theta, theta.shape, finite)
-                if wrt_inputs:
+                if d_inputs is not None:
                     d_inputs = self._like("a gradient of the inputs", d_inputs, inputs.shape, finite)
-            d_features = None
-            if wrt_inputs:
-                d_features = d_inputs if encoding_vjp is None else encoding_vjp(d_inputs)
-            return d_theta if wrt_theta else None, d_features
+            if slots_vjp is not None:
+                d_theta, d_inputs = slots_vjp(d_theta, d_inputs)
+            return d_theta if wrt_theta else None, d_inputs if wrt_inputs else None
 
         return outputs, vjp_fn
 
@@ -204,6 +211,30 @@ class EncodedExecutable:
             for report in record.reports[before:]:
                 for name, seconds in report.seconds.items():
                     profiling.note(self.layer, phase, name, begin, begin + seconds)
+
+    def _slots(
+        self, theta: np.ndarray, features: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, Callable[[Any, Any], tuple[Any, Any]] | None]:
+        """Weights and inputs as the engine takes them, and the vjp of that; None where they stay as they are."""
+        inputs, encoding_vjp = self._encode(theta, features)
+        if self._derived is None:
+            if encoding_vjp is None:
+                return theta, inputs, None
+            return theta, inputs, lambda d_theta, d: (d_theta, None if d is None else encoding_vjp(d))
+        with np.errstate(all="ignore"):
+            all_weights, all_inputs, derived_vjp = self._derived.extend(_NUMPY, theta, inputs)
+        if not (np.isfinite(all_weights).all() and np.isfinite(all_inputs).all()):
+            self.check_finite(theta, features)
+            self._derived.refuse(all_weights, all_inputs, self.layer)
+
+        def vjp_fn(d_theta: Any, d_inputs: Any) -> tuple[Any, Any]:
+            # What was not wanted is None; nothing comes back through it.
+            known = np.zeros_like(all_weights) if d_theta is None else d_theta
+            with np.errstate(all="ignore"):
+                d_theta, d = derived_vjp(known, np.zeros_like(all_inputs) if d_inputs is None else d_inputs)
+            return d_theta, d if encoding_vjp is None else encoding_vjp(d)
+
+        return all_weights, all_inputs, vjp_fn
 
     def _encode(self, theta: np.ndarray, features: np.ndarray) -> tuple[np.ndarray, Callable[..., np.ndarray] | None]:
         """Features as the engine takes them, and the vjp of that; None where they stay as they are."""
@@ -286,26 +317,34 @@ class EncodedExecutable:
             return self._like("outputs", outputs, (len(inputs), self._outputs_of), finite=not self._embedded)
 
         if shift:
-            return ParameterShift(self.spec.circuit, forward)
+            return ParameterShift(self._flat, forward)
         rng = np.random.default_rng(record.seeds.next()) if settings.gradient == "spsa" else None
-        return Differences(self.spec.circuit, forward, step=_STEPS[settings.dtype] if exact else _SAMPLED_STEP, rng=rng)
+        return Differences(self._flat, forward, step=_STEPS[settings.dtype] if exact else _SAMPLED_STEP, rng=rng)
 
     # -- on tensors -----------------------------------------------------------------------------------------------
 
     def apply(self, theta: Any, x: Any) -> Any:
         """Tensors `theta` (W,), `x` (B, F) → outputs (B, O), differentiable by the framework."""
-        return self.engine.apply(theta, self._encode_tensors(x)[0])
+        inputs = self._encode_tensors(x)[0]
+        if self._derived is not None:
+            theta, inputs, _ = self._derived.extend(self._ops.here(), theta, inputs)
+        return self.engine.apply(theta, inputs)
 
     def apply_and_vjp(self, theta: Any, x: Any) -> tuple[Any, VjpFn]:
         """The same outside the framework's differentiation, with the function that pulls cotangents back."""
         inputs, encoding_vjp = self._encode_tensors(x)
+        derived_vjp = None
+        if self._derived is not None:
+            theta, inputs, derived_vjp = self._derived.extend(self._ops.here(), theta, inputs)
         outputs, vjp_fn = self.engine.apply_and_vjp(theta, inputs)
-        if encoding_vjp is None:
+        if encoding_vjp is None and derived_vjp is None:
             return outputs, vjp_fn
 
         def vjp_of_features(cotangents: Any) -> tuple[Any, Any]:
             d_theta, d_inputs = vjp_fn(cotangents)
-            return d_theta, encoding_vjp(d_inputs)
+            if derived_vjp is not None:
+                d_theta, d_inputs = derived_vjp(d_theta, d_inputs)
+            return d_theta, d_inputs if encoding_vjp is None else encoding_vjp(d_inputs)
 
         return outputs, vjp_of_features
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..backends.contract import Backend
 from ..circuit.circuit import Circuit
+from ..circuit.functions import flattened
 from ..circuit.light_cone import LEAST_QUBITS, Narrowing, narrow
 from ..circuit.measurement import Measurement
 from ..engines.memory import check_bytes, check_memory
@@ -36,7 +37,7 @@ def narrowing(circuit: Circuit, measurement: Measurement, backend: Backend, shot
     capabilities = backend.capabilities
     if not capabilities.embedded or capabilities.noisy or shots is not None:
         return _FULL
-    return narrow(circuit, measurement)
+    return narrow(flattened(circuit)[0], measurement)
 
 
 def check_narrow_memory(circuit: Circuit, measurement: Measurement, backend: Backend, rows: int, dtype: str) -> None:

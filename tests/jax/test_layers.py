@@ -15,7 +15,7 @@ from hypothesis import given, settings
 
 import qstore_core
 import qstore_jax
-from qstore_core import GradientError, InputError, ShapeError
+from qstore_core import Circuit, Expectation, GradientError, InputError, ShapeError
 from tests.strategies import layer_arguments
 from tests.tolerances import GRADIENT, SIGMAS, VALUE
 
@@ -216,6 +216,22 @@ def test_initialisers_of_jax_draw_theta():
     drawn = qstore_jax.QuantumFeatureExtractor(3, init=jax.nn.initializers.normal(0.1), seed=0)
     assert jnp.array_equal(drawn.init(), drawn.init())
     assert not jnp.array_equal(drawn.init(), drawn.init(jax.random.key(5)))
+
+
+def test_functions_of_angles_under_jit_and_grad():
+    circuit = Circuit(1)
+    (x,), (w,) = circuit.inputs(1), circuit.weights(1)
+    circuit.ry(2 * np.arccos(x) + np.exp(w * x), 0)
+    layer = qstore_jax.QuantumLayer(circuit, Expectation("Z"), init=[0.4])
+    theta, x = layer.init(), jnp.array([[0.3], [-0.6]])
+
+    def expected(t, x):
+        return jnp.cos(2 * jnp.arccos(x) + jnp.exp(t * x))
+
+    np.testing.assert_allclose(jax.jit(layer.apply)(theta, x), expected(theta, x), atol=VALUE["float32"])
+    got, wanted = (jax.grad(lambda t, x, f=f: f(t, x).sum(), (0, 1))(theta, x) for f in (layer.apply, expected))
+    for one, other in zip(got, wanted, strict=True):
+        np.testing.assert_allclose(one, other, atol=GRADIENT["float32"])
 
 
 def test_a_circuit_of_pennylane_comes_with_its_weights():

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qstore_core import Circuit, Expectation, QuantumLayer, SpecError
+from qstore_core import Circuit, Expectation, Pauli, QuantumLayer, SpecError
 from qstore_core.circuit.gates import GATES, gate
 from qstore_core.circuit.user_gates import check_numbers
 from tests import reference
@@ -278,3 +278,75 @@ def test_what_is_refused_leaves_the_circuit_usable(attempt):
         attempt(circuit)
     assert len(circuit.operations) == 1
     circuit.h(0)
+
+
+def evolution(observable, time):
+    """exp(-i H t)."""
+    from scipy.linalg import expm
+
+    words = {"I": np.eye(2), "X": [[0, 1], [1, 0]], "Y": [[0, -1j], [1j, 0]], "Z": [[1, 0], [0, -1]]}
+    matrix = sum(c * functools.reduce(np.kron, [np.array(words[x]) for x in word]) for word, c in observable.terms)
+    return expm(-1j * time * matrix)
+
+
+ISING = 0.5 * Pauli("ZZI") + 0.7 * Pauli("IZZ") - 0.3 * Pauli("XII") + 0.2 * Pauli("IYX") + 2.0
+
+
+def trotter_state(**arguments):
+    circuit = Circuit(3)
+    for q in range(3):
+        circuit.ry(0.3 + q, q)
+    start = reference.state(circuit, [], [])
+    circuit.trotter(**arguments)
+    return start, circuit
+
+
+def test_terms_that_commute_evolve_exactly():
+    energy = 0.5 * Pauli("ZZI") + 0.7 * Pauli("IZZ") + Pauli("ZII") + 3
+    start, circuit = trotter_state(observable=energy, time=0.8, steps=1)
+    exact = evolution(energy, 0.8) @ start
+    assert abs(np.vdot(exact, reference.state(circuit, [], []))) == pytest.approx(1, abs=EXACT)
+
+
+@pytest.mark.parametrize(("order", "power"), [(1, 1), (2, 2)])
+def test_the_error_vanishes_with_the_power_of_the_order(order, power):
+    errors = []
+    for steps in (8, 16):
+        start, circuit = trotter_state(observable=ISING, time=1.0, steps=steps, order=order)
+        exact, psi = evolution(ISING, 1.0) @ start, reference.state(circuit, [], [])
+        phase = np.vdot(psi, exact) / abs(np.vdot(psi, exact))
+        errors.append(np.linalg.norm(psi * phase - exact))
+    assert errors[1] < 0.05
+    assert errors[0] / errors[1] == pytest.approx(2**power, rel=0.1)  # the next order is a tenth at most
+
+
+def test_a_step_is_pennylane_s():
+    start, circuit = trotter_state(observable=ISING - 2.0, time=0.4, steps=2, order=2)
+    terms = [
+        c * qml.pauli.PauliWord({q: x for q, x in enumerate(w) if x != "I"}).operation() for w, c in ISING.terms[:-1]
+    ]
+    theirs = qml.matrix(qml.TrotterProduct(qml.sum(*terms), -0.4, n=2, order=2), wire_order=range(3)) @ start
+    ours = [abs(np.vdot(theirs, reference.state(circuit, [], [])))]
+    circuit = Circuit(3)
+    assert ours[0] == pytest.approx(1, abs=EXACT)
+
+
+def test_time_may_be_a_slot_and_what_does_not_fit_is_named():
+    circuit = Circuit(2)
+    (w,) = circuit.weights(1)
+    circuit.trotter(Pauli("XX") + Pauli("ZI"), w * w, 2, order=2)
+    assert [str(op) for op in circuit.operations][:3] == [
+        "pauli_rot_xx(0.5*w0*w0) 0 1", "pauli_rot_z(0.5*w0*w0) 0", "pauli_rot_z(0.5*w0*w0) 0",
+    ]  # fmt: skip
+    before = circuit.to_tuple()
+    for arguments, message in (
+        ({"observable": Pauli("X")}, "the circuit has 2 qubits, H is on 1"),
+        ({"observable": "XX"}, "H is a sum of Pauli"),
+        ({"steps": 0}, "steps"),
+        ({"order": 3}, "order"),
+        ({"steps": 10**5}, "at most"),
+        ({"time": "now"}, "a gate angle is a number"),
+    ):
+        with pytest.raises(SpecError, match=message):
+            circuit.trotter(**({"observable": Pauli("XX"), "time": 1.0, "steps": 1} | arguments))
+    assert circuit.to_tuple() == before

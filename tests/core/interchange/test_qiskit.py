@@ -156,7 +156,7 @@ def test_what_cannot_be_said_is_named_with_its_position():
         middle.x(0)
     for source, arguments, message in (
         (late, {}, "instruction 2 is 'ry' on qubit 0, after it was measured"),
-        (nested, {}, r"instruction 0 \(inner\), step 1 \(rx\): angle .* is no polynomial"),
+        (nested, {}, r"instruction 0 \(inner\), step 1 \(rx\): angle .* is neither a polynomial"),
         (middle, {}, "instruction 1 is 'if_else'"),
         (program, {"observables": "ZZ"}, "observable 0 is on 2 qubits, the circuit has 1"),
         (program, {"observables": [SparsePauliOp("Z", [1j])]}, "observable 0: coefficient 0\\+1j of Z is not real"),
