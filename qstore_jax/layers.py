@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+import copy
+from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from qstore_core import GradientError, InputError, LayerSpec
+from qstore_core import CapabilityError, GradientError, InputError, LayerSpec
 from qstore_core.backends import runner
 from qstore_core.circuit.checks import shown
 from qstore_core.circuit.initial import Init, initial_theta
@@ -40,6 +41,8 @@ class JaxLayer(LayerDefinition):
     What cannot be encoded (NaN, infinity; with basis encoding what is not a bit) raises an `InputError` in eager calls
     on the CPU. In graphs and transforms, and on a GPU, such rows give NaN, and so does a theta that is not finite.
     """
+
+    _mode = ""
 
     _framework_arguments: ClassVar[dict[str, tuple[Any, str]]] = {"name": (None, "Name in messages and profiles.")}
 
@@ -75,7 +78,7 @@ class JaxLayer(LayerDefinition):
         Example:
             >>> layer = QuantumFeatureExtractor(1, depth=1, encoding="angle", init="zeros")
             >>> slope = jax.grad(lambda x: layer.apply(layer.init(), x)[0, 0])(jnp.array([[0.3]]))
-            >>> float(slope[0, 0].round(4))   # d cos(x) = -sin(0.3)
+            >>> round(float(slope[0, 0]), 4)   # d cos(x) = -sin(0.3)
             -0.2955
         """
         program = self._program
@@ -103,7 +106,7 @@ class JaxLayer(LayerDefinition):
     def _rows(self, theta: jax.Array, x: jax.Array) -> jax.Array:
         program, traced = self._program, isinstance(theta, jax.core.Tracer) or isinstance(x, jax.core.Tracer)
         device = jax.default_backend() if traced else next(iter(x.devices())).platform
-        where = program.route(device=device, mode="graph" if traced else "eager")
+        where = program.route(device=device, mode=self._mode or ("graph" if traced else "eager"))
         if where.where == "refused":
             raise GradientError(f"{program.name}: {where.why}")
         if where.where == "host":
@@ -117,6 +120,25 @@ class JaxLayer(LayerDefinition):
         return program.record("forward", lambda: values_on_tensors(program, theta, x), x)[0]
 
     __call__ = apply
+
+    def as_operations(self) -> Self:
+        """The same layer in JAX's own operations: for graphs that leave (`jax.export`), which cannot call the host.
+
+        Raises:
+            CapabilityError: The layer samples, or its backend computes something that operations do not.
+
+        Example:
+            >>> layer = QuantumReadout(1, encoding="angle", seed=0).as_operations()
+            >>> theta, x = layer.init(), jnp.ones((4, 1))
+            >>> len(jax.export.export(jax.jit(layer.apply))(theta, x).serialize()) > 0
+            True
+        """
+        where = self._program.route(mode="file")
+        if where.where == "refused":
+            raise CapabilityError(f"{self.name}: {where.why}")
+        other = copy.copy(self)
+        other._mode = "file"
+        return other
 
     async def call_async(self, theta: Any, x: Any) -> jax.Array:
         """The same without blocking the running event loop."""

@@ -19,7 +19,7 @@ from tensorflow.python.saved_model import save_context
 from qstore_core.runtime.program import LayerProgram
 from qstore_core.runtime.route import Route
 
-__all__ = ["adds_tangents", "has_tangents", "is_recorded", "leaves", "place", "records", "vectorises"]
+__all__ = ["adds_tangents", "has_tangents", "is_recorded", "is_saved", "leaves", "place", "records", "vectorises"]
 
 
 def place(program: LayerProgram, *tensors: tf.Tensor) -> Route:
@@ -39,7 +39,7 @@ def place(program: LayerProgram, *tensors: tf.Tensor) -> Route:
         return program.route(mode="graph", device=device, transform="tf.vectorized_map")
     if leaves():
         where = program.route(mode="file", device=device)
-        if where.where != "refused" or save_context.in_save_context():
+        if where.where != "refused" or is_saved():
             return where
     return program.route(mode="graph", device=device)
 
@@ -47,8 +47,14 @@ def place(program: LayerProgram, *tensors: tf.Tensor) -> Route:
 def leaves() -> bool:
     """True in a graph that is written to disk, or may be: a concrete function that was asked for, not called."""
     return not tf.executing_eagerly() and (
-        save_context.in_save_context() or _is_below(polymorphic_function, "_get_concrete_function_garbage_collected")
+        is_saved() or _is_below(polymorphic_function, "_get_concrete_function_garbage_collected")
     )
+
+
+def is_saved() -> bool:
+    """True inside `tf.saved_model.save`."""
+    saved: bool = save_context.in_save_context()
+    return saved
 
 
 def is_recorded(tensor: tf.Tensor) -> bool:

@@ -40,26 +40,32 @@ _NUMPY = {getattr(torch, name): name for name in ("float32", "float64", "complex
 
 
 class TorchOps:
-    """`qstore_core.engines.array.Ops` for PyTorch."""
+    """`qstore_core.engines.array.Ops` for PyTorch.
 
-    def __init__(self) -> None:
+    Args:
+        recorded: These functions serve one graph that is being recorded: constants are kept for it.
+    """
+
+    def __init__(self, *, recorded: bool = False) -> None:
         """Start without kept constants."""
         self._kept: dict[Any, tuple[np.ndarray, torch.Tensor]] = {}
-        self._planes = PlanesOps(self, double=True)
+        self._recorded = recorded
 
     def here(self) -> TorchOps | PlanesOps:
         """Real numbers where operations are recorded: inductor and other runtimes have no complex ones."""
-        return self._planes if _dispatch_modes() or _is_tracing() else self
+        return PlanesOps(TorchOps(recorded=True), double=True) if _dispatch_modes() or _is_tracing() else self
 
     def _keep(self, value: np.ndarray, device: torch.device, dtype: torch.dtype, part: str = "") -> torch.Tensor:
         if value.flags.writeable:
             return torch.as_tensor(value, dtype=dtype, device=device)
-        key, plain = (id(value), device, dtype, part), is_plain()
+        key, plain = (id(value), device, dtype, part), self._recorded or is_plain()
         if plain and key in self._kept:
             return self._kept[key][1]
         source = inverse_index(value) if part == "inverse" else value
         with torch.inference_mode(mode=False):  # what is made in inference mode cannot take part in training later
-            tensor = torch.as_tensor(source.astype(_NUMPY[dtype]), device=device)
+            tensor = torch.from_numpy(source.astype(_NUMPY[dtype]))
+            if device.type != "cpu":
+                tensor = tensor.to(device)
         if plain:
             self._kept[key] = (value, tensor)  # `value` too, so that its id stays its own
         return tensor

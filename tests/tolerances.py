@@ -27,6 +27,9 @@ DIFFERENCE_STEP = {"float64": 2e-9, "float32": 1e-6}
 # float32: eps is 1.2e-7, and a sum of 2**n probabilities after some dozen gates loses two or three bits.
 FLOAT32_SUM = 2e-6
 
+# Exported graphs in other runtimes: float32, with the runtimes' own cosines, sums and products.
+EXPORTED = 1e-5
+
 # Density matrices of other libraries, whose channels are normalised to 1e-8 only.
 NOISY = 1e-6
 
