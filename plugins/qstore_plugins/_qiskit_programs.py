@@ -10,9 +10,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from qiskit import QuantumCircuit
+from qiskit.exceptions import QiskitError
 
 from qstore_core import Circuit, Expectation, InputError, Pauli, Probabilities, SpecError
+from qstore_core.circuit.encoding import unit_rows_and_vjp
+from qstore_core.circuit.functions import Derived, flattened
 from qstore_core.circuit.measurement import Measurement
+from qstore_core.engines.statevector import NumpyOps
 from qstore_core.interchange.qiskit import from_qiskit
 from qstore_core.runtime.cache import Recipe, compiled
 
@@ -45,10 +49,17 @@ class Measured(NamedTuple):
 
 
 class Program(NamedTuple):
-    """A circuit whose inputs are all its parameters, in Qiskit's order; and what it measures."""
+    """A circuit whose inputs are all its parameters, in Qiskit's order, and what it measures.
+
+    Attributes:
+        circuit: Its inputs are the parameters, and what `derived` computes from them.
+        measured: Where classical bits come from.
+        derived: Functions of parameters; None where all angles are polynomials.
+    """
 
     circuit: Circuit
     measured: Measured
+    derived: Derived | None
 
 
 class _Kept(NamedTuple):
@@ -70,15 +81,26 @@ def program_of(circuit: QuantumCircuit) -> Program:
     numbers = [p for item in circuit.data for p in item.operation.params if isinstance(p, float)]
     with _lock:
         kept = _kept.get(id(circuit))
-    if kept is not None and kept.numbers == numbers and kept.copy == circuit:
+    if kept is not None and kept.numbers == numbers and _is_equal(kept.copy, circuit):
         return kept.program
     bare, measured = _without_measurements(circuit)
-    program = Program(from_qiskit(bare, input_params=list(bare.parameters)).circuit, measured)
+    flat, derived = flattened(from_qiskit(bare, input_params=list(bare.parameters)).circuit)
+    if flat.n_amplitudes:  # which count from the least significant qubit: the register is turned round with them
+        turned = tuple(flat.n_qubits - 1 - q for q in measured.qubits)
+        measured = measured._replace(qubits=turned)
+    program = Program(flat, measured, derived)
     with _lock:
         _kept[id(circuit)] = _Kept(circuit.copy(), numbers, program)
         while len(_kept) > _MOST:
             _kept.popitem(last=False)
     return program
+
+
+def _is_equal(kept: QuantumCircuit, circuit: QuantumCircuit) -> bool:
+    try:
+        return bool(kept == circuit)
+    except QiskitError:  # an instruction that cannot be written out does not compare
+        return False
 
 
 def _without_measurements(circuit: QuantumCircuit) -> tuple[QuantumCircuit, Measured]:
@@ -121,29 +143,54 @@ _LETTERS: dict[str, tuple[tuple[str, float], ...]] = {
 }  # fmt: skip
 
 
-def pauli_terms(observable: Mapping[str, Any]) -> dict[str, float]:
-    """An observable of a PUB as Pauli strings, letter q on qubit q, with real coefficients."""
+def pauli_terms(observable: Mapping[str, Any], circuit: Circuit) -> dict[str, float]:
+    """An observable of a PUB as Pauli strings for the qubits of a circuit, with real coefficients."""
+    turn = -1 if not circuit.n_amplitudes else 1
     terms: dict[str, float] = {}
     for label, coefficient in observable.items():
         value = complex(coefficient)
         if abs(value.imag) > 1e-12 * max(1.0, abs(value)):
             raise SpecError(f"coefficient {value:g} of {label} is not real: an observable is Hermitian.")
-        for letters in itertools.product(*(_LETTERS[letter] for letter in reversed(label))):
+        for letters in itertools.product(*(_LETTERS[letter] for letter in label[::turn])):
             string = "".join(letter for letter, _ in letters)
             factor = float(np.prod([part for _, part in letters]))
             terms[string] = terms.get(string, 0.0) + factor * value.real
     return terms
 
 
-def run(circuit: Circuit, measurement: Measurement, rows: np.ndarray, backend: Any, *, vjp: bool = False) -> Any:
+def run(program: Program, measurement: Measurement, rows: np.ndarray, backend: Any, *, vjp: bool = False) -> Any:
     """Outputs (B, O) of one call of the engine for parameters (B, P); with `vjp` also the function for cotangents."""
-    executable = compiled(Recipe(circuit, measurement, backend, "float64"))
-    theta, rows = np.empty(0), np.ascontiguousarray(rows, float)
+    executable = compiled(Recipe(program.circuit, measurement, backend, "float64"))
+    rows = np.ascontiguousarray(rows, float)
     if not np.isfinite(rows).all():
         raise InputError("parameter values are NaN or infinite in places; gates take finite angles.")
-    if vjp:
-        return executable.value_and_vjp(theta, rows)  # type: ignore[attr-defined]
-    return executable.forward(theta, rows)
+    theta, inputs, derived_vjp = np.empty(0), rows, None
+    if program.derived is not None:
+        with np.errstate(all="ignore"):
+            theta, inputs, derived_vjp = program.derived.extend(NumpyOps(), theta, rows)
+        program.derived.refuse(theta, inputs, "a circuit")
+        inputs = np.ascontiguousarray(inputs)
+    inputs, unit_vjp = _unit(program.circuit, inputs, backend)
+    if not vjp:
+        return executable.forward(theta, inputs)
+    outputs, engine_vjp = executable.value_and_vjp(theta, inputs)  # type: ignore[attr-defined]
+
+    def vjp_fn(cotangents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        d_theta, d_inputs = engine_vjp(cotangents)
+        d_inputs = d_inputs if unit_vjp is None else unit_vjp(d_inputs)
+        return (d_theta, d_inputs) if derived_vjp is None else derived_vjp(d_theta, d_inputs)
+
+    return outputs, vjp_fn
+
+
+def _unit(circuit: Circuit, inputs: np.ndarray, backend: Any) -> tuple[np.ndarray, Any]:
+    """Amplitudes of norm 1 for engines that do not normalise, and the vjp of that."""
+    width = circuit.n_amplitudes
+    if not width or backend.capabilities.features:
+        return inputs, None
+    unit, unit_vjp = unit_rows_and_vjp(NumpyOps(), inputs[:, :width], width)
+    made = np.ascontiguousarray(np.concatenate([unit, inputs[:, width:]], axis=1))
+    return made, lambda d: np.concatenate([unit_vjp(d[:, :width]), d[:, width:]], axis=1)
 
 
 def strings_measured(strings: tuple[str, ...]) -> Expectation:
@@ -166,15 +213,15 @@ def expectations(
     """
     by_rows: dict[Any, list[int]] = {}
     for number, (program, rows, _) in enumerate(asked):
-        by_rows.setdefault((program.circuit, rows.tobytes()), []).append(number)
+        by_rows.setdefault((program, rows.tobytes()), []).append(number)
     by_strings: dict[Any, list[list[int]]] = {}
-    for (circuit, _), numbers in by_rows.items():
+    for (program, _), numbers in by_rows.items():
         strings = dict.fromkeys(string for number in numbers for terms in asked[number][2] for string in terms)
-        by_strings.setdefault((circuit, tuple(strings)), []).append(numbers)
+        by_strings.setdefault((program, tuple(strings)), []).append(numbers)
     tables: list[np.ndarray] = [np.empty(0)] * len(asked)
-    for (circuit, strings), groups in by_strings.items():
+    for (program, strings), groups in by_strings.items():
         rows = np.concatenate([asked[numbers[0]][1] for numbers in groups])
-        outputs = run(circuit, strings_measured(strings), rows, backend) if strings else np.zeros((len(rows), 0))
+        outputs = run(program, strings_measured(strings), rows, backend) if strings else np.zeros((len(rows), 0))
         first = 0
         for numbers in groups:
             last = first + len(asked[numbers[0]][1])

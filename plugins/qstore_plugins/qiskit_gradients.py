@@ -56,11 +56,11 @@ class EstimatorGradient(BaseEstimatorGradient):
                 raise SpecError("an estimator measures observables, the circuit has measurements of its own.")
             rows, row_of = _unique_rows([parameter_values[number] for number in numbers])
             wanted = {id(observables[number]): observables[number] for number in numbers}
-            terms = {key: pauli_terms(dict(one.to_list())) for key, one in wanted.items()}
+            terms = {key: pauli_terms(dict(one.to_list()), program.circuit) for key, one in wanted.items()}
             strings = tuple(dict.fromkeys(string for one in terms.values() for string in one))
             slopes = dict.fromkeys(terms, np.zeros((len(rows), circuit.num_parameters)))
             if strings:
-                outputs, vjp_fn = run(program.circuit, strings_measured(strings), rows, self._backend, vjp=True)
+                outputs, vjp_fn = run(program, strings_measured(strings), rows, self._backend, vjp=True)
                 for key, column in zip(terms, weights(strings, list(terms.values())).T, strict=True):
                     slopes[key] = vjp_fn(np.tile(column, (len(outputs), 1)))[1]
             places = {parameter: k for k, parameter in enumerate(circuit.parameters)}
@@ -92,7 +92,7 @@ class SamplerGradient(BaseSamplerGradient):
             if not 1 <= len(qubits) <= _MOST_BITS:
                 raise SpecError(f"gradients of 1 to {_MOST_BITS} measured qubits, received {len(qubits)}.")
             rows, row_of = _unique_rows([parameter_values[number] for number in numbers])
-            outputs, vjp_fn = run(program.circuit, bits_measured(program.measured), rows, self._backend, vjp=True)
+            outputs, vjp_fn = run(program, bits_measured(program.measured), rows, self._backend, vjp=True)
             slopes = np.zeros((*outputs.shape, circuit.num_parameters))
             for k in range(outputs.shape[1]):
                 cotangents = np.zeros(outputs.shape)

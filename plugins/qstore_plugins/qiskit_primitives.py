@@ -94,7 +94,7 @@ class _Asked:
         self.rows = _rows(pub)
         shape = pub.parameter_values.shape
         observables = np.asarray(pub.observables.ravel().tolist(), dtype=object)
-        self.terms = [pauli_terms(observable) for observable in observables]
+        self.terms = [pauli_terms(observable, program.circuit) for observable in observables]
         row, term = np.arange(len(self.rows)).reshape(shape), np.arange(len(self.terms)).reshape(pub.observables.shape)
         self.row_of, self.term_of = np.broadcast_arrays(row, term)
 
@@ -180,7 +180,7 @@ def _probabilities(programs: Sequence[Program], rows: Sequence[np.ndarray], back
         together = np.concatenate([rows[number] for number in numbers])
         outputs = np.ones((len(together), 1))
         if program.measured.qubits:
-            outputs = run(program.circuit, bits_measured(program.measured), together, backend)
+            outputs = run(program, bits_measured(program.measured), together, backend)
         edges = np.cumsum([0, *(len(rows[number]) for number in numbers)])
         for k, number in enumerate(numbers):
             tables[number] = outputs[edges[k] : edges[k + 1]]

@@ -75,6 +75,44 @@ def test_parameters_and_observables_broadcast(observables, batch):
     assert np.abs(ours - theirs).max() < VALUE["float64"]
 
 
+def test_angles_are_functions_of_parameters():
+    """Their gradients too; circuits that differ in the function alone are different."""
+    gradients = pytest.importorskip("qstore_plugins.qiskit_gradients")
+    circuits, x, y = [], Parameter("x"), Parameter("y")
+    for angle in (x.sin() * y, x.cos() * y):
+        circuits.append(QuantumCircuit(1))
+        circuits[-1].ry(angle, 0)
+    row = [0.3, 0.5]
+    values = evs(Estimator(), *((circuit, "Z", row) for circuit in circuits))
+    assert np.abs(np.array(values) - np.cos(0.5 * np.array([np.sin(0.3), np.cos(0.3)]))).max() < EXACT
+    job = gradients.EstimatorGradient().run(circuits, [SparsePauliOp("Z")] * 2, [row] * 2)
+    for found, f, slope in zip(job.result().gradients, (np.sin, np.cos), (np.cos, lambda a: -np.sin(a)), strict=True):
+        outer = -np.sin(0.5 * f(0.3))
+        assert np.abs(found - outer * np.array([0.5 * slope(0.3), f(0.3)])).max() < EXACT_GRADIENT
+
+
+@pytest.mark.parametrize("backend", ["numba", "statevector"])
+def test_amplitudes_that_are_parameters(backend):
+    """Of a vector of any length; the first qubit is the least significant bit of their number."""
+    raw_feature_vector = pytest.importorskip("qiskit_machine_learning.circuit.library").raw_feature_vector
+    gradients = pytest.importorskip("qstore_plugins.qiskit_gradients")
+    circuit, x = raw_feature_vector(4), np.array([0.2, 1.0, 1.4, 1.0])
+    signs = np.array([1, -1, 1, -1])
+
+    def first(row):
+        return signs @ row**2 / (row @ row)
+
+    assert abs(evs(Estimator(backend=backend), (circuit, "IZ", x))[0] - first(x)) < EXACT
+    job = gradients.EstimatorGradient(backend).run([circuit], [SparsePauliOp("IZ")], [x])
+    expected = 2 * x * (signs - first(x)) / (x @ x)
+    assert np.abs(job.result().gradients[0] - expected).max() < EXACT_GRADIENT
+    measured = circuit.copy()
+    measured.add_register(ClassicalRegister(1, "c"))
+    measured.measure(0, 0)
+    ones = Sampler(backend=backend, seed=1).run([(measured, x)], shots=4000).result()[0].data.c.get_counts()["1"]
+    assert abs(1 - 2 * ones / 4000 - first(x)) < SIGMAS / np.sqrt(4000)
+
+
 def test_precision_is_noise_as_in_qiskit():
     circuit, inputs, weights = model()
     pub = (circuit, ["ZII", "IXI"], np.ones(len(inputs) + len(weights)))
