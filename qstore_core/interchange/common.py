@@ -41,6 +41,8 @@ class Imported(NamedTuple):
 
 def within(op: Any, known: Container[str]) -> Iterator[tuple[str, tuple[int, ...], tuple[Angle, ...]]]:
     """An operation in gates that another library has: itself, or rotations and CNOTs, up to a global phase."""
+    if op.channel is not None:
+        raise SpecError(f"{op} is a channel, which gates cannot say. Noise belongs to the backend or device there.")
     if op.gate in known:
         yield op.gate, op.qubits, op.params
         return

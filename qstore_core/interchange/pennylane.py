@@ -1,4 +1,4 @@
-"""Circuits from and to PennyLane.
+"""Circuits from PennyLane.
 
 A QNode, a quantum function, a tape or a `qml.qnn.TorchLayer` is traced once, with symbols in the place of its
 parameters; templates arrive by PennyLane's own decompositions.
@@ -8,32 +8,24 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from ..backends.forking import new_lock
-from ..circuit.angle import FUNCTIONS, Angle, input_, weight
+from ..circuit.angle import FUNCTIONS, input_, weight
 from ..circuit.checks import MAX_OPERATIONS, MAX_SLOTS, check_choice, check_whole, shown
 from ..circuit.circuit import Circuit
-from ..circuit.measurement import Expectation, Measurement
-from ..errors import BackendUnavailableError, SpecError
-from .common import Imported, as_observables, within
+from ..errors import SpecError
+from .common import Imported
 from .pennylane_reading import Reader
+from .pennylane_writing import library
 from .symbols import Symbols, is_symbolic, symbols
 
-__all__ = ["from_pennylane", "to_pennylane", "to_qnode"]
+__all__ = ["from_pennylane"]
 
-_THEIRS = {
-    "id": "Identity", "x": "PauliX", "y": "PauliY", "z": "PauliZ", "h": "Hadamard", "s": "S", "t": "T", "sx": "SX",
-    "rx": "RX", "ry": "RY", "rz": "RZ", "p": "PhaseShift", "rot": "Rot", "u3": "U3", "cnot": "CNOT", "cy": "CY",
-    "cz": "CZ", "ch": "CH", "swap": "SWAP", "iswap": "ISWAP", "cp": "ControlledPhaseShift", "crx": "CRX", "cry": "CRY",
-    "crz": "CRZ", "rxx": "IsingXX", "ryy": "IsingYY", "rzz": "IsingZZ", "ccx": "Toffoli", "ccz": "CCZ",
-    "cswap": "CSWAP",
-}  # fmt: skip
-_ADJOINTS = {"sdg": "S", "tdg": "T"}
 _lock = new_lock(__name__, "_lock")
 
 
@@ -73,7 +65,7 @@ def from_pennylane(
         >>> [str(op) for op in found.circuit.operations]
         ['rx(x0) 0', 'rx(x1) 1', 'rx(w0) 0', 'rx(w1) 1', 'cnot 0 1']
     """
-    qml = _pennylane()
+    qml = library()
     if isinstance(source, qml.tape.QuantumScript):
         return _from_tape(qml, source)
     if hasattr(source, "qnode_weights") and hasattr(source, "qnode"):  # qml.qnn.TorchLayer
@@ -87,8 +79,7 @@ def from_pennylane(
     arrays = None if weights is None else {name: _values(value) for name, value in weights.items()}
     shapes = {name: value.shape for name, value in arrays.items()} if arrays is not None else _shapes(weight_shapes)
     name = _input_name(function, shapes, inputs)
-    wires = list(source.device.wires or ()) if isinstance(source, qml.QNode) else []
-    reading = _Reading(qml, source, function, shapes, name, wires)
+    reading = _Reading(qml, source, function, shapes, name)
     found = reading.at(n_features) if n_features is not None or name is None else reading.largest()
     theta = None if arrays is None else np.concatenate([np.zeros(0), *(a.ravel() for a in arrays.values())])
     shots = source.shots.total_shots if isinstance(source, qml.QNode) else None
@@ -108,10 +99,12 @@ class _Reading:
 
     def __init__(
         self, qml: Any, source: Any, function: Callable[..., Any], shapes: dict[str, tuple[int, ...]],
-        inputs: str | None, wires: list[Any],
+        inputs: str | None,
     ) -> None:  # fmt: skip
         self.qml, self.source, self.function, self.shapes = qml, source, function, shapes
-        self.inputs, self.wires, self.reached = inputs, wires, -1
+        device = source.device if isinstance(source, qml.QNode) else None
+        self.inputs, self.wires, self.reached = inputs, list(getattr(device, "wires", None) or ()), -1
+        self.readout = getattr(device, "readout_err", None)
         self.n_weights = sum(math.prod(shape) for shape in shapes.values())
         check_whole(self.n_weights, "the number of weights", 0, MAX_SLOTS)
 
@@ -165,7 +158,7 @@ class _Reading:
             start += size
         if self.inputs is not None:
             given[self.inputs] = symbols([input_(k) for k in range(count)]).reshape((*lead, count))
-        reader = Reader(self.qml, self.wires, self.n_weights, count)
+        reader = Reader(self.qml, self.wires, self.n_weights, count, self.readout)
         try:
             return reader.read(_traced(self.qml, self.source, self.function, given))
         except _TraceError as error:
@@ -306,130 +299,3 @@ def _input_name(function: Callable[..., Any], shapes: Mapping[str, Any], inputs:
 
 def _name(function: Any) -> str:
     return getattr(function, "__name__", type(function).__name__)
-
-
-# -- to ---------------------------------------------------------------------------------------------------------------
-
-
-def to_pennylane(circuit: Circuit) -> Callable[[Any, Any], None]:
-    """A quantum function of `inputs` (…, F) and `weights` (W,), which queues the gates of a circuit.
-
-    Example:
-        >>> import pennylane as qml
-        >>> c = Circuit(2)
-        >>> c.ry(2 * c.weights(1)[0], 0); c.cnot(0, 1)
-        >>> print(qml.draw(to_pennylane(c))([], [0.5]))
-        0: ──RY(1.00)─╭●─┤
-        1: ───────────╰X─┤
-    """
-    qml = _pennylane()
-    operations = [step for op in circuit.operations for step in _known(op)]
-    width, n_qubits = circuit.n_amplitudes, circuit.n_qubits
-
-    def function(inputs: Any, weights: Any) -> None:
-        if width:
-            qml.AmplitudeEmbedding(inputs[..., :width], wires=range(n_qubits), normalize=True, pad_with=0.0)
-        for name, qubits, params in operations:
-            _queue(qml, name, qubits, [_evaluated(qml, angle, inputs, weights, width) for angle in params])
-
-    return function
-
-
-def to_qnode(circuit: Circuit, measurement: Measurement, device: Any = None, shots: int | None = None) -> Any:
-    """A QNode of `inputs` and `weights`, which `qml.qnn.TorchLayer(qnode, {"weights": (W,)})` takes.
-
-    Args:
-        circuit: What it runs.
-        measurement: What it returns.
-        device: A PennyLane device; `default.qubit` by default.
-        shots: Samples.
-
-    Raises:
-        SpecError: PennyLane has no such measurement.
-    """
-    qml = _pennylane()
-    queue, n = to_pennylane(circuit), circuit.n_qubits
-    measured = _measured(qml, measurement, n)
-
-    def function(inputs: Any, weights: Any) -> Any:
-        queue(inputs, weights)
-        found = [make() for make in measured]
-        return found if len(found) > 1 else found[0]
-
-    return qml.QNode(function, qml.device("default.qubit", wires=n) if device is None else device, shots=shots)
-
-
-def _known(op: Any) -> Iterator[tuple[str, tuple[int, ...], tuple[Angle, ...]]]:
-    name = op.gate
-    while name.startswith("controlled_"):
-        name = name.split("_", 2)[2]
-    has = name in _THEIRS or name in _ADJOINTS or name.startswith("pauli_rot_")
-    return within(op, (op.gate,) if has else ())
-
-
-def _queue(qml: Any, name: str, qubits: Sequence[int], params: Sequence[Any]) -> Any:
-    if name.startswith("controlled_"):
-        _, values, base = name.split("_", 2)
-        k = len(values)
-        inner = _made(qml, base, qubits[k:], params)
-        return qml.ctrl(inner, control=list(qubits[:k]), control_values=[int(bit) for bit in values])
-    return _made(qml, name, qubits, params)
-
-
-def _made(qml: Any, name: str, qubits: Sequence[int], params: Sequence[Any]) -> Any:
-    if name.startswith("controlled_"):
-        return _queue(qml, name, qubits, params)
-    if name.startswith("pauli_rot_"):
-        return qml.PauliRot(*params, name.removeprefix("pauli_rot_").upper(), wires=list(qubits))
-    if name in _ADJOINTS:
-        return qml.adjoint(getattr(qml, _ADJOINTS[name])(wires=list(qubits)))
-    return getattr(qml, _THEIRS[name])(*params, wires=list(qubits))
-
-
-def _evaluated(qml: Any, angle: Angle, inputs: Any, weights: Any, width: int) -> Any:
-    """An angle, in whatever arrays its parameters are."""
-    total: Any = angle.constant
-    for monomial, coefficient in angle.terms:
-        term: Any = coefficient
-        for kind, index in monomial:
-            if kind in FUNCTIONS:
-                value = getattr(qml.math, kind)(_evaluated(qml, Angle(index), inputs, weights, width))
-            else:
-                value = weights[index] if kind == "w" else inputs[..., width + index]
-            term = term * value
-        total = total + term if monomial else total
-    return total
-
-
-def _measured(qml: Any, measurement: Measurement, n_qubits: int) -> list[Callable[[], Any]]:
-    """What makes each of PennyLane's measurements; called in the function, where they are queued."""
-    if measurement.name == "probabilities" and measurement.n_classes is None:  # type: ignore[attr-defined]
-        wires = measurement.qubits  # type: ignore[attr-defined]
-        return [lambda: qml.probs(wires=list(range(n_qubits) if wires is None else wires))]
-    if not isinstance(measurement, Expectation) and measurement.name != "probabilities":
-        raise SpecError(f"PennyLane has no measurement for {shown(measurement)}.", argument="measurement")
-    return [_expval(qml, observable) for observable in as_observables(measurement, n_qubits)]
-
-
-def _expval(qml: Any, observable: Any) -> Callable[[], Any]:
-    words = [
-        (qml.pauli.PauliWord({q: letter for q, letter in enumerate(string) if letter != "I"}), coefficient)
-        for string, coefficient in observable.terms
-    ]
-    if len(words) == 1 and words[0][1] == 1.0 and len(words[0][0]):
-        return lambda: qml.expval(words[0][0].operation())
-    return lambda: qml.expval(qml.pauli.PauliSentence(dict(words)).operation(wire_order=range(observable.n_qubits)))
-
-
-def _pennylane() -> Any:
-    try:
-        import pennylane
-    except ImportError as error:
-        raise BackendUnavailableError(
-            f'PennyLane cannot be imported: {error}. Install it with: pip install "qstore[pennylane]"',
-            name="pennylane",
-        ) from error
-    return pennylane
-
-
-Circuit.to_pennylane = to_pennylane  # type: ignore[attr-defined]

@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 
 from ..circuit.angle import Angle, input_
+from ..circuit.channels import Channel
 from ..circuit.checks import check_operations
 from ..circuit.circuit import Circuit
 from ..circuit.gates import GATES
 from ..circuit.measurement import Expectation, Measurement, Observable, Probabilities
+from ..circuit.measurement_states import DensityMatrix, Entropy, Purity, State
+from ..circuit.measurement_statistics import Variance
 from ..circuit.synthesis import MOST_QUBITS
 from ..errors import QstoreError, SpecError
 from .common import Imported, as_observables, matrix_observable, on_qubits
@@ -26,6 +29,10 @@ OURS = {
     "ControlledPhaseShift": "cp", "CRX": "crx", "CRY": "cry", "CRZ": "crz", "IsingXX": "rxx", "IsingYY": "ryy",
     "IsingZZ": "rzz", "Toffoli": "ccx", "CCZ": "ccz", "CSWAP": "cswap",
 }  # fmt: skip
+_CHANNELS = {  # ours, and what their number is multiplied by
+    "DepolarizingChannel": ("depolarizing", 4 / 3), "AmplitudeDamping": ("amplitude_damping", 1.0),
+    "PhaseDamping": ("phase_damping", 1.0), "BitFlip": ("bit_flip", 1.0), "PhaseFlip": ("phase_flip", 1.0),
+}  # fmt: skip
 _NOTHING = ("Identity", "Barrier", "WireCut", "Snapshot")
 _MOST_MATRIX = 6  # qubits of an observable that is a matrix
 
@@ -38,11 +45,15 @@ class Reader:
         wires: Labels of the device, in order; of the tape where it has none.
         n_weights: Weight slots of the circuit.
         n_features: Input slots, those that become amplitudes among them.
+        readout: Probability with which the device reads a bit wrongly.
     """
 
-    def __init__(self, qml: Any, wires: Sequence[Any], n_weights: int, n_features: int) -> None:
+    def __init__(
+        self, qml: Any, wires: Sequence[Any], n_weights: int, n_features: int, readout: float | None = None
+    ) -> None:
         self.qml, self.wires, self.n_weights, self.n_features = qml, list(wires), n_weights, n_features
-        self.number = -1  # of the operation that is read
+        self.number, self.readout = -1, readout  # the operation that is read
+        self.exact = True  # the phase of the state as well
 
     def read(self, tape: Any) -> Imported:
         """The circuit and the measurement of a tape."""
@@ -139,6 +150,7 @@ class Reader:
                     self._phase(single(op.data[0]) * -0.5, controls, values)
                 return
             if name in ("BasisState", "BasisEmbedding") and is_symbolic(op.data[0]):
+                self.exact = False
                 for qubit, bit in zip(qubits, op.data[0].reshape(-1), strict=True):
                     self._gate("rx", (qubit,), (single(bit) * np.pi,), controls, values)
                 return
@@ -150,10 +162,8 @@ class Reader:
             self._write(op.base, f"{at}, its base {op.base.name}", (*controls, *on), (*values, *bits))
             return
         if isinstance(op, qml.operation.Channel):
-            raise SpecError(
-                f"{at} is a channel, and a circuit with parameter slots has none: leave it out, and give the noise to "
-                "the backend that computes."
-            )
+            self._channel(op, qubits, at, controls)
+            return
         numeric = not any(is_symbolic(p) for p in op.data)
         fits = len(controls) + len(qubits) <= MOST_QUBITS and op.batch_size is None
         if numeric and op.has_matrix and fits and (name == "QubitUnitary" or not op.has_decomposition):
@@ -167,6 +177,18 @@ class Reader:
             raise SpecError(f"{at} cannot be decomposed with symbols as its parameters: {error}") from error
         for number, step in enumerate(steps):
             self._write(step, f"{at}, step {number} ({step.name})", controls, values)
+
+    def _channel(self, op: Any, qubits: tuple[int, ...], at: str, controls: tuple[int, ...]) -> None:
+        if controls or any(is_symbolic(p) for p in op.data):
+            raise SpecError(f"{at} is a channel: its probabilities are numbers, and nothing controls it.")
+        ours, factor = _CHANNELS.get(op.name, ("", 1.0))
+        try:
+            if ours:
+                self.circuit.append(Channel(ours, (factor * float(op.data[0]),)), qubits)
+            else:
+                self.circuit.append(Channel.kraus([np.asarray(k) for k in op.kraus_matrices()]), qubits)
+        except QstoreError as error:
+            raise SpecError(f"{at}: {error}") from error
 
     def _gate(
         self, name: str, qubits: Sequence[int], data: Sequence[Any], controls: tuple[int, ...], values: tuple[int, ...]
@@ -192,8 +214,9 @@ class Reader:
         return Angle.from_terms(terms)
 
     def _phase(self, angle: Angle, controls: tuple[int, ...], values: tuple[int, ...]) -> None:
-        """exp(i angle) where the controls have their values; without controls no measurement sees it."""
+        """exp(i angle) where the controls have their values; without controls it is seen in states alone."""
         if not controls:
+            self.exact = False
             return
         last = controls[-1:]
         for _ in (0, 1):
@@ -205,6 +228,7 @@ class Reader:
     def _matrix(
         self, matrix: np.ndarray, qubits: tuple[int, ...], at: str, controls: tuple[int, ...], values: tuple[int, ...]
     ) -> None:
+        self.exact = False
         whole = np.eye(len(matrix) << len(controls), dtype=complex)
         start = int("".join(map(str, values)) or "0", 2) * len(matrix)
         whole[start : start + len(matrix), start : start + len(matrix)] = matrix
@@ -216,9 +240,19 @@ class Reader:
     # -- measurements -------------------------------------------------------------------------------------------
 
     def _measurement(self, measured: Sequence[Any], everything: list[Any]) -> Measurement | None:
+        if self.readout:
+            for wire in dict.fromkeys(w for mp in measured for w in (mp.wires or everything)):
+                self.circuit.append(Channel.readout_error(self.readout, self.readout), [self.place[wire]])
         parts = [self._part(mp, f"measurement {k}, {mp}", everything) for k, mp in enumerate(measured)]
         if len(parts) < 2:
             return parts[0] if parts else None
+        if all(isinstance(part, Variance) for part in parts):
+            return Variance(tuple(o for part in parts for o in part.observables))  # type: ignore[attr-defined]
+        for k, part in enumerate(parts):
+            if not isinstance(part, Expectation | Probabilities):
+                raise SpecError(
+                    f"measurement {k}, {measured[k]}: beside others, layers give expectation values and probabilities."
+                )
         observables = [o for part in parts for o in as_observables(part, self.circuit.n_qubits)]
         return Expectation(observables=tuple(observables))
 
@@ -226,12 +260,27 @@ class Reader:
         kind = type(mp).__name__
         if mp.mv is not None:
             raise SpecError(f"{at}: results of measurements in the middle are not outputs of a layer.")
+        qubits = tuple(self.place[w] for w in (mp.wires or everything))
         if kind == "ExpectationMP":
             return Expectation(observables=(self._observable(mp.obs, at),))
         if kind == "ProbabilityMP" and mp.obs is None:
-            qubits = tuple(self.place[w] for w in (mp.wires or everything))
             return Probabilities(None if qubits == tuple(range(self.circuit.n_qubits)) else qubits)
-        raise SpecError(f"{at}: layers measure expectation values and probabilities of wires.")
+        if kind == "VarianceMP":
+            return Variance((self._observable(mp.obs, at),))
+        if kind == "DensityMatrixMP":
+            return DensityMatrix(qubits)
+        if kind == "PurityMP":
+            return Purity(qubits)
+        if kind == "VnEntropyMP":
+            return Entropy(qubits, base=mp.log_base)
+        if kind == "StateMP" and qubits == tuple(range(self.circuit.n_qubits)) and self.exact:
+            return State()
+        if kind == "StateMP":
+            raise SpecError(
+                f"{at}: the circuit gives this state but for a phase, or with its qubits in another order; measure "
+                "qml.density_matrix."
+            )
+        raise SpecError(f"{at} is nothing that layers measure.")
 
     def _observable(self, obs: Any, at: str) -> Observable:
         n, sentence = self.circuit.n_qubits, obs.pauli_rep

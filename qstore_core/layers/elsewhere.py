@@ -8,7 +8,7 @@ from typing import Any, Self
 from ..circuit.circuit import Circuit
 from ..circuit.spec import LayerSpec
 from ..errors import SpecError
-from ..interchange import openqasm, pennylane, qiskit
+from ..interchange import openqasm, pennylane, pennylane_writing, qiskit
 from ..interchange.common import Imported
 
 __all__ = ["FromElsewhere", "ToElsewhere"]
@@ -37,7 +37,7 @@ class ToElsewhere:
             >>> np.abs(np.transpose(qnode(x, layer.theta)) - layer(x)).max() < 1e-10
             np.True_
         """
-        return pennylane.to_qnode(*self._circuit_and_measurement(), device, self._program.execution.shots)
+        return pennylane_writing.to_qnode(*self._circuit_and_measurement(), device, self._program.execution.shots)
 
     def to_qiskit(self) -> qiskit.QiskitLayer:
         """The layer as a Qiskit circuit with observables and parameters, for networks of qiskit-machine-learning.

@@ -25,7 +25,8 @@ from tests.tolerances import EXACT, EXACT_GRADIENT, VALUE, allow
 
 qml = pytest.importorskip("pennylane")
 torch = pytest.importorskip("torch")
-from qstore_core.interchange.pennylane import from_pennylane, to_qnode  # noqa: E402 - after the library is there
+from qstore_core.interchange.pennylane import from_pennylane  # noqa: E402 - after the library is there
+from qstore_core.interchange.pennylane_writing import to_qnode  # noqa: E402
 
 Z4 = [qml.Z(q) for q in range(4)]
 
@@ -293,7 +294,7 @@ def asks_for_a_value(inputs):
 
 def noisy(inputs):
     qml.RX(inputs[0], wires=0)
-    qml.DepolarizingChannel(0.1, wires=0)
+    qml.DepolarizingChannel(inputs[0], wires=0)
     return qml.expval(qml.Z(0))
 
 
@@ -309,9 +310,15 @@ def matrix_of_weights(inputs, weights):
     return qml.expval(qml.Z(0))
 
 
-def entropy(inputs):
+def information(inputs):
     qml.RX(inputs[0], wires=0)
-    return qml.vn_entropy(wires=0)
+    return qml.mutual_info(wires0=0, wires1=1)
+
+
+def state_but_for_a_phase(inputs):
+    qml.RX(inputs[0], wires=0)
+    qml.GlobalPhase(0.3)
+    return qml.state()
 
 
 def padded_with_ones(inputs):
@@ -334,10 +341,11 @@ def fails_late(inputs):
     [
         (any_number, None, "takes any number of features in 'inputs': say how many"),
         (asks_for_a_value, None, "cannot be traced after 1 operations, the last one RX: TypeError"),
-        (noisy, None, r"operation 1, DepolarizingChannel on wires \[0\] is a channel"),
+        (noisy, None, r"operation 1, DepolarizingChannel on wires \[0\] is a channel: its prob"),
         (weights_as_amplitudes, {"weights": 2}, r"operation 1, StatePrep on wires \[1\]: amplitudes are the features"),
         (matrix_of_weights, {"weights": 2}, "operation 1, QubitUnitary|cannot be traced after 1 operations"),
-        (entropy, None, "measurement 0, vnentropy"),
+        (information, None, "measurement 0, mutualinfo.* is nothing that layers measure"),
+        (state_but_for_a_phase, None, "measurement 0, state.* but for a phase"),
         (padded_with_ones, None, "pad_with=1.0: amplitudes are padded with 0"),
         (two_inputs, None, "has parameters one, two: one takes the features"),
         (fails_late, None, "the last one AngleEmbedding: RuntimeError: out of ideas"),
@@ -355,6 +363,63 @@ def test_what_cannot_be_said_is_named_with_its_position(function, shapes, messag
 def test_wires_beyond_the_device_are_named():
     with pytest.raises(SpecError, match=r"wires \[2, 3\] are not on the device, which has \[0, 1\]"):
         from_pennylane(node(strongly, 2), {"weights": (1, 4, 3)}, n_features=4)
+
+
+def test_other_measurements_and_noise():
+    def function(inputs, measure):
+        qml.RY(inputs[0], wires=0)
+        qml.CRX(inputs[1], wires=[0, 1])
+        return measure()
+
+    x, node_of = (
+        np.array([0.7, 0.4]),
+        lambda measure, **more: qml.QNode(
+            lambda inputs: function(inputs, measure), qml.device(more.pop("device", "default.qubit"), wires=2, **more)
+        ),
+    )
+    for measure in (
+        lambda: [qml.var(qml.Z(0)), qml.var(qml.X(0) @ qml.Z(1) + qml.Y(1))], lambda: qml.density_matrix([1, 0]),
+        lambda: qml.purity(1), lambda: qml.vn_entropy(0, log_base=2), qml.state,
+    ):  # fmt: skip
+        qnode = node_of(measure)
+        layer = QuantumLayer.from_pennylane(qnode)
+        np.testing.assert_allclose(layer(x[None])[0], qnode(x), atol=VALUE["float64"])
+        again = QuantumLayer.from_pennylane(layer.to_pennylane(), {"weights": (0,)})
+        assert (again.circuit, again.spec.measurement) == (layer.circuit, layer.spec.measurement)
+
+    def with_channels():
+        qml.DepolarizingChannel(0.1, wires=0), qml.AmplitudeDamping(0.2, wires=1), qml.PhaseDamping(0.1, wires=0)
+        qml.BitFlip(0.05, wires=1), qml.GeneralizedAmplitudeDamping(0.1, 0.3, wires=0)
+        return qml.expval(qml.Z(0) @ qml.X(1)), qml.expval(qml.X(0)), qml.probs(wires=1)
+
+    qnode = node_of(with_channels, device="default.mixed")
+    theirs = np.concatenate([np.ravel(r) for r in qnode(x)])
+    np.testing.assert_allclose(QuantumLayer.from_pennylane(qnode)(x[None])[0], theirs, atol=VALUE["float64"])
+    layer = QuantumLayer.from_pennylane(node_of(with_channels, device="default.mixed", readout_prob=0.03))
+    assert layer.circuit.noisy
+    misread = [0.94**2 * theirs[0], 0.94 * theirs[1], *(0.94 * theirs[2:] + 0.03)]  # ⟨Z⟩ shrinks by 1 - 2p
+    np.testing.assert_allclose(layer(x[None])[0], misread, atol=VALUE["float64"])
+    with pytest.raises(SpecError, match=r"readout_error\(0.03, 0.03\) 0 is a channel, which gates cannot say"):
+        layer.to_pennylane()
+    quiet = QuantumLayer.from_pennylane(node_of(with_channels, device="default.mixed"))
+    there = quiet.to_pennylane()
+    np.testing.assert_allclose(np.ravel(there(x, [])), quiet(x[None])[0], atol=VALUE["float64"])
+
+
+def test_functions_of_parameters_come_and_go():
+    def function(inputs, weights):
+        qml.RY(2 * np.arccos(inputs[0]), wires=0)
+        qml.RX(torch.sin(weights[0]) * qml.math.sqrt(inputs[1] + 2), wires=1)
+        qml.AngleEmbedding(np.arctan(inputs), wires=range(2))
+        qml.CNOT([0, 1])
+        return expvals(Z4[:2])
+
+    layer = QuantumLayer.from_pennylane(function, weights={"weights": [0.3]})
+    assert str(layer.circuit.operations[0]) == "ry(2*arccos(x0)) 0"
+    x = np.array([[0.4, -0.6]])
+    qnode = layer.to_pennylane()
+    np.testing.assert_allclose(np.transpose(qnode(x, layer.theta)), layer(x), atol=VALUE["float64"])
+    assert QuantumLayer.from_pennylane(qnode, {"weights": 1 * (1,)}).circuit == layer.circuit
 
 
 # -- out --------------------------------------------------------------------------------------------------------------

@@ -263,6 +263,25 @@ def test_circuits_of_qiskit_compute_what_layers_do(data):
     np.testing.assert_allclose(layer(x)[0], expectations(program, observables, values), atol=VALUE["float64"])
 
 
+def test_functions_of_parameters_come_and_go():
+    circuit = Circuit(1)
+    (x,), (w,) = circuit.inputs(1), circuit.weights(1)
+    for function in ("arccos", "arcsin", "arctan", "cos", "exp", "log", "sin", "sqrt", "tan"):
+        circuit.ry(2 * x.of(function) * w + 1, 0), circuit.rx((x * w).of(function), 0)
+    layer = QuantumLayer(circuit, Expectation(("Z", "X")), init=[0.7])
+    again = QuantumLayer.from_qiskit(*layer.to_qiskit()[:4], init=[0.7])
+    np.testing.assert_allclose(again(np.array([[0.4]])), layer(np.array([[0.4]])), atol=EXACT)
+    assert "ry(1 + 2*w0*arccos(x0)) q[0];" in layer.to_openqasm()
+    circuit = Circuit(1)
+    circuit.rx(circuit.inputs(1)[0].tanh(), 0)
+    with pytest.raises(SpecError, match="no tanh"):
+        circuit.to_qiskit()
+    circuit = Circuit(1)
+    circuit.bit_flip(0.1, 0)
+    with pytest.raises(SpecError, match="is a channel, which gates cannot say"):
+        circuit.to_qiskit()
+
+
 def test_controlled_gates_stay_controlled():
     circuit = Circuit(4)
     circuit.controlled("ry", [0, 3], [2], [circuit.weights(1)[0]], values=[1, 0])
