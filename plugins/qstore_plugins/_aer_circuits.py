@@ -28,7 +28,7 @@ from qstore_core.circuit.measurement import Measurement, Probabilities
 from ._aer_noise import Noise
 from ._aer_register import add_turn
 from ._lowering import amplitude_angles, amplitude_gates
-from ._readout import Readout, Samples
+from qstore_core.engines.readout import Readout, Samples
 
 __all__ = ["AerExact", "AerSampled", "Estimated", "Sampled", "instruction_names", "kept_names"]
 

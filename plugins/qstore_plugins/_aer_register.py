@@ -32,7 +32,7 @@ from qstore_core.circuit.gates import Axis
 from qstore_core.circuit.measurement import Measurement
 
 from ._lowering import Turned, turned
-from ._readout import Readout
+from qstore_core.engines.readout import Readout
 
 Template: TypeAlias = tuple[QuantumCircuit, list[tuple[int, int]], list[tuple[Parameter, int]]]
 

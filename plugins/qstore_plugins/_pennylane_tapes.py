@@ -32,7 +32,7 @@ from qstore_core.backends.forking import new_lock, off_forked_thread
 from qstore_core.circuit.measurement import Measurement
 
 from ._pennylane_gates import OPERATIONS, Gates
-from ._readout import Readout
+from qstore_core.engines.readout import Readout
 
 __all__ = ["Adjoint", "BackPropagation", "Device", "Exact", "Sampled", "queuing", "unwrapped"]
 

@@ -301,7 +301,8 @@ def refuse_channels(circuit: Any, who: str, backend: str = "") -> None:
     for number, op in enumerate(circuit.operations):
         if op.channel is not None:
             raise CapabilityError(
-                f'{who}, and operation {number} of the circuit is a channel: {op}. Use backend="density".',
+                f'{who}, and operation {number} of the circuit is a channel: {op}. Use backend="density", '
+                'or backend="trajectories" with shots= above 10 qubits.',
                 backend=backend,
             )
 
@@ -310,8 +311,8 @@ def _no_gate(name: str) -> Gate | None:
     """Looked up as a gate, a channel is an error with a name: whoever does not know channels cannot pass them over."""
     if name in CHANNELS:
         raise CapabilityError(
-            f"{name!r} is a channel, not a gate: what computes gates alone cannot run this circuit. "
-            'Use backend="density".'
+            f"{name!r} is a channel, not a gate: what takes gates alone cannot take this circuit. "
+            'Use backend="density", or backend="trajectories" with shots= above 10 qubits.'
         )
     return None
 

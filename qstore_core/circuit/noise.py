@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import SpecError
+from ..errors import OptionError, SpecError
 from .channels import Channel
 from .checks import MAX_OPERATIONS, MAX_QUBITS, check_items, check_whole, read_fields, shown
 from .circuit import Circuit, Operation
 from .gates import gate
 
-__all__ = ["NoiseModel", "NoiseRule"]
+__all__ = ["NoiseModel", "NoiseRule", "check_noise_model"]
 
 EVERY = "*"
 
@@ -180,6 +180,18 @@ class NoiseModel:
         for qubit, a, b in self.readout:
             lines.append(f"  {'qubits' if qubit is None else f'qubit {qubit}'}: {Channel.readout_error(a, b)}")
         return "\n".join(["NoiseModel", *lines])
+
+
+def check_noise_model(value: Any, backend: str) -> NoiseModel | None:
+    """The option `noise_model` of a backend: a model, its saved form, or None."""
+    model = NoiseModel.from_dict(value) if isinstance(value, Mapping) else value
+    if model is not None and not isinstance(model, NoiseModel):
+        raise OptionError(
+            f"noise_model is a qstore_core.NoiseModel, received {type(value).__name__}.",
+            argument="noise_model",
+            backend=backend,
+        )
+    return model
 
 
 def _of(rules: Mapping[tuple[str, tuple[int, ...] | None], tuple[Channel, ...]], op: Operation, name: str) -> Any:

@@ -182,8 +182,8 @@ def choose_backend(
     framework: str | None, shots: int | None, circuit: Circuit, measurement: Measurement | None = None
 ) -> tuple[str, str]:
     """The backend that "auto" stands for, and why."""
-    if circuit.noisy and shots is None:
-        return "density", "the circuit has channels"
+    if circuit.noisy:
+        return _for_channels(shots, circuit.n_qubits)
     if shots is not None:
         raise CapabilityError(
             f"shots={shots} needs a backend that samples. Name one: {', '.join(_other_names()) or 'none is installed'}."
@@ -196,8 +196,21 @@ def choose_backend(
     return engine, 'numba, which is faster on a CPU, is not installed: pip install "qstore[fast]"'
 
 
+def _for_channels(shots: int | None, n_qubits: int) -> tuple[str, str]:
+    if shots is not None:
+        return "trajectories", "the circuit has channels, and samples are asked for"
+    most = get_backend("density").capabilities.max_qubits or 0
+    if n_qubits > most:
+        raise CapabilityError(
+            f"the circuit has channels and {n_qubits} qubits: exact values of noisy circuits go to {most} qubits. Give "
+            "the layer shots=, for example shots=1024, each of them one trajectory.",
+            backend="density",
+        )
+    return "density", "the circuit has channels"
+
+
 def _other_names() -> list[str]:
-    ours = {"statevector", "numba", *(name for f in FRAMEWORKS.values() for name in (f.engine, f.gpu))}
+    ours = {"statevector", "numba", "density", *(name for f in FRAMEWORKS.values() for name in (f.engine, f.gpu))}
     return [info.name for info in list_backends() if info.name not in ours]
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from qstore_plugins._lowering import amplitude_angles, amplitude_gates, turned
-from qstore_plugins._readout import Readout
+from qstore_core.engines.readout import Readout
 
 from qstore_core import Circuit, Expectation, Pauli, Probabilities
 from qstore_core.circuit.angle_table import AngleTable, gate_angles

@@ -20,7 +20,7 @@ import numpy as np
 from ...backends.contract import Capabilities, check_options, hookimpl
 from ...circuit.circuit import Circuit
 from ...circuit.measurement import Measurement
-from ...circuit.noise import NoiseModel
+from ...circuit.noise import NoiseModel, check_noise_model
 from ...errors import CapabilityError, OptionError, ShapeError
 from ..memory import check_bytes
 from ..numba.threads import run_all, thread_count
@@ -67,17 +67,9 @@ class DensityBackend:
                 argument="threads",
                 backend=self.name,
             )
-        if isinstance(noise_model, Mapping):
-            noise_model = NoiseModel.from_dict(noise_model)
-        if noise_model is not None and not isinstance(noise_model, NoiseModel):
-            raise OptionError(
-                f"noise_model is a qstore_core.NoiseModel, received {type(noise_model).__name__}.",
-                argument="noise_model",
-                backend=self.name,
-            )
-        self.noise_model, self.threads = noise_model, threads
+        self.noise_model, self.threads = check_noise_model(noise_model, self.name), threads
         self.capabilities = Capabilities(
-            vjp=True, embedded=True, channels=True, noisy=noise_model is not None, max_qubits=MOST_QUBITS
+            vjp=True, embedded=True, channels=True, noisy=self.noise_model is not None, max_qubits=MOST_QUBITS
         )
 
     def explain(self, n_qubits: int) -> str:

@@ -1,12 +1,13 @@
-"""The 4 x 4 matrices of `Single` steps for a batch, and what their gradients are for weights and inputs."""
+"""The matrices of `Single` steps for a batch, and what their gradients are for weights and inputs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from ...circuit.angle_table import AngleTable
+from ...circuit.gates import Axis
 from .program import Single, rotation_terms
 
 __all__ = ["Matrices"]
@@ -19,6 +20,8 @@ class Matrices:
 
     Args:
         singles: The steps, all of which differ from sample to sample, or none.
+        terms: `axis → A, B, C`: by default of rotations of Pauli components.
+        scale: What stands before the angle in cos and sin.
 
     Example:
         RY(w) takes Z to cos(w) Z and X to X + …:
@@ -31,19 +34,25 @@ class Matrices:
         array([ 0.    , -0.4794,  0.    ,  0.8776])
     """
 
-    def __init__(self, singles: Sequence[Single]) -> None:
+    def __init__(
+        self,
+        singles: Sequence[Single],
+        terms: Callable[[Axis], tuple[np.ndarray, ...]] = rotation_terms,
+        scale: float = 1.0,
+    ) -> None:
         """Tabulate the factors."""
+        self._scale, size = scale, len(terms((0.0, 0.0, 1.0))[0])
         self.count = len(singles)
         length = max((len(single.factors) for single in singles), default=0)
-        self._terms = np.zeros((3, length, self.count, 4, 4))
-        self._terms[0] = np.eye(4)
+        self._terms = np.zeros((3, length, self.count, size, size), terms((0.0, 0.0, 1.0))[2].dtype)
+        self._terms[0] = np.eye(size)
         places, angles = [], []
         for number, single in enumerate(singles):
             for position, factor in enumerate(single.factors):
                 if isinstance(factor, np.ndarray):
                     self._terms[0, position, number] = factor
                 else:
-                    self._terms[:, position, number] = rotation_terms(factor[0])
+                    self._terms[:, position, number] = terms(factor[0])
                     places.append(position * self.count + number)
                     angles.append(factor[1])
         self._places, self._table = np.array(places, np.int64), AngleTable(angles)
@@ -53,7 +62,8 @@ class Matrices:
         still, turning, across = self._terms
         angles = self._angles(theta, x)[..., None, None]
         factors = still[:, None] + np.cos(angles) * turning[:, None] + np.sin(angles) * across[:, None]
-        product = np.broadcast_to(np.eye(4), (len(x), self.count, 4, 4))
+        size = still.shape[-1]
+        product = np.broadcast_to(np.eye(size), (len(x), self.count, size, size))
         for k, factor in enumerate(factors):
             product = factor if k == 0 else factor @ product
         return product, factors
@@ -63,7 +73,7 @@ class Matrices:
         length = self._terms.shape[1]
         out = np.zeros((length * self.count, len(x)))
         if len(self._places):
-            out[self._places] = self._table.values(theta, x).T
+            out[self._places] = self._scale * self._table.values(theta, x).T
         return out.reshape(length, self.count, len(x)).swapaxes(1, 2)
 
     def vjp(

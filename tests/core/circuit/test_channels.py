@@ -176,8 +176,11 @@ def test_auto_goes_to_the_density_engine_and_says_so():
     assert "the circuit has channels" in layer.explain()
     wide = Circuit(11)
     wide.bit_flip(0.1, 0)
-    with pytest.raises(CapabilityError, match="at most 10 qubits"):
+    with pytest.raises(CapabilityError, match=r"11 qubits: .* go to 10 qubits\. Give the layer shots="):
         QuantumLayer(wide, Expectation())
+    sampled = QuantumLayer(wide, Expectation(), shots=10, seed=0)
+    assert sampled.backend_name == "trajectories"
+    assert "samples are asked for" in sampled.explain()
 
 
 def test_the_same_gates_with_another_channel_are_another_layer():

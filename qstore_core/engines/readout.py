@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qstore_core import Probabilities
-from qstore_core.circuit.measurement import Measurement
+
+from ..circuit.measurement import Measurement, Probabilities
 
 __all__ = ["Group", "Readout", "Samples"]
 
