@@ -24,11 +24,11 @@ from qstore_core import BackendError, Circuit, RunReport
 from qstore_core.circuit.angle_table import gate_angles
 from qstore_core.circuit.gates import GATES, Cnot
 from qstore_core.circuit.measurement import Measurement, Probabilities
+from qstore_core.engines.readout import Readout, Samples
 
 from ._aer_noise import Noise
 from ._aer_register import add_turn
 from ._lowering import amplitude_angles, amplitude_gates
-from qstore_core.engines.readout import Readout, Samples
 
 __all__ = ["AerExact", "AerSampled", "Estimated", "Sampled", "instruction_names", "kept_names"]
 

@@ -30,9 +30,9 @@ from qstore_core import Circuit
 from qstore_core.circuit.angle_table import AngleTable
 from qstore_core.circuit.gates import Axis
 from qstore_core.circuit.measurement import Measurement
+from qstore_core.engines.readout import Readout
 
 from ._lowering import Turned, turned
-from qstore_core.engines.readout import Readout
 
 Template: TypeAlias = tuple[QuantumCircuit, list[tuple[int, int]], list[tuple[Parameter, int]]]
 

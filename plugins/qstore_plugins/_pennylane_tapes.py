@@ -30,9 +30,9 @@ from qstore_core import Circuit
 from qstore_core.backends.contract import RunReport
 from qstore_core.backends.forking import new_lock, off_forked_thread
 from qstore_core.circuit.measurement import Measurement
+from qstore_core.engines.readout import Readout
 
 from ._pennylane_gates import OPERATIONS, Gates
-from qstore_core.engines.readout import Readout
 
 __all__ = ["Adjoint", "BackPropagation", "Device", "Exact", "Sampled", "queuing", "unwrapped"]
 

@@ -134,7 +134,7 @@ def test_a_noise_model():
 
 
 def test_what_is_refused(monkeypatch):
-    with pytest.raises(CapabilityError, match='can only sample. Use shots=.*backend="density"'):
+    with pytest.raises(CapabilityError, match=r'can only sample\. Use shots=.*backend="density"'):
         get_backend("trajectories").compile(Circuit(1), Expectation())
     with pytest.raises(CapabilityError, match="can only sample"):
         QuantumLayer(chain(2), Expectation(), backend="trajectories")
