@@ -72,7 +72,7 @@ class JaxLayer(LayerDefinition):
         """Features (…, F) → outputs (…, O), in the dtype of `x`.
 
         Args:
-            theta: (W,); radians.
+            theta: (W,); radians. (E, W) of an ensemble gives outputs (E, …, O).
             x: Features; float64 is computed in float64, everything else in float32.
 
         Example:
@@ -83,6 +83,8 @@ class JaxLayer(LayerDefinition):
         """
         program = self._program
         theta, x = self._array(theta, "theta"), self._array(x, "features")
+        if theta.ndim == 2 and len(theta):
+            return jnp.stack([self.apply(member, x) for member in theta])
         program.check_shapes(theta.shape, x.shape)
         work = x.dtype if x.dtype in (jnp.float32, jnp.float64) else jnp.dtype("float32")
         rows = x.reshape(-1, x.shape[-1]).astype(work)

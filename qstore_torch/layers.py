@@ -111,6 +111,16 @@ class TorchLayer(LayerDefinition, nn.Module):
         theta = self._parameters.get("theta")  # `self.theta` takes longer
         if theta is None and (theta := self.theta) is None:
             raise InputError(f"{self.name} has no theta: it was set to None. Assign an nn.Parameter of its weights.")
+        return self._with(theta, x) if theta.dim() == 1 else self._with_each(theta, x)
+
+    def _with_each(self, theta: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """`theta` (E, W) of an ensemble → (E, …, P)."""
+        if theta.dim() != 2 or not len(theta):
+            self._program.check_shapes(tuple(theta.shape), tuple(x.shape))
+        return torch.stack([self._with(member, x) for member in theta.unbind()])
+
+    def _with(self, theta: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """With angles `theta` (W,)."""
         work = x.dtype
         if x.dim() == 2 and theta.dtype == work and work in _WORK:
             return self._rows(theta, x)

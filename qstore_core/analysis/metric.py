@@ -12,6 +12,7 @@ from ..circuit.angle_table import AngleTable
 from ..circuit.checks import check_choice
 from ..circuit.circuit import Circuit, Operation
 from ..circuit.encoding import unit_rows
+from ..circuit.functions import flattened
 from ..circuit.gates import GATES, PAULIS, Cnot
 from ..engines.memory import check_bytes
 from ..engines.statevector import NumpyOps
@@ -45,9 +46,8 @@ def metric_tensor(layer: Any, x: Any, *, approx: str | None = None, theta: Any =
 
         >>> from qstore_core import QuantumFeatureExtractor
         >>> layer = QuantumFeatureExtractor(1, 1, encoding="angle", init=lambda rng, size: [0.5, 0.2])
-        >>> metric_tensor(layer, np.array([[0.3]])).round(4)   # sin²(0.8)/4 = 0.1287
-        array([[0.25  , 0.    ],
-               [0.    , 0.1287]])
+        >>> np.diag(metric_tensor(layer, np.array([[0.3]]))).round(4)   # sin²(0.8)/4 = 0.1286
+        array([0.25  , 0.1286])
 
     Source:
         Stokes et al., arXiv:1909.02108; the same as PennyLane's `metric_tensor`.
@@ -102,15 +102,16 @@ class _Tangents:
     """States and their derivatives by every gate angle that depends on weights."""
 
     def __init__(self, circuit: Circuit) -> None:
-        self.circuit = circuit
+        self.given = circuit
+        self.circuit, self.derived = flattened(circuit)
         self.angles: list[Angle] = []
         self.number: dict[tuple[int, int], int] = {}  # (operation, parameter) → row of tangents
         self.blocks: list[int] = []
-        for at, op in enumerate(circuit.operations):
+        for at, (op, flat) in enumerate(zip(circuit.operations, self.circuit.operations, strict=True)):
             for k in _in_order(op):
                 if any(kind == "w" for kind, _ in op.params[k].slots):
                     self.number[at, k] = len(self.angles)
-                    self.angles.append(op.params[k])
+                    self.angles.append(flat.params[k])
         self._find_blocks()
 
     def _find_blocks(self) -> None:
@@ -144,18 +145,22 @@ class _Tangents:
 
     def _sum(self, theta: np.ndarray, x: np.ndarray, mask: np.ndarray) -> np.ndarray:
         width = self.circuit.n_amplitudes
-        inputs = x[:, x.shape[1] - self.circuit.n_inputs :]
+        inputs = x[:, x.shape[1] - self.given.n_inputs :]
+        slopes = self._slopes(theta, inputs)
+        if self.derived is not None:
+            theta, inputs, _ = self._extended(theta, inputs)
         start = unit_rows(NumpyOps(), x[:, :width], width) if width else None
         all_states = self._evolve(theta, start, inputs)
         state, tangents = all_states[:, 0], all_states[:, 1:]
         along = np.einsum("bp,bkp->bk", state.conj(), tangents)
         gram = (tangents.conj() @ tangents.swapaxes(1, 2)).real
         gram -= (along.conj()[:, :, None] * along[:, None, :]).real
-        slopes = self._slopes(theta, inputs)
         return np.asarray(np.einsum("bkw,bkl,blv->wv", slopes, gram * mask, slopes, optimize=True))
 
     def _slopes(self, theta: np.ndarray, inputs: np.ndarray) -> np.ndarray:
         """Derivatives of the gate angles by the weights, (B, K, W)."""
+        if self.derived is not None:
+            return np.stack([self._slopes_of_row(theta, row[None]) for row in inputs])
         table, own = AngleTable(self.angles), np.tile(theta, (len(inputs), 1))
         out = np.empty((len(inputs), len(self.angles), len(theta)))
         for k in range(len(self.angles)):
@@ -163,6 +168,25 @@ class _Tangents:
             one[:, k] = 1.0
             out[:, k] = table.vjp(own, inputs, one)[0]
         return out
+
+    def _slopes_of_row(self, theta: np.ndarray, row: np.ndarray) -> np.ndarray:
+        """The same of one sample, through functions of angles, (K, W)."""
+        all_weights, all_inputs, derived_vjp = self._extended(theta, row)
+        table, out = AngleTable(self.angles), np.empty((len(self.angles), len(theta)))
+        for k, one in enumerate(np.eye(len(self.angles))):
+            out[k], _ = derived_vjp(*table.vjp(all_weights, all_inputs, one[None]))
+        return out
+
+    def _extended(self, theta: np.ndarray, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray, Any]:
+        """Weights and inputs with what is computed from them before the circuit, and the vjp of that."""
+        assert self.derived is not None
+        filled = np.concatenate([np.zeros((len(inputs), self.derived.width)), inputs], axis=1)
+        with np.errstate(all="ignore"):
+            theta, filled, vjp_fn = self.derived.extend(NumpyOps(), theta, filled)
+        if not (np.isfinite(theta).all() and np.isfinite(filled).all()):
+            self.derived.refuse(theta, filled, "metric_tensor")
+        width = self.derived.width
+        return theta, filled[:, width:], lambda d, e: vjp_fn(d, np.pad(e, ((0, 0), (width, 0))))
 
     def _evolve(self, theta: np.ndarray, start: np.ndarray | None, inputs: np.ndarray) -> np.ndarray:
         """(B, 1 + K, 2**n): the state, then its derivatives."""

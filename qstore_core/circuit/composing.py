@@ -20,6 +20,7 @@ __all__ = ["Composing"]
 
 _INVERSES = {"s": "sdg", "sdg": "s", "t": "tdg", "tdg": "t"}
 _OWN_INVERSES = {"id", "x", "y", "z", "h", "cnot", "cy", "cz", "ch", "swap", "ccx", "ccz", "cswap"}
+_MOST_DIAGONAL = 8  # qubits: 4**k coefficients
 _NEGATED = {"rx", "ry", "rz", "p", "cp", "crx", "cry", "crz", "rxx", "ryy", "rzz"}
 _AXES = {(1.0, 0.0, 0.0): "rx", (0.0, 1.0, 0.0): "ry", (0.0, 0.0, 1.0): "rz"}
 
@@ -182,6 +183,85 @@ class Composing:
             for word, coefficient in terms if order == 1 or number % 2 == 0 else reversed(terms):
                 scratch.pauli_rot(2 * coefficient / count * as_angle(time), word)
         self.extend(scratch.operations)
+
+    def diagonal(self, angles: Iterable[AngleLike], *qubits: int) -> None:
+        """Multiply each basis state of `qubits` by exp(i angle), one angle per state; of all qubits by default.
+
+        Behind amplitudes as inputs, whose magnitudes those are, its angles are the phases of complex amplitudes.
+
+        Example:
+            >>> from qstore_core import Circuit
+            >>> c = Circuit(1, amplitudes=True)
+            >>> c.diagonal(c.inputs(2))
+            >>> print(c.operations[0])
+            rz(-x0 + x1) 0
+        """
+        where = self._qubits(qubits or range(self.n_qubits))
+        if not 1 <= len(where) <= _MOST_DIAGONAL:
+            raise SpecError(f"a diagonal gate is on 1 to {_MOST_DIAGONAL} qubits, received {len(where)}.")
+        size = 1 << len(where)
+        phases = [as_angle(angle) for angle in check_items(angles, "angles of a diagonal gate", size + 1)]
+        if len(phases) != size:
+            raise SpecError(f"a diagonal gate on {len(where)} qubits has {size} angles, received {len(phases)}.")
+        # Σ_p angle_p |p⟩⟨p| as a sum of Z strings, by the Walsh–Hadamard transform; the empty one is a global phase.
+        for mask in range(1, size):
+            total = Angle.from_terms(
+                (slots, (-1) ** (p & mask).bit_count() * -2.0 / size * c)
+                for p, phase in enumerate(phases)
+                for slots, c in phase.terms
+            )
+            at = [q for k, q in enumerate(where) if mask >> (len(where) - 1 - k) & 1]
+            if total.terms:
+                self.append("rz", at, [total]) if len(at) == 1 else self.pauli_rot(total, "Z" * len(at), *at)
+
+    # -- measured on the way, by deferral -----------------------------------------------------------------------
+
+    def measure(self, qubit: int, record: int) -> None:
+        """Measure a qubit on the way, and leave the outcome on a fresh qubit: |0⟩ or |1⟩, for gates to depend on.
+
+        By deferral: a CNOT copies the outcome, and what is read at the end, averaged over `record`, is the same as if
+        it had been measured here. Each outcome doubles the state. Let `record` only control from then on.
+
+        Example:
+            Teleport a rotation, corrected by the outcome:
+
+            >>> from qstore_core import Circuit, Expectation, QuantumLayer
+            >>> import numpy as np
+            >>> c = Circuit(3)
+            >>> x, = c.inputs(1)
+            >>> c.ry(x, 0); c.cnot(0, 1)
+            >>> c.h(0); c.measure(0, 2)
+            >>> c.cz(2, 1)                                   # where the outcome is 1
+            >>> QuantumLayer(c, Expectation("X", qubits=[1]))(np.array([[0.5]])).round(4)   # sin 0.5
+            array([[0.4794]])
+        """
+        self._check_fresh(record, qubit)
+        self.append("cnot", [qubit, record])
+
+    def reset(self, qubit: int, fresh: int) -> None:
+        """Set a qubit to |0⟩, by a fresh one that takes its place; what it was in stays on `fresh`, traced out.
+
+        Example:
+            >>> from qstore_core import Circuit, Expectation, QuantumLayer
+            >>> import numpy as np
+            >>> c = Circuit(2)
+            >>> c.ry(c.inputs(1)[0], 0); c.reset(0, 1)
+            >>> QuantumLayer(c, Expectation("Z", qubits=[0]))(np.array([[0.5]])).round(4)
+            array([[1.]])
+        """
+        self._check_fresh(fresh, qubit)
+        self.append("swap", [qubit, fresh])
+
+    def _check_fresh(self, fresh: int, qubit: int) -> None:
+        """Refuse a qubit that need not be in |0⟩."""
+        self._qubits((qubit, fresh))
+        used = next((op for op in self.operations if fresh in op.qubits), None)
+        if used is not None or self.n_amplitudes:
+            reason = "the start state is an input" if used is None else f"{used} has acted on it"
+            raise SpecError(
+                f"a qubit that is measured or reset on the way needs a fresh one in |0⟩; qubit {shown(fresh)} need not "
+                f"be, since {reason}. Make the circuit one qubit wider for each."
+            )
 
     # -- circuits from circuits ---------------------------------------------------------------------------------
 

@@ -14,9 +14,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, SpecError
 from .angle import Angle
-from .checks import MAX_OPERATIONS, check_choice, check_whole
+from .checks import MAX_OPERATIONS, MAX_QUBITS, check_choice, check_items, check_whole, shown
 from .circuit import Circuit
 from .component import Component, Registry
 
@@ -119,19 +119,47 @@ class Amplitude(Encoding):
 
     A row of zeros encodes to |0…0⟩ and has zero input gradient.
 
+    Args:
+        qubits: Those that the amplitudes are of, most significant first; the others start in |0⟩. None for all.
+
+    Example:
+        >>> Amplitude((0, 2)).n_features(5)
+        4
+
     Source:
         Schuld & Petruccione, Supervised Learning with Quantum Computers, section 5.2.
     """
 
+    qubits: tuple[int, ...] | None = None
     name: ClassVar[str] = "amplitude"
     is_amplitude: ClassVar[bool] = True
 
+    def __post_init__(self) -> None:
+        """Check the qubits, as far as it goes without their number."""
+        if self.qubits is None:
+            return
+        items = check_items(self.qubits, "qubits of amplitudes", MAX_QUBITS, "qubits")
+        where = tuple(check_whole(q, "a qubit of amplitudes", 0, MAX_QUBITS - 1, "qubits") for q in items)
+        if not where or len(set(where)) != len(where):
+            raise SpecError(f"qubits of amplitudes are different, at least one; received {shown(items)}.")
+        object.__setattr__(self, "qubits", where)
+
     def n_features(self, n_qubits: int) -> int:
-        """At most 2**n_qubits."""
-        return 1 << n_qubits
+        """At most 2 to the number of its qubits."""
+        if self.qubits is None:
+            return 1 << n_qubits
+        check_whole(max(self.qubits), "a qubit of amplitudes", 0, n_qubits - 1, "qubits")
+        return 1 << len(self.qubits)
 
     def append(self, circuit: Circuit, x: Sequence[Angle]) -> None:
-        """Nothing: the start state holds the features."""
+        """Swaps, which cost nothing: features that are fewer than all amplitudes are those of the last qubits."""
+        if self.qubits is None:
+            return
+        at = list(range(circuit.n_qubits - len(self.qubits), circuit.n_qubits))
+        for k, qubit in enumerate(self.qubits):
+            if at[k] != qubit:
+                circuit.append("swap", (at[k], qubit))
+                at = [at[k] if place == qubit else place for place in at]
 
 
 @dataclass(frozen=True)

@@ -132,6 +132,7 @@ class LayerSpec:
                 'Use encoding="angle", "iqp" or "zz".',
                 argument="reuploading",
             )
+        self.encoding.n_features(n)  # its qubits exist
         encodings = depth if self.reuploading and depth else 1
         per_level = max(self.ansatz.operations_per_level(n), 1)
         count = depth * per_level + encodings * self.encoding.n_operations(n)

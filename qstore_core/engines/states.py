@@ -13,6 +13,7 @@ import numpy as np
 
 from ..circuit.channels import refuse_channels
 from ..circuit.circuit import Circuit
+from ..circuit.functions import flattened
 from ..circuit.measurement import Expectation
 from ..circuit.plan import Diagonal, Plan, collect_diagonals, decompose, drop_unseen, track
 from .adjoint import value_and_vjp
@@ -37,25 +38,38 @@ class StateProgram:
     def __init__(self, circuit: Circuit) -> None:
         """Lay the circuit out for arrays."""
         refuse_channels(circuit, "overlaps are of states")
+        flat, self._derived = flattened(circuit)
         n = circuit.n_qubits
-        made, frames = track(decompose(circuit), n)
+        made, frames = track(decompose(flat), n)
         steps = list(collect_diagonals(made))
         while steps and not _uses_inputs(steps[-1]):
             steps.pop()
         everything = [(1 << q, 0) for q in range(n)] + [(0, 1 << q) for q in range(n)]
         steps = drop_unseen(steps, everything, from_zero=not circuit.n_amplitudes)
         measured = Expectation(("Z",)).lower(n, frames[-1], len(frames) - 1)
-        plan = Plan(n, circuit.n_weights, circuit.n_inputs, circuit.n_amplitudes, tuple(frames), tuple(steps), measured)
+        plan = Plan(n, flat.n_weights, flat.n_inputs, flat.n_amplitudes, tuple(frames), tuple(steps), measured)
         self._program, self._ops = ArrayProgram(plan), NumpyOps()
         self._program.measuring = _Amplitudes()  # type: ignore[assignment]
 
     def states(self, theta: np.ndarray, inputs: np.ndarray) -> np.ndarray:
         """`theta` (W,), `inputs` (B, I): unit amplitudes, then angles → (B, 2**n)."""
-        return np.asarray(self._program.forward(self._ops, theta, inputs))
+        return np.asarray(self._program.forward(self._ops, *self._extended(theta, inputs)[:2]))
 
     def states_and_vjp(self, theta: np.ndarray, inputs: np.ndarray) -> tuple[np.ndarray, VjpFn]:
         """The same, and the function that pulls dL/dRe + i dL/dIm of the amplitudes back to theta and inputs."""
-        return value_and_vjp(self._program, self._ops, theta, inputs)
+        theta, inputs, derived_vjp = self._extended(theta, inputs)
+        states, vjp_fn = value_and_vjp(self._program, self._ops, theta, inputs)
+        return states, vjp_fn if derived_vjp is None else lambda cotangents: derived_vjp(*vjp_fn(cotangents))
+
+    def _extended(self, theta: np.ndarray, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray, Any]:
+        """Weights and inputs with what is computed from them before the circuit, and the vjp of that."""
+        if self._derived is None:
+            return theta, inputs, None
+        with np.errstate(all="ignore"):
+            theta, inputs, vjp_fn = self._derived.extend(self._ops, theta, inputs)
+        if not (np.isfinite(theta).all() and np.isfinite(inputs).all()):
+            self._derived.refuse(theta, inputs, "states")
+        return theta, inputs, vjp_fn
 
 
 class _Amplitudes:

@@ -72,16 +72,18 @@ class NumpyLayer(LayerDefinition):
 
     @property
     def theta(self) -> np.ndarray:
-        """The trainable angles, float64 (W,), radians. Assign to set them."""
+        """The trainable angles, float64 (W,), radians. Assign to set them; (E, W) for an ensemble of E."""
         return self._theta
 
     @theta.setter
     def theta(self, value: Any) -> None:
         array = np.array(self._program.real_array(value, "a theta"), dtype=np.float64)
-        if array.shape != self._theta.shape:
+        expected = (self._spec.n_weights,)
+        if array.shape[-1:] != expected or array.ndim > 2 or not array.size >= self._spec.n_weights:
             raise ShapeError(
-                f"{self.name}: theta has shape {self._theta.shape}, received {array.shape}.",
-                expected=self._theta.shape,
+                f"{self.name}: theta has shape {expected}, or (E, {expected[0]}) for an ensemble of E, at least one; "
+                f"received {array.shape}.",
+                expected=expected,
                 received=array.shape,
             )
         self._theta = array
@@ -91,8 +93,13 @@ class NumpyLayer(LayerDefinition):
         return self.config()
 
     def __call__(self, x: Any) -> np.ndarray:
-        """Features (…, F) → outputs (…, O)."""
-        values = self._program.forward(self._theta, x)
+        """Features (…, F) → outputs (…, O), of an ensemble (E, …, O)."""
+        if self._theta.ndim == 2:
+            return np.stack([self._values(member, x) for member in self._theta])
+        return self._values(self._theta, x)
+
+    def _values(self, theta: np.ndarray, x: Any) -> np.ndarray:
+        values = self._program.forward(theta, x)
         if not self._postprocesses:
             return values
         with timed(self.name, "forward", "measure"):
@@ -111,15 +118,35 @@ class NumpyLayer(LayerDefinition):
             cotangents: dL/d(output), (…, O); of complex outputs dL/dRe + i dL/dIm.
 
         Returns:
-            `(d_theta (W,), d_inputs like x)`.
+            `(d_theta (W,), d_inputs like x)`. Of an ensemble cotangents are (E, …, O) and `d_theta` (E, W).
 
         Example:
             >>> layer = QuantumFeatureExtractor(1, depth=1, encoding="angle", init="zeros")
             >>> layer.vjp(np.array([[0.3]]), np.array([[1.0]]))[1].round(4)   # d cos(x) = -sin(0.3)
             array([[-0.2955]])
         """
-        values, vjp_fn = self._program.value_and_vjp(self._theta, x)
-        cotangents = self._program.real_array(cotangents, "cotangents")
+        if self._theta.ndim == 1:
+            return self._vjp(self._theta, x, cotangents)
+        cotangents = self._cotangents(cotangents)
+        if not cotangents.ndim or len(cotangents) != len(self._theta):
+            raise ShapeError(
+                f"{self.name}: cotangents of an ensemble of {len(self._theta)} are (E, …, O), received "
+                f"{np.shape(cotangents)}.",
+                received=np.shape(cotangents),
+            )
+        pairs = [self._vjp(member, x, own) for member, own in zip(self._theta, cotangents, strict=True)]
+        return np.stack([pair[0] for pair in pairs]), np.sum([pair[1] for pair in pairs], axis=0)
+
+    def _cotangents(self, cotangents: Any) -> np.ndarray:
+        """An array of numbers, which are complex only where outputs are."""
+        array = np.asarray(cotangents) if self._output_dtype("float64") == "complex128" else None
+        if array is not None and array.dtype.kind == "c":
+            return array
+        return self._program.real_array(cotangents, "cotangents")
+
+    def _vjp(self, theta: np.ndarray, x: Any, cotangents: Any) -> tuple[np.ndarray, np.ndarray]:
+        values, vjp_fn = self._program.value_and_vjp(theta, x)
+        cotangents = self._cotangents(cotangents)
         shape = (*values.shape[:-1], *self._spec.sample_shape)
         if cotangents.shape != shape:
             raise ShapeError(

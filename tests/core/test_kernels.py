@@ -155,6 +155,22 @@ def test_matrix_and_alignment_equal_those_of_pennylane():
     assert kernel.alignment(x, labels) == pytest.approx(theirs, abs=VALUE["float64"])
 
 
+def test_functions_of_features_and_weights():
+    c = Circuit(1)
+    (x,), (w,) = c.inputs(1), c.weights(1)
+    c.ry(2 * x.arccos() * w.exp(), 0)
+    kernel, points = QuantumKernel(c, init=lambda rng, size: [0.1]), np.array([[0.3], [-0.5], [0.9]])
+    half = np.arccos(points[:, 0]) * np.exp(0.1)
+    np.testing.assert_allclose(kernel(points), np.cos(half[:, None] - half) ** 2, rtol=0, atol=EXACT)
+    _, gradient = kernel.alignment_and_gradient(points, [0, 1, 0])
+    kernel.theta = [0.1 + 1e-6]
+    above = kernel.alignment(points, [0, 1, 0])
+    kernel.theta = [0.1 - 1e-6]
+    assert gradient[0] == pytest.approx((above - kernel.alignment(points, [0, 1, 0])) / 2e-6, abs=FINITE_DIFFERENCE)
+    with pytest.raises(InputError, match="arccos"):
+        kernel([[1.5]])
+
+
 def test_training_separates_two_classes():
     rng = np.random.default_rng(0)
     x = rng.uniform(-1, 1, (30, 2))

@@ -277,3 +277,15 @@ assert jnp.abs(one - two).max() < 1e-5, (one, two)
     environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_a_leading_axis_of_theta_is_an_ensemble():
+    layer, _, theta, x = pair()
+    thetas = jnp.stack([theta, 2 * theta])
+    out = layer.apply(thetas, x)
+    np.testing.assert_array_equal(out, jnp.stack([layer.apply(theta, x), layer.apply(2 * theta, x)]))
+    gradient = jax.grad(lambda t: layer.apply(t, x)[1].sum())(thetas)
+    assert not gradient[0].any()
+    np.testing.assert_allclose(
+        gradient[1], jax.grad(lambda t: layer.apply(t, x).sum())(2 * theta), rtol=GRADIENT["float64"]
+    )

@@ -90,6 +90,15 @@ def test_it_equals_that_of_pennylane(ansatz, approx):
     )
 
 
+def test_functions_of_weights_have_their_slope():
+    """RY(sin w + x): a quarter of cos² w; an arccos of features does not count."""
+    c = Circuit(2)
+    (x,), (w,) = c.inputs(1), c.weights(1)
+    c.ry(x.arccos(), 1), c.ry(w.sin() + x, 0)
+    found = metric_tensor(layer_of(c, [0.4]), np.array([[0.1], [0.9]]))
+    np.testing.assert_allclose(found, [[np.cos(0.4) ** 2 / 4]], rtol=0, atol=EXACT)
+
+
 def test_amplitude_encoded_layers_and_chunks(monkeypatch):
     layer = QuantumFeatureExtractor(3, 1, init="uniform", seed=1)
     x = np.random.default_rng(0).normal(size=(5, 8))
