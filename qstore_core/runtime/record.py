@@ -40,7 +40,8 @@ class LastRun:
             where the first one did.
         start: When it began, in seconds since 1970 as `time.time()` gives them.
         seconds: How long it took; for work that an accelerator does on its own, how long it took to hand it over.
-        std_error: Standard errors (…, O) of sampled outputs, where the backend gives them.
+        std_error: Standard errors (…, P) of what the backend sampled, where it gives them: of the outputs, or of the
+            values that the measurement makes them from.
         backward: The same about the backward pass; None before it has run.
     """
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..circuit.circuit import Circuit
 from ..circuit.gates import GATES
-from ..circuit.measurement import Expectation, Measurement, Pauli, Probabilities
+from ..circuit.measurement import Amplitudes, Expectation, Measurement, Pauli, Probabilities
 from . import reference
 from ._values import ANGLES, EXPRESSIONS, many_slots, polynomial_circuit
 from .compare import same
@@ -275,3 +275,17 @@ def _value_and_vjp(subject: Subject) -> None:
         same(outputs, reference.outputs(circuit, _ZX, *kept), 1e-5, "outputs of value_and_vjp, float32")
         got = vjp_fn(a.astype("float32"))
         same(got[0], reference.slopes(circuit, _ZX, *kept, a)[0], 1e-4, "gradient for theta of vjp_fn, float32")
+
+
+@check("gradient: states", "G15")
+def _states(subject: Subject) -> None:
+    """The gradients of amplitudes, real and imaginary parts, for weights, inputs and start states."""
+    _need(subject)
+    subject.need("amplitudes", "it computes expectation values and probabilities")
+
+    def compare(what: str, circuit: Circuit) -> None:
+        _compare(subject, circuit, Amplitudes(), random_point(circuit, 2), f"amplitudes after {what}")
+
+    names = ("rx", "rz", "p", "u3", "crx", "rzz")
+    circuits = [(f"gate {name}", with_gate(name, next(placements(name)), "xw")) for name in names]
+    each([*circuits, ("amplitudes and angles", generic(2, amplitudes=True))], compare)

@@ -8,7 +8,9 @@ import numpy as np
 
 from ..circuit.circuit import Circuit
 from ..circuit.gates import GATES
-from ..circuit.measurement import Expectation, Measurement, Pauli, Probabilities
+from ..circuit.measurement import Amplitudes, Expectation, Measurement, Pauli, Probabilities
+from ..circuit.measurement_states import DensityMatrix, Entropy, Fidelity
+from ..circuit.measurement_statistics import Covariance, Variance
 from .compare import same
 from .points import (
     BASES,
@@ -313,3 +315,40 @@ def _qubits(subject: Subject) -> None:
             circuit = random_circuit(n, 2 * n + 8, rng, names=_SAFE, amplitudes=amplitudes)
             start = "amplitudes" if amplitudes else "|0…0⟩"
             subject.expect(circuit, measured, random_point(circuit, 2), f"{n} qubits from {start}, {what}")
+
+
+@check("values: many observables", "V14")
+def _many_observables(subject: Subject) -> None:
+    """All Pauli strings of three qubits at once, squares of sums: what density matrices and variances come from."""
+    circuit = generic(3)
+    point, zz = random_point(circuit, 2), Pauli("ZZI") + 0.5 * Pauli("XIX") - 0.3 * Pauli("IYZ")
+    kinds: dict[str, Measurement] = {
+        "the density matrix of qubits 2, 0, 1": DensityMatrix((2, 0, 1)),
+        "the entropy of qubits 0, 2": Entropy((0, 2)),
+        "a variance": Variance(zz),
+        "a covariance": Covariance(zz, Pauli("XII") + 2.0 * Pauli("IZY")),
+        "the fidelity with a state": Fidelity(tuple(unit(np.array([[1, 2j, 0, -0.5, 1 + 1j, 0.3, -2, 0.1j]]))[0])),
+    }
+
+    def compare(what: str, measured: Measurement) -> None:
+        longer, computed = measured.extend(circuit), measured.primitive(3)
+        subject.expect(longer, computed, point, f"what {what} is computed from")
+
+    each(kinds.items(), compare)
+
+
+@check("values: states", "V15")
+def _states(subject: Subject) -> None:
+    """The amplitudes of the state, with the phase of every gate's matrix, also of whole turns."""
+    subject.need("amplitudes", "it computes expectation values and probabilities")
+
+    def compare(what: str, circuit: Circuit) -> None:
+        subject.expect(circuit, Amplitudes(), random_point(circuit, 2), f"amplitudes after {what}")
+
+    circuits = {f"gate {name}": with_gate(name, placed, "xw") for name in GATES for placed in [next(placements(name))]}
+    turned = Circuit(2)
+    for gate in ("rx", "ry", "rz"):
+        turned.append(gate, (0,), (2 * math.pi,))
+    turned.append("rz", (1,), (1.0,))
+    start = generic(3, amplitudes=True)
+    each([*circuits.items(), ("whole turns", turned), ("amplitudes as the start", start)], compare)

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..circuit.circuit import Circuit, Operation
 from ..circuit.gates import GATES
-from ..circuit.measurement import Expectation, Measurement, Pauli, Probabilities
+from ..circuit.measurement import Amplitudes, Expectation, Measurement, Pauli, Probabilities
 
 __all__ = ["deviations", "outputs", "slopes", "unit"]
 
@@ -167,6 +167,8 @@ def _apply(state: np.ndarray, matrices: np.ndarray, qubits: tuple[int, ...]) -> 
 
 def _measure(n: int, measurement: Measurement, state: np.ndarray) -> np.ndarray:
     batch = len(state)
+    if isinstance(measurement, Amplitudes):
+        return np.concatenate([state.real.reshape(batch, -1), state.imag.reshape(batch, -1)], axis=1)
     if isinstance(measurement, Probabilities):
         return _born(n, measurement, np.abs(state) ** 2)
     paulis = {letter.upper(): np.asarray(GATES[letter].matrix(), complex)[None] for letter in "xyz"}

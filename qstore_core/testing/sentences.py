@@ -37,6 +37,10 @@ SENTENCES: dict[str, str] = {
     "V11": "With `n_classes`, bitstring k counts for class k modulo `n_classes`.",
     "V12": "A batch may have any number of rows, and a row has the value that it has alone.",
     "V13": "All of this holds for any number of qubits up to `max_qubits`.",
+    "V14": "An `Expectation` may have any number of observables, and an observable any number of strings: density "
+    "matrices, entropies and variances are computed from them.",
+    "V15": "With `capabilities.amplitudes`, `Amplitudes` are the real parts of the state and then the imaginary parts, "
+    "with the phase that the gates' matrices give it.",
     # -- calls
     "S1": "Exact outputs are a function of theta and inputs: nothing is kept from one call to the next.",
     "S2": "`forward` does not write to its arguments.",
@@ -60,6 +64,7 @@ SENTENCES: dict[str, str] = {
     "G13": "`value_and_vjp` gives the outputs of `forward` and the gradients of `vjp`; its `vjp_fn` may be called more "
     "than once, and after other calls.",
     "G14": "With `capabilities.channels`, `vjp` is exact for circuits with channels.",
+    "G15": "With `capabilities.amplitudes`, `vjp` gives the gradients of `Amplitudes` too.",
     # -- samples
     "N1": "Sampled values of bases have no bias.",
     "N2": "Sampled values of observables have no bias.",

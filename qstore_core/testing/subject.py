@@ -15,7 +15,7 @@ from ..backends.contract import Backend, RunReport
 from ..backends.jobs.runner import as_executable
 from ..backends.registry import get_backend
 from ..circuit.circuit import Circuit
-from ..circuit.measurement import Measurement, Probabilities
+from ..circuit.measurement import Expectation, Measurement, Probabilities
 from ..errors import CapabilityError
 from . import reference
 from .compare import ConformanceError, same, shaped
@@ -265,7 +265,7 @@ class Subject:
     ) -> np.ndarray | float:
         """Bound of the error of every output: rounding, or 5.5 standard deviations of the samples."""
         scale = 1.0
-        if not isinstance(measured, Probabilities):
+        if isinstance(measured, Expectation):
             terms = [o.terms for o in measured.as_observables(circuit.n_qubits)]
             scale = max(1.0, max(sum(abs(c) for _, c in term) for term in terms))
         if shots is None:
