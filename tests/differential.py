@@ -20,7 +20,21 @@ from multiprocessing import get_context
 
 import numpy as np
 
-from qstore_core import Circuit, Expectation, Pauli, Probabilities, QuantumLayer, get_backend
+from qstore_core import (
+    Amplitudes,
+    Circuit,
+    Covariance,
+    DensityMatrix,
+    Expectation,
+    Fidelity,
+    Pauli,
+    Probabilities,
+    Purity,
+    QuantumLayer,
+    State,
+    Variance,
+    get_backend,
+)
 from qstore_core.circuit.gates import GATES
 from tests.tolerances import GRADIENT, NOISY, SIGMAS, VALUE, allow, angle_stretch
 
@@ -55,12 +69,20 @@ def random_layer(seed):
         circuit.append(str(name), qubits, params)
     qubits = tuple(rng.permutation(n)[: int(rng.integers(1, n + 1))].tolist())
     strings = ["".join(rng.choice(list("IXYZ"), n)) for _ in range(3)]
+    vector = rng.normal(size=(2, 1 << n)).T @ (1, 1j)
+    some = qubits[:2]
     measurement = [
         Expectation(tuple(rng.permutation(list("XYZ"))[: int(rng.integers(1, 4))])),
         Expectation(observables=(Pauli(strings[0]) + 0.5 * Pauli(strings[1]), -1.5 * Pauli(strings[2]))),
         Probabilities(qubits),
         Probabilities(n_classes=int(rng.integers(1, (1 << n) + 1))),
-    ][rng.integers(4)]  # fmt: skip
+        Variance(Pauli(strings[0]) + 0.5 * Pauli(strings[1])),
+        Covariance(Pauli(strings[0]), Pauli(strings[1]) - 0.5 * Pauli(strings[2])),
+        DensityMatrix(some),
+        Purity(some),
+        Fidelity(vector / np.linalg.norm(vector)),
+        State(),
+    ][rng.integers(10)]  # fmt: skip
     features = rng.normal(size=(3, circuit.n_amplitudes + circuit.n_inputs))
     return circuit, measurement, rng.normal(size=circuit.n_weights), features, rng
 
@@ -73,7 +95,10 @@ class Table:
     counts: dict[tuple[str, str], int] = field(default_factory=dict)
 
     def add(self, subject, dtype, quantity, received, expected, allowed, seed):
-        received, expected = np.asarray(received, float), np.asarray(expected, float)
+        received, expected = (np.ascontiguousarray(array) for array in (received, expected))
+        assert received.dtype.kind == expected.dtype.kind, (subject, quantity, received.dtype, seed)
+        if expected.dtype.kind == "c":
+            received, expected = received.astype(complex).view(float), expected.astype(complex).view(float)
         assert received.shape == expected.shape, (subject, quantity, received.shape, expected.shape, seed)
         error = float(np.abs(received - expected).max(initial=0.0))
         error = error if np.isfinite(error) else np.inf
@@ -107,11 +132,20 @@ def reference(layer, theta, features, cotangents):
     from tests.test_reference_libraries import by_pennylane
 
     tensors = [torch.from_numpy(np.array(array, float)).requires_grad_() for array in (theta, features)]
-    values = by_pennylane(layer, *tensors)
+    values = by_pennylane(primitive(layer), *tensors)
+    if layer.spec.postprocesses:
+        from qstore_torch.engine import OPS
+
+        values = layer.spec.measurement.postprocess(OPS, values, 2.0**-52)
     if values.requires_grad:
         values.backward(torch.from_numpy(cotangents))
     gradients = [np.zeros(t.shape) if t.grad is None else t.grad.numpy() for t in tensors]
     return values.detach().numpy(), *gradients
+
+
+def primitive(layer):
+    """The layer of what backends compute."""
+    return QuantumLayer(layer.spec.primitive.circuit, layer.spec.primitive.measurement, backend="statevector", seed=0)
 
 
 def by_numpy(name, arguments, theta, features, cotangents):
@@ -160,12 +194,14 @@ def by_jax(name, arguments, theta, features, cotangents):
     layer = qstore_jax.QuantumLayer(*arguments, backend=name, seed=0)
     with jax.enable_x64(theta.dtype == np.float64):
         values, vjp_fn = jax.vjp(layer.apply, jnp.asarray(theta), jnp.asarray(features))
-        return np.asarray(values), *(np.asarray(g) for g in vjp_fn(jnp.asarray(cotangents)))
+        return np.asarray(values), *(np.asarray(g) for g in vjp_fn(jnp.asarray(cotangents.conj())))
 
 
-def subjects(index):
+def subjects(index, measurement):
     """`(name, function, backend)` of what computes circuit number `index`: eager Keras and JAX now and then."""
     chosen = [(name, by_numpy, name) for name in NUMPY if name != "numba" or has("numba")]
+    if isinstance(measurement, State):
+        chosen = [one for one in chosen if get_backend(one[2]).capabilities.amplitudes]
     if has("torch"):
         chosen += [("torch layer, torch engine", by_torch, "torch")]
         chosen += [("torch layer, auto", by_torch, "auto")]
@@ -184,34 +220,41 @@ def compare(table, seed, index):
     circuit, measurement, theta, features, rng = random_layer(seed)
     arguments = circuit, measurement
     layer = QuantumLayer(circuit, measurement, seed=0)
-    cotangents = rng.normal(size=(len(features), layer.output_dim))
+    shape, kind = (len(features), *layer.spec.sample_shape), measurement.output_dtype("float64")
+    cotangents = rng.normal(size=shape)
+    if kind == "complex128":
+        cotangents = cotangents + 1j * rng.normal(size=shape)
     # Every dtype is judged at the numbers that it holds; features of unit size, so that gradients are too.
     width = circuit.n_amplitudes
     if width:
         features[:, :width] /= np.linalg.norm(features[:, :width], axis=1, keepdims=True)
     for dtype in ("float64", "float32"):
-        rounded = [array.astype(dtype) for array in (theta, features, cotangents)]
-        expected = reference(layer, *(array.astype(float) for array in rounded))
+        rounded = [theta.astype(dtype), features.astype(dtype), cotangents.astype(measurement.output_dtype(dtype))]
+        expected = reference(layer, *(array.astype(float) for array in rounded[:2]), rounded[2].astype(kind))
         stretch = 1.0 if dtype == "float64" else angle_stretch(layer.spec, rounded[0], rounded[1])
         limits = [
             allow(e, tolerance[dtype]) * stretch
             for e, tolerance in zip(expected, (VALUE, GRADIENT, GRADIENT), strict=True)
         ]
-        for name, function, backend in subjects(index):
+        for name, function, backend in subjects(index, measurement):
             received = function(backend, arguments, *rounded)
             for quantity, r, e, limit in zip(
                 ("values", "d theta", "d features"), received, expected, limits, strict=True
             ):
                 table.add(name, dtype, quantity, r, e, limit, seed)
         if dtype == "float64" and index % DEVICES_EVERY == 0:
-            compare_devices(table, seed, layer, rounded, expected[0])
+            compare_devices(table, seed, primitive(layer), rounded)
 
 
-def compare_devices(table, seed, layer, rounded, values):
-    """Other simulators, and Qiskit as a second judge."""
+def compare_devices(table, seed, layer, rounded):
+    """Other simulators, and Qiskit as a second judge, of what layers are computed from."""
     from tests.test_reference_libraries import by_aer
 
     theta, features, _ = rounded
+    if isinstance(layer.spec.measurement, Amplitudes):
+        return
+    layer.theta = theta
+    values = layer(features)
     if has("qiskit_aer"):
         table.add("Qiskit itself", "float64", "values", by_aer(layer, theta, features), values, NOISY, seed)
     for name in DEVICES:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import qstore_core
-from qstore_core import IQP, Circuit, Pauli, Probabilities
+from qstore_core import IQP, Amplitudes, Circuit, Pauli, Probabilities
 from tests.tolerances import GRADIENT, VALUE, angle_stretch
 
 pytest.importorskip("pennylane")
@@ -122,6 +122,8 @@ def by_pennylane(layer, theta, x):
             qml.StatePrep(amplitudes, wires=range(n))
         for op in circuit.operations:
             gates[op.gate](*[angle.value(theta, angles.T) for angle in op.params], wires=list(op.qubits))
+        if isinstance(measurement, Amplitudes):
+            return qml.state()
         if isinstance(measurement, Probabilities):
             return qml.probs(wires=range(n) if measurement.qubits is None else list(measurement.qubits))
         return [
@@ -130,6 +132,9 @@ def by_pennylane(layer, theta, x):
         ]
 
     outputs = run()
+    if isinstance(measurement, Amplitudes):
+        parts = torch.cat([outputs.real, outputs.imag], dim=-1)
+        return torch.broadcast_to(parts, (len(x), parts.shape[-1]))
     if not isinstance(measurement, Probabilities):
         return torch.stack([torch.broadcast_to(output, (len(x),)) for output in outputs], dim=1)
     outputs = torch.broadcast_to(outputs, (len(x), outputs.shape[-1]))

@@ -325,7 +325,7 @@ def _many_observables(subject: Subject) -> None:
     kinds: dict[str, Measurement] = {
         "the density matrix of qubits 2, 0, 1": DensityMatrix((2, 0, 1)),
         "the entropy of qubits 0, 2": Entropy((0, 2)),
-        "a variance": Variance(zz),
+        "a variance": Variance((zz,)),
         "a covariance": Covariance(zz, Pauli("XII") + 2.0 * Pauli("IZY")),
         "the fidelity with a state": Fidelity(tuple(unit(np.array([[1, 2j, 0, -0.5, 1 + 1j, 0.3, -2, 0.1j]]))[0])),
     }
