@@ -22,6 +22,7 @@ from ..layers.definition import LayerDefinition
 
 __all__ = ["metric_tensor", "natural_gradient"]
 
+_GROUP = 4  # neighbouring qubits whose rotations are one matrix
 _CHUNK_BYTES = 1 << 26  # of tangents
 
 
@@ -152,8 +153,9 @@ class _Tangents:
         start = unit_rows(NumpyOps(), x[:, :width], width) if width else None
         all_states = self._evolve(theta, start, inputs)
         state, tangents = all_states[:, 0], all_states[:, 1:]
-        along = np.einsum("bp,bkp->bk", state.conj(), tangents)
-        gram = (tangents.conj() @ tangents.swapaxes(1, 2)).real
+        along = (tangents @ state.conj()[:, :, None])[:, :, 0]
+        parts = np.concatenate([tangents.real, tangents.imag], axis=-1)
+        gram = parts @ parts.swapaxes(1, 2)
         gram -= (along.conj()[:, :, None] * along[:, None, :]).real
         return np.asarray(np.einsum("bkw,bkl,blv->wv", slopes, gram * mask, slopes, optimize=True))
 
@@ -191,39 +193,73 @@ class _Tangents:
     def _evolve(self, theta: np.ndarray, start: np.ndarray | None, inputs: np.ndarray) -> np.ndarray:
         """(B, 1 + K, 2**n): the state, then its derivatives."""
         n, batch = self.circuit.n_qubits, len(inputs)
-        out = np.zeros((batch, 1 + len(self.angles), 1 << n), complex)
-        out[:, 0, 0] = 1.0
+        states = np.zeros((batch, 1 + len(self.angles), 1 << n), complex)
+        states[:, 0, 0] = 1.0
         if start is not None:
-            out[:, 0] = start
-        begun, basis = 1, np.arange(1 << n)
-        order = basis  # CNOTs since the last rotation
+            states[:, 0] = start
+        layer = _Layer(states, n)
         for at, op in enumerate(self.circuit.operations):
-            values = AngleTable(op.params).values(theta, inputs) if op.params else None
+            shared = not any(angle.uses_inputs for angle in op.params)
+            rows = inputs[:1] if shared else inputs
+            values = AngleTable(op.params).values(theta, rows) if op.params else np.zeros((1, 0))
             for step in GATES[op.gate].steps:
                 if isinstance(step, Cnot):
-                    control, target = (n - 1 - op.qubits[q] for q in (step.control, step.target))
-                    order = order[basis ^ ((basis >> control & 1) << target)]
+                    layer.cnot(op.qubits[step.control], op.qubits[step.target])
                     continue
-                if order is not basis:
-                    out[:, :begun], order = out[:, :begun, order], basis
-                angle = np.full(batch, float(step.constant))
-                for k, coefficient in enumerate(step.coefficients[: len(op.params)]):
-                    assert values is not None
-                    angle += coefficient * values[:, k]
-                pauli = np.asarray(sum(a * PAULIS[letter] for a, letter in zip(step.axis, "xyz", strict=True)))
-                qubit = op.qubits[step.qubit]
-                cos, sin = np.cos(angle / 2)[:, None, None], np.sin(angle / 2)[:, None, None]
-                out[:, :begun] = _applied(cos * np.eye(2) - 1j * sin * pauli, out[:, :begun], qubit, n)
-                slope = None
-                for k, coefficient in enumerate(step.coefficients[: len(op.params)]):
-                    row = self.number.get((at, k))
-                    if row is None or not coefficient:
-                        continue
-                    if slope is None:
-                        slope = _applied(np.broadcast_to(-0.5j * pauli, (batch, 2, 2)), out[:, :1], qubit, n)[:, 0]
-                    out[:, 1 + row] += coefficient * slope
-                    begun = max(begun, 2 + row)
-        return out if order is basis else out[..., order]
+                used = list(enumerate(step.coefficients[: len(op.params)]))
+                angle = float(step.constant) + sum(c * values[:, k] for k, c in used) + np.zeros(len(values))
+                tangents = [(1 + self.number[at, k], c) for k, c in used if c and (at, k) in self.number]
+                layer.rotate(op.qubits[step.qubit], step.axis, angle, tangents)
+        return layer.finish()
+
+
+class _Layer:
+    """Rotations since the last CNOT, which act on all states together, and CNOTs since the last rotation."""
+
+    def __init__(self, states: np.ndarray, n_qubits: int) -> None:
+        self.states, self.n, self.begun = states, n_qubits, 1
+        self.basis = np.arange(1 << n_qubits)
+        self.order = self.basis
+        self.matrices: dict[int, np.ndarray] = {}  # qubit → (B or 1, 2, 2)
+        self.slopes: list[tuple[int, float, int, np.ndarray]] = []  # row, coefficient, qubit, generator
+
+    def cnot(self, control: int, target: int) -> None:
+        """Permute."""
+        self.flush()
+        c, t = self.n - 1 - control, self.n - 1 - target
+        self.order = self.order[self.basis ^ ((self.basis >> c & 1) << t)]
+
+    def rotate(self, qubit: int, axis: tuple[float, ...], angle: np.ndarray, tangents: list[tuple[int, float]]) -> None:
+        """exp(-i angle/2 axis·σ), whose derivative by the angle goes to the rows of `tangents` with a factor each."""
+        pauli = np.asarray(sum(part * PAULIS[letter] for part, letter in zip(axis, "xyz", strict=True)))
+        cos, sin = np.cos(angle / 2)[:, None, None], np.sin(angle / 2)[:, None, None]
+        matrix = cos * np.eye(2) - 1j * sin * pauli
+        back = matrix.conj().swapaxes(-1, -2)
+        self.slopes = [(r, c, q, matrix @ g @ back if q == qubit else g) for r, c, q, g in self.slopes]
+        self.matrices[qubit] = matrix @ self.matrices[qubit] if qubit in self.matrices else matrix
+        self.slopes += [(row, factor, qubit, -0.5j * pauli[None]) for row, factor in tangents]
+
+    def flush(self) -> None:
+        """Apply the rotations, then add what is new to the derivatives."""
+        if not self.matrices:
+            return
+        old = self.states[:, : self.begun]
+        if self.order is not self.basis:
+            old, self.order = old[..., self.order], self.basis
+        for first in range(0, self.n, _GROUP):
+            group = [self.matrices.get(q) for q in range(first, min(first + _GROUP, self.n))]
+            if any(matrix is not None for matrix in group):
+                old = _applied(_kronecker(group), old, first, self.n)
+        self.states[:, : self.begun] = old
+        for row, factor, qubit, generator in self.slopes:
+            self.states[:, row] += factor * _applied(generator, self.states[:, :1], qubit, self.n)[:, 0]
+            self.begun = max(self.begun, row + 1)
+        self.matrices, self.slopes = {}, []
+
+    def finish(self) -> np.ndarray:
+        """The states, in the order of basis states."""
+        self.flush()
+        return self.states if self.order is self.basis else self.states[..., self.order]
 
 
 def _in_order(op: Operation) -> Iterator[int]:
@@ -238,12 +274,21 @@ def _in_order(op: Operation) -> Iterator[int]:
                 yield k
 
 
+def _kronecker(matrices: list[np.ndarray | None]) -> np.ndarray:
+    """The product of neighbours' matrices, (B or 1, 2**k, 2**k)."""
+    out = np.ones((1, 1, 1))
+    for matrix in matrices:
+        right = np.eye(2)[None] if matrix is None else matrix
+        size = 2 * out.shape[1]
+        out = (out[:, :, None, :, None] * right[:, None, :, None, :]).reshape(-1, size, size)
+    return out
+
+
 def _applied(matrix: np.ndarray, states: np.ndarray, qubit: int, n_qubits: int) -> np.ndarray:
-    """`matrix` (B, 2, 2) on one qubit of `states` (B, K, 2**n)."""
-    pairs = states.reshape(*states.shape[:2], 1 << qubit, 2, 1 << (n_qubits - 1 - qubit))
-    entries = matrix[:, None, None, :, :, None]
-    zero, one = pairs[..., 0, :], pairs[..., 1, :]
-    out = np.empty_like(pairs)
-    for k in (0, 1):
-        out[..., k, :] = entries[..., k, 0, :] * zero + entries[..., k, 1, :] * one
-    return out.reshape(states.shape)
+    """`matrix` (B or 1, 2**k, 2**k) on neighbours from `qubit` on, of `states` (B, K, 2**n)."""
+    size, count = matrix.shape[-1], states.shape[0]
+    right = (1 << (n_qubits - qubit)) // size
+    if right == 1:
+        rows = states.reshape(count, -1, size) if len(matrix) > 1 else states.reshape(1, -1, size)
+        return (rows @ matrix.swapaxes(-1, -2)).reshape(states.shape)
+    return (matrix[:, None] @ states.reshape(count, -1, size, right)).reshape(states.shape)

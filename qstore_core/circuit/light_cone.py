@@ -32,7 +32,7 @@ __all__ = ["LEAST_QUBITS", "Cone", "Narrowing", "narrow"]
 LEAST_QUBITS = 14
 """Circuits of fewer qubits are computed in full: a state of that size costs less than the steps around it."""
 _GAIN = 8  # how much less arithmetic a narrow way must take
-_MOST_WORK = 1 << 27  # multiply-adds per sample in a window: its tables are written out
+_MOST_WORK = 1 << 25  # multiply-adds per sample in a window: its tables are written out
 _MOST_CONE = 26
 _MOST_STRINGS = 1 << 12
 _MOST_LOOKS = 1 << 22  # strings times gates, for which cones are looked for
