@@ -32,7 +32,7 @@ __all__ = ["LEAST_QUBITS", "Cone", "Narrowing", "narrow"]
 LEAST_QUBITS = 14
 """Circuits of fewer qubits are computed in full: a state of that size costs less than the steps around it."""
 _GAIN = 8  # how much less arithmetic a narrow way must take
-_MOST_WORK = 1 << 25  # multiply-adds per sample in a window: its tables are written out
+_MOST_WORK, _MOST_WORK_OF_MANY = 1 << 25, 1 << 28  # multiply-adds per sample in a window, whose tables are written out
 _MOST_CONE = 26
 _MOST_STRINGS = 1 << 12
 _MOST_LOOKS = 1 << 22  # strings times gates, for which cones are looked for
@@ -135,7 +135,7 @@ def _narrow(circuit: Circuit, measurement: Measurement) -> Narrowing:
     combine = combine * signs[:, None]
     cones, widest = _cones(circuit, strings)
     full = (8 << circuit.n_qubits) * max(len(circuit.operations), 1)
-    most = min(full // _GAIN, _MOST_WORK)
+    most = min(full // _GAIN, _MOST_WORK if circuit.n_qubits <= _MOST_CONE else _MOST_WORK_OF_MANY)
     ways: list[tuple[int, Narrowing]] = []
     if cones:
         work = sum((8 << c.circuit.n_qubits) * max(len(c.circuit.operations), 1) + 8 * STEP_WORK for c in cones)
