@@ -6,8 +6,9 @@ mode asks for, calls the host again. Under vmap rows go to the host together as 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
@@ -17,15 +18,24 @@ from jax.experimental import io_callback
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-from qstore_core import GradientError, LayerSpec
+from qstore_core import CapabilityError, GradientError, LayerSpec
 from qstore_core.runtime.graph_values import forward_or_nan, value_and_vjp_or_nan
 from qstore_core.runtime.program import Execution, LayerProgram
 
 from .tensor import tangents_on_tensors, values_on_tensors, vjp_on_tensors
 
-__all__ = ["Content", "draw_seed", "on_host", "program_of"]
+__all__ = ["Content", "Wanted", "content_of", "draw_seed", "on_host", "program_of"]
 
-Content = tuple[LayerSpec, Execution]  # what a graph holds: equal layers are one graph
+# What a graph holds: equal layers are one graph. A layer that samples has a number besides: its seeds are its own.
+Content = tuple[LayerSpec, Execution, int | None]
+Wanted = tuple[bool, bool]  # gradients of theta, of features
+_numbers = itertools.count()
+
+
+def content_of(program: LayerProgram) -> Content:
+    """What stands for a layer in a graph."""
+    draws = program.execution.draws(program.spec.measurement)
+    return program.spec, program.execution, next(_numbers) if draws else None
 
 
 def draw_seed() -> int:
@@ -36,7 +46,7 @@ def draw_seed() -> int:
 @lru_cache(maxsize=1024)
 def program_of(content: Content) -> LayerProgram:
     """The layer that a graph's content describes."""
-    spec, execution = content
+    spec, execution, _ = content
     name = f"{spec.kind} in a graph"
     return LayerProgram(spec, execution, name=name, framework="jax", draw_seed=draw_seed)
 
@@ -54,24 +64,20 @@ def _values_on_host(content: Content, theta: Any, x: Any) -> np.ndarray:
     return forward_or_nan(program_of(content), np.asarray(theta), np.asarray(x))
 
 
-def _vjp_on_host(content: Content, theta: Any, x: Any, cotangents: Any) -> tuple[np.ndarray, np.ndarray]:
-    rows = np.asarray(x)
-    _, vjp_fn = value_and_vjp_or_nan(program_of(content), np.asarray(theta), rows)
-    d_theta, d_x = vjp_fn(np.asarray(cotangents))
-    assert d_theta is not None
-    return d_theta.astype(rows.dtype), _refused(rows) if d_x is None else d_x
-
-
-def _refused(rows: np.ndarray) -> np.ndarray:
-    """What stands for a gradient that does not exist: nobody may mistake it for a number."""
-    return np.full_like(rows, np.nan)
+def _vjp_on_host(content: Content, wanted: Wanted, theta: Any, x: Any, cotangents: Any) -> list[np.ndarray]:
+    arrays = np.asarray(theta), np.asarray(x)
+    _, vjp_fn = value_and_vjp_or_nan(program_of(content), *arrays, wrt_theta=wanted[0], wrt_inputs=wanted[1])
+    # What is not there, nobody may mistake for numbers.
+    return [
+        np.full_like(of, np.nan) if gradient is None else np.asarray(gradient, of.dtype)
+        for gradient, of in zip(vjp_fn(np.asarray(cotangents)), arrays, strict=True)
+    ]
 
 
 def _callback(content: Content, call: Callable[..., Any], shapes: Any, *arguments: Any) -> Any:
     """A call that a graph may repeat or drop where it always gives the same; not so where it samples."""
-    spec, execution = content
-    call_host = io_callback if execution.draws(spec.measurement) else jax.pure_callback
-    return call_host(lambda *values: call(content, *values), shapes, *arguments)
+    call_host = jax.pure_callback if content[2] is None else io_callback
+    return call_host(call, shapes, *arguments)
 
 
 # -- primitives -------------------------------------------------------------------------------------------------------
@@ -89,37 +95,43 @@ def _outputs(content: Content, x: Any) -> jax.ShapeDtypeStruct:
 
 
 def _values_graph(theta: Any, x: Any, *, content: Content) -> Any:
-    return _callback(content, _values_on_host, _outputs(content, x), theta, x)
+    return _callback(content, partial(_values_on_host, content), _outputs(content, x), theta, x)
 
 
-def _vjp_graph(theta: Any, x: Any, cotangents: Any, *, content: Content) -> Any:
-    return _callback(content, _vjp_on_host, (_like(theta, *theta.shape), _like(x, *x.shape)), theta, x, cotangents)
+def _vjp_graph(theta: Any, x: Any, cotangents: Any, *, content: Content, wanted: Wanted) -> Any:
+    shapes = [_like(theta, *theta.shape), _like(x, *x.shape)]
+    return _callback(content, partial(_vjp_on_host, content, wanted), shapes, theta, x, cotangents)
 
 
 def _on_device(function: Callable[..., Any]) -> Callable[..., Any]:
     """A tensor function as the graph of a primitive, or the refusal where the backend has no such twin."""
 
-    def graph(*arguments: Any, content: Content) -> Any:
-        return function(_on_tensors(content), *arguments)
+    def graph(*arguments: Any, content: Content, wanted: Wanted | None = None, exported: bool = False) -> Any:
+        program = program_of(content)
+        where = program.route(mode="file") if exported else program.route(wanted="tangents")
+        if where.where == "refused":
+            raise (CapabilityError if exported else GradientError)(f"{program.name}: {where.why}")
+        return function(program, *arguments)
 
     return graph
 
 
-def _on_tensors(content: Content) -> LayerProgram:
-    program = program_of(content)
-    where = program.route(wanted="tangents")
-    if where.where == "refused":
-        raise GradientError(f"{program.name}: {where.why}")
-    return program
-
-
-def _register(primitive: Primitive, host: Callable[..., Any], device: Callable[..., Any], abstract: Any) -> None:
+def _register(
+    primitive: Primitive, host: Callable[..., Any], device: Callable[..., Any], abstract: Any, *options: str
+) -> None:
     primitive.def_abstract_eval(abstract)
-    primitive.def_impl(jax.jit(host, static_argnames="content"))
+    primitive.def_impl(jax.jit(host, static_argnames=("content", *options)))
     several = primitive.multiple_results
-    mlir.register_lowering(primitive, mlir.lower_fun(host, several), platform="cpu")
+    for_host, for_device = mlir.lower_fun(host, several), mlir.lower_fun(device, several)
+    for_file = mlir.lower_fun(partial(device, exported=True), several)
+
+    def on_cpu(context: Any, *arguments: Any, **parameters: Any) -> Any:
+        exported = context.module_context.lowering_parameters.for_export
+        return (for_file if exported else for_host)(context, *arguments, **parameters)
+
+    mlir.register_lowering(primitive, on_cpu, platform="cpu")
     for platform in ("cuda", "rocm", "tpu"):
-        mlir.register_lowering(primitive, mlir.lower_fun(device, several), platform=platform)
+        mlir.register_lowering(primitive, for_device, platform=platform)
 
 
 def _shaped(struct: jax.ShapeDtypeStruct) -> Any:
@@ -143,7 +155,8 @@ _register(
     _vjp,
     _vjp_graph,
     _on_device(vjp_on_tensors),
-    lambda theta, x, cotangents, *, content: (_shaped(theta), _shaped(x)),
+    lambda theta, x, cotangents, *, content, wanted: (_shaped(theta), _shaped(x)),
+    "wanted",
 )
 
 # -- derivatives ------------------------------------------------------------------------------------------------------
@@ -168,15 +181,15 @@ def _tangents_transpose(cotangents: Any, theta: Any, x: Any, d_theta: Any, d_x: 
     """Tangents are linear in d_theta and d_x: their transpose is the vjp."""
     if type(cotangents) is ad.Zero:
         return None, None, None, None
-    pulled = _vjp.bind(theta, x, cotangents, content=content)
-    wanted = (ad.is_undefined_primal(d_theta), ad.is_undefined_primal(d_x))
+    wanted = (ad.is_undefined_primal(d_theta), ad.is_undefined_primal(d_x))  # no circuits run for the others
+    pulled = _vjp.bind(theta, x, cotangents, content=content, wanted=wanted)
     return None, None, *(g if w else None for g, w in zip(pulled, wanted, strict=True))
 
 
 def _jvp_by_operations(graph: Callable[..., Any]) -> Callable[..., Any]:
     """Higher derivatives are those of JAX operations."""
 
-    def rule(primals: Sequence[Any], tangents: Sequence[Any], *, content: Content) -> Any:
+    def rule(primals: Sequence[Any], tangents: Sequence[Any], *, content: Content, **_: Any) -> Any:
         moved = tuple(_instantiate(t, p) for t, p in zip(tangents, primals, strict=True))
         return jax.jvp(lambda *arguments: graph(*arguments, content=content), tuple(primals), moved)
 
@@ -213,11 +226,11 @@ def _one_by_one(function: Callable[..., Any], arguments: Sequence[Any], axes: Se
 def _batched_by_operations(graph: Callable[..., Any], several: bool) -> Callable[..., Any]:
     """Per-sample gradients: all at once in JAX operations, where the circuit has them; else one by one."""
 
-    def rule(arguments: Sequence[Any], axes: Sequence[Any], *, content: Content) -> tuple[Any, Any]:
+    def rule(arguments: Sequence[Any], axes: Sequence[Any], *, content: Content, **options: Any) -> tuple[Any, Any]:
         if not several or program_of(content).route(transform="vmap").where == "tensor":  # or refused, by the graph
             out = jax.vmap(lambda *a: graph(*a, content=content), in_axes=tuple(axes))(*arguments)
         else:
-            out, _ = _one_by_one(lambda *a: _vjp.bind(*a, content=content), arguments, axes)
+            out, _ = _one_by_one(lambda *a: _vjp.bind(*a, content=content, **options), arguments, axes)
         return (out, (0, 0)) if several else (out, 0)
 
     return rule

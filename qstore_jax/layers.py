@@ -7,9 +7,8 @@ from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from qstore_core import CapabilityError, GradientError, InputError, LayerSpec
+from qstore_core import CapabilityError, InputError, LayerSpec
 from qstore_core.backends import runner
 from qstore_core.circuit.checks import shown
 from qstore_core.circuit.initial import Init, initial_theta
@@ -18,10 +17,10 @@ from qstore_core.layers.definition import LayerDefinition
 from qstore_core.layers.numpy import numbered
 from qstore_core.runtime.program import Execution, LayerProgram
 
+from .call import LayerCall
 from .engine import OPS
-from .host import draw_seed, on_host
+from .host import draw_seed
 from .initial import as_init
-from .tensor import values_on_tensors
 
 __all__ = [
     "JaxLayer",
@@ -42,8 +41,6 @@ class JaxLayer(LayerDefinition):
     on the CPU. In graphs and transforms, and on a GPU, such rows give NaN, and so does a theta that is not finite.
     """
 
-    _mode = ""
-
     _framework_arguments: ClassVar[dict[str, tuple[Any, str]]] = {"name": (None, "Name in messages and profiles.")}
 
     def _define(  # type: ignore[override]
@@ -53,7 +50,7 @@ class JaxLayer(LayerDefinition):
         self._spec, self._config, self._init, primitive = spec, config, init, spec.primitive
         self._postprocesses = spec.postprocesses
         self._program = LayerProgram(primitive, execution, name=self.name, framework="jax", draw_seed=draw_seed)
-        self._content = primitive, execution
+        self._layer_call = LayerCall(self._program)
 
     def init(self, key: Any = None) -> jax.Array:
         """Theta (W,), from the layer's seed, or from `key` where one is given.
@@ -88,7 +85,7 @@ class JaxLayer(LayerDefinition):
         program.check_shapes(theta.shape, x.shape)
         work = x.dtype if x.dtype in (jnp.float32, jnp.float64) else jnp.dtype("float32")
         rows = x.reshape(-1, x.shape[-1]).astype(work)
-        values = self._rows(theta.astype(work), rows)
+        values = self._layer_call(theta.astype(work), rows)
         if self._postprocesses:
             values = self._postprocessed(OPS, values, float(jnp.finfo(work).eps))
         out = values.reshape(*x.shape[:-1], *self._spec.sample_shape)
@@ -104,22 +101,6 @@ class JaxLayer(LayerDefinition):
         if not (jnp.issubdtype(values.dtype, jnp.floating) or jnp.issubdtype(values.dtype, jnp.integer)):
             raise InputError(f"{self.name} takes real numbers, received {what} of dtype {values.dtype}.")
         return values
-
-    def _rows(self, theta: jax.Array, x: jax.Array) -> jax.Array:
-        program, traced = self._program, isinstance(theta, jax.core.Tracer) or isinstance(x, jax.core.Tracer)
-        device = jax.default_backend() if traced else next(iter(x.devices())).platform
-        where = program.route(device=device, mode=self._mode or ("graph" if traced else "eager"))
-        if where.where == "refused":
-            raise GradientError(f"{program.name}: {where.why}")
-        if where.where == "host":
-            if traced:
-                return on_host(self._content, theta, x)
-            return jnp.asarray(program.forward(np.asarray(theta), np.asarray(x)))
-        if traced:
-            return values_on_tensors(program, theta, x)
-        if device == "cpu":  # refused as on arrays
-            program.on_tensors(x).check_values(np.asarray(theta), np.asarray(x))
-        return program.record("forward", lambda: values_on_tensors(program, theta, x), x)[0]
 
     __call__ = apply
 
@@ -139,7 +120,7 @@ class JaxLayer(LayerDefinition):
         if where.where == "refused":
             raise CapabilityError(f"{self.name}: {where.why}")
         other = copy.copy(self)
-        other._mode = "file"
+        other._layer_call = LayerCall(self._program, mode="file")
         return other
 
     async def call_async(self, theta: Any, x: Any) -> jax.Array:

@@ -1,4 +1,4 @@
-"""qstore's layers for Keras (TensorFlow)."""
+"""qstore's layers for Keras, on TensorFlow, JAX and PyTorch."""
 
 from .layers import QuantumEncoder, QuantumFeatureExtractor, QuantumLayer, QuantumPooling, QuantumReadout
 from .natural import natural

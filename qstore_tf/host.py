@@ -58,7 +58,7 @@ class HostFunction:
 
     def _eager(self, theta: tf.Tensor, x: tf.Tensor, frozen: bool) -> tf.Tensor:
         """Only what a tape or an accumulator records is differentiated."""
-        program, has_inputs = self.program, not self.program.no_input_gradient
+        program = self.program
         recorded = [is_recorded(theta), is_recorded(x)]
         if not any(recorded):
             return tf.constant(program.forward(theta.numpy(), x.numpy()), x.dtype)
@@ -66,6 +66,7 @@ class HostFunction:
         @tf.custom_gradient
         def call(theta_: tf.Tensor, x_: tf.Tensor) -> tuple[tf.Tensor, Any]:
             skipped = recorded[0] and frozen and program.method != "vjp"
+            has_inputs = not program.no_input_gradient
             wanted = {"wrt_theta": recorded[0] and not skipped, "wrt_inputs": recorded[1] and has_inputs}
             y, vjp_fn = program.value_and_vjp(theta_.numpy(), x_.numpy(), **wanted)
 
@@ -201,7 +202,10 @@ class _GraphCall:
                 if less:
                     return [gradient for gradient, wanted in zip(pair, less, strict=True) if wanted]
                 # Zeros that `refuse_gradient` keeps from anyone.
-                return [pair[0], np.zeros_like(x_) if pair[1] is None else pair[1]]
+                return [
+                    np.zeros_like(of) if gradient is None else gradient
+                    for gradient, of in zip(pair, (theta_, x_), strict=True)
+                ]
 
             return gradients
 

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import importlib
 import random
+import sys
+from collections.abc import Mapping
+from functools import cache
 from typing import Any, ClassVar, Self
 
 import keras
 import numpy as np
-import tensorflow as tf
+from keras import ops
 
-from qstore_core import CapabilityError, GradientError, InputError, LayerSpec, QstoreError, ShapeError, SpecError
+from qstore_core import InputError, LayerSpec, QstoreError, ShapeError, SpecError
 from qstore_core.backends import runner
 from qstore_core.circuit.initial import Init, initial_theta
 from qstore_core.layers import definition
 from qstore_core.layers.definition import LayerDefinition
 from qstore_core.runtime.program import Execution, LayerProgram
+from qstore_core.runtime.route import FRAMEWORKS
 
-from .engine import OPS
-from .host import HostFunction
 from .initial import as_init
-from .situation import has_tangents, place
-from .tensor import on_tensors
 
 __all__ = [
     "KerasLayer",
@@ -29,6 +30,7 @@ __all__ = [
     "QuantumLayer",
     "QuantumPooling",
     "QuantumReadout",
+    "keras_backend",
 ]
 
 # AutoGraph and Keras replace the exceptions that pass them by new ones, with neither our types nor our attributes
@@ -81,11 +83,6 @@ class KerasLayer(LayerDefinition, keras.Layer):
     def _define(
         self, spec: LayerSpec, execution: Execution, init: Init, config: dict[str, Any], **framework: Any
     ) -> None:
-        if keras.backend.backend() != "tensorflow":
-            raise SpecError(
-                f"qstore_tf needs Keras on TensorFlow, this process runs Keras on {keras.backend.backend()!r}. "
-                "Set KERAS_BACKEND=tensorflow before importing keras."
-            )
         of_theta = {name: _keras_object(name, framework.pop(f"theta_{name}", None)) for name in _OF_THETA}
         if of_theta["initializer"] is not None:
             if config.get("init", "small_normal") != "small_normal":
@@ -96,14 +93,19 @@ class KerasLayer(LayerDefinition, keras.Layer):
             raise SpecError(
                 f"this layer has no weights, so that theta_{given} means nothing.", argument=f"theta_{given}"
             )
+        backend = keras_backend()
         keras.Layer.__init__(self, **framework)
+        for dtype in (self.compute_dtype, self.variable_dtype):
+            backend.check_dtype(dtype, self.name)
         self.theta_initializer, self.theta_regularizer = of_theta["initializer"], of_theta["regularizer"]
         self.theta_constraint = of_theta["constraint"]
         primitive = spec.primitive
-        self._program = LayerProgram(primitive, execution, name=self.name, framework="tensorflow", draw_seed=_draw_seed)
-        self._host = HostFunction(self._program)
+        self._program = LayerProgram(
+            primitive, execution, name=self.name, framework=backend.FRAMEWORK, draw_seed=_draw_seed
+        )
+        self._layer_call = backend.LayerCall(self._program)
         self._config, self._init, self._theta = config, init, None
-        self.supports_jit = self._program.route(mode="xla").where == "tensor"
+        self.supports_jit = backend.supports_jit(self._program)
         self._spec, self._postprocesses = spec, spec.postprocesses
         self.supports_masking = True
 
@@ -124,8 +126,8 @@ class KerasLayer(LayerDefinition, keras.Layer):
         if seed is None:
             seed = _draw_seed()
 
-        def values(shape: Any, dtype: Any = None) -> tf.Tensor:
-            return tf.constant(initial_theta(self._init, int(shape[0]), seed), dtype)
+        def values(shape: Any, dtype: Any = None) -> Any:
+            return ops.convert_to_tensor(initial_theta(self._init, int(shape[0]), seed), dtype)
 
         # Not cast to half precision with the activations: angles keep the variable's dtype. Where there are none, it is
         # not trained: a variable that no gradient ever reaches would make fit() warn.
@@ -144,7 +146,7 @@ class KerasLayer(LayerDefinition, keras.Layer):
         """The layer on features (…, F)."""
         x = self._one_tensor(x)
         self._check_shape(x.shape)
-        with tf.profiler.experimental.Trace(self.name):
+        with keras_backend().traced(self.name):
             return super().__call__(x, *args, **kwargs)
 
     def compute_output_spec(self, x: Any, training: bool | None = None) -> keras.KerasTensor:
@@ -158,10 +160,7 @@ class KerasLayer(LayerDefinition, keras.Layer):
                 f"{self.name} takes plain arrays, received one with a mask, which it would ignore. Fill what is "
                 "masked: x.filled(0)."
             )
-        if isinstance(x, tf.SparseTensor):
-            return tf.sparse.to_dense(x)
-        if isinstance(x, tf.RaggedTensor):
-            raise InputError(f"{self.name} takes rows of one length, received a ragged tensor. Pad it: x.to_tensor().")
+        x = keras_backend().as_plain(x, self.name)
         if isinstance(x, dict) or (isinstance(x, list | tuple) and any(hasattr(part, "shape") for part in x)):
             raise InputError(
                 f"{self.name} takes one tensor, received a {type(x).__name__} of {len(x)}. Join them first: "
@@ -177,12 +176,12 @@ class KerasLayer(LayerDefinition, keras.Layer):
             raise InputError(f"{self.name} takes an array of numbers: {error}") from error
 
     def _check_shape(self, shape: Any) -> None:
-        if isinstance(shape, tf.TensorShape) and shape.rank is None:
+        if getattr(shape, "rank", 0) is None:
             raise ShapeError(
                 f"{self.name} takes inputs whose last axis is known, received a tensor of unknown rank. Set its shape: "
                 f"x.set_shape((None, {self.spec.n_features}))."
             )
-        if not isinstance(shape, tuple | list | tf.TensorShape) or any(isinstance(n, tuple | list) for n in shape):
+        if isinstance(shape, Mapping) or any(isinstance(n, tuple | list) for n in shape):
             raise ShapeError(f"{self.name} takes one tensor, received inputs of shapes {shape}.")
         shape = tuple(shape)
         self.spec.check_features(shape)
@@ -198,35 +197,45 @@ class KerasLayer(LayerDefinition, keras.Layer):
 
     def call(self, x: Any, training: bool | None = None) -> Any:
         """Features (…, F) → outputs (…, O), in the layer's compute dtype."""
-        program = self._program
-        x = tf.convert_to_tensor(self._one_tensor(x))
-        if not (x.dtype.is_floating or x.dtype.is_integer or x.dtype.is_bool):
-            raise InputError(f"{self.name} takes real numbers, received dtype {x.dtype.name}.")
+        x = ops.convert_to_tensor(self._one_tensor(x))
+        dtype = keras.backend.standardize_dtype(x.dtype)
+        if not dtype.startswith(("float", "bfloat", "int", "uint", "bool")):
+            raise InputError(f"{self.name} takes real numbers, received dtype {dtype}.")
         self._check_shape(x.shape)
-        wide = (x.dtype if x.dtype.is_floating else tf.as_dtype(self.compute_dtype)) == tf.float64
-        work = tf.float64 if wide else tf.float32
-        rows, theta = tf.cast(x, work), tf.cast(self.theta, work)
-        if x.shape.rank != 2:
-            rows = tf.reshape(rows, (-1, x.shape[-1]))
-        where = place(program, theta, rows)
-        if where.where == "refused":
-            raise GradientError(where.why) if has_tangents(theta, rows) else CapabilityError(where.why)
-        if where.where == "host":
-            out = self._host(theta, rows, keep=training is not False, frozen=not self.trainable)
-        else:
-            out = on_tensors(program, theta, rows)
+        shape = tuple(x.shape)
+        work = "float64" if "float64" in (dtype, self.compute_dtype if "float" not in dtype else "") else "float32"
+        rows, theta = ops.cast(x, work), ops.cast(self.theta, work)
+        if len(shape) != 2:
+            rows = ops.reshape(rows, (-1, shape[-1]))
+        try:
+            out = self._layer_call(theta, rows, training=training, frozen=not self.trainable)
+        except InputError:
+            if not _in_a_loop_of_keras():
+                raise
+            out = self._call_or_nan(theta, rows, training)
         if self._postprocesses:
-            out = self._postprocessed(OPS, out, np.finfo(out.dtype.as_numpy_dtype).eps)
-        shape = self.spec.sample_shape
-        if x.shape.rank != 2:
-            out = tf.reshape(out, tf.concat([tf.shape(x)[:-1], shape], 0))
-            out.set_shape((*x.shape[:-1], *shape))
-        return tf.cast(out, self._output_dtype(self.compute_dtype))
+            functions = FRAMEWORKS[str(self._program.framework)].load_ops()
+            out = self._postprocessed(functions, out, float(np.finfo(work).eps))
+        if len(shape) != 2:
+            out = ops.reshape(out, (*ops.shape(x)[:-1], *self.spec.sample_shape))
+        return ops.cast(out, self._output_dtype(self.compute_dtype))
+
+    def _call_or_nan(self, theta: Any, x: Any, training: bool | None) -> Any:
+        """The layer on what it refuses, as in a graph: NaN outputs of these rows, and NaN in what they reach."""
+        angles, rows = ops.convert_to_numpy(theta), ops.convert_to_numpy(x)
+        good = self._program.valid_rows(angles, rows)
+        if good.all():
+            raise InputError(f"{self.name} refuses this batch, but none of its rows.")
+        spread = (ops.sum(theta) + ops.sum(x, 1)) * ops.convert_to_tensor(np.where(good, 0, np.nan), theta.dtype)
+        if not np.isfinite(angles).all():
+            return ops.zeros((len(rows), self._program.spec.output_dim), theta.dtype) + spread[:, None]
+        known = ops.where(good[:, None], x, ops.zeros_like(x))
+        return self._layer_call(theta, known, training=training, frozen=not self.trainable) + spread[:, None]
 
     async def call_async(self, x: Any) -> Any:
         """The same without blocking the running event loop.
 
-        Values only: a `tf.GradientTape` records the thread that it was made in.
+        Values only, on TensorFlow: a `tf.GradientTape` records the thread that it was made in.
         """
         return await runner.to_thread(self, x)
 
@@ -274,6 +283,32 @@ class KerasLayer(LayerDefinition, keras.Layer):
         if other.built:
             self.build(other.get_build_config()["input_shape"])
             self.theta.assign(other.theta)
+
+
+_KERAS_BACKENDS = ("tensorflow", "jax", "torch")
+
+
+@cache
+def keras_backend() -> Any:
+    """`on_tensorflow`, `on_jax` or `on_torch`: what Keras computes with in this process."""
+    name = keras.config.backend()
+    if name not in _KERAS_BACKENDS:
+        raise SpecError(
+            f"qstore_tf computes with Keras on {', '.join(_KERAS_BACKENDS)}, this process runs Keras on {name!r}. "
+            "Set KERAS_BACKEND before importing keras, or use the layers of qstore_core on NumPy arrays."
+        )
+    return importlib.import_module(f".on_{name}", __package__)
+
+
+def _in_a_loop_of_keras() -> bool:
+    """Whether the call comes from `fit`, `evaluate`, `predict` or one of their steps."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        module = frame.f_globals.get("__name__", "")
+        if module.startswith("keras.src.backend.") and module.endswith(".trainer"):
+            return True
+        frame = frame.f_back  # type: ignore[assignment]
+    return False
 
 
 def _draw_seed() -> int:

@@ -7,12 +7,12 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
+from keras import ops
 
 from qstore_core import SpecError
 from qstore_core.analysis import metric_tensor, natural_gradient
 
-from .layers import KerasLayer
+from .layers import KerasLayer, keras_backend
 
 __all__ = ["natural"]
 
@@ -41,6 +41,12 @@ def natural(
     Source:
         Stokes et al., arXiv:1909.02108.
     """
+    if keras.config.backend() == "jax":  # an optimizer is outside of what JAX differentiates: it sees no features there
+        raise SpecError(
+            "natural gradients in Keras need TensorFlow or PyTorch. On JAX use qstore_jax with "
+            "qstore_core.analysis.metric_tensor and natural_gradient.",
+            argument="optimizer",
+        )
     roots = list(model) if isinstance(model, Sequence) else [model]
     layers = [layer for root in roots for layer in root._flatten_layers() if isinstance(layer, KerasLayer)]
     layers = [layer for layer in layers if layer.spec.n_weights]
@@ -54,8 +60,6 @@ def natural(
     class Natural(type(optimizer)):  # type: ignore[misc]
         def apply(self, grads: Any, trainable_variables: Any = None) -> Any:
             given = self._trainable_variables if trainable_variables is None else list(trainable_variables)
-            if tf.distribute.get_strategy().num_replicas_in_sync > 1:
-                raise SpecError("natural gradients are of one replica: train without a distribution strategy.")
             of_layer = {id(layer.theta): layer for layer in layers if layer.built}
             new = []
             for gradient, variable in zip(grads, given, strict=True):
@@ -72,9 +76,7 @@ def natural(
             metric = metric_tensor(layer, kept, theta=theta, **options)
             return natural_gradient(metric, slope, regularisation=regularisation).astype(slope.dtype)
 
-        out = tf.numpy_function(on_host, [tf.convert_to_tensor(layer.theta), x, gradient], gradient.dtype)
-        out.set_shape(gradient.shape)
-        return out
+        return keras_backend().call_host(on_host, ops.convert_to_tensor(layer.theta), x, gradient)
 
     Natural.__name__ = Natural.__qualname__ = f"Natural{type(optimizer).__name__}"
     return Natural.from_config(optimizer.get_config())
@@ -85,7 +87,7 @@ def _record(layer: KerasLayer, recorded: dict[int, Any]) -> None:
     call = layer.call
 
     def recording(x: Any, *arguments: Any, **named: Any) -> Any:
-        recorded[id(layer)] = tf.stop_gradient(x)
+        recorded[id(layer)] = ops.stop_gradient(ops.convert_to_tensor(x))
         return call(x, *arguments, **named)
 
     layer.call = recording  # type: ignore[method-assign]

@@ -8,22 +8,19 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from torch import nn
-from torch.masked import MaskedTensor
 
-from qstore_core import CapabilityError, GradientError, InputError, LayerSpec, SpecError
+from qstore_core import CapabilityError, InputError, LayerSpec, SpecError
 from qstore_core.backends import runner
 from qstore_core.circuit.initial import Init, initial_theta
 from qstore_core.layers import definition
 from qstore_core.layers.definition import LayerDefinition
 from qstore_core.layers.numpy import numbered
 from qstore_core.runtime.program import Execution, LayerProgram
-from qstore_core.runtime.route import Route
 
-from .engine import OPS, has_tangent, surroundings
-from .graph import content_of, draw_seed, in_graph, operations
-from .host import TransformedFunction, on_host, to_array
+from .call import LayerCall, as_plain
+from .engine import OPS
+from .graph import draw_seed
 from .initial import as_init
-from .tensor import on_tensors
 
 __all__ = [
     "QuantumEncoder",
@@ -47,7 +44,6 @@ class TorchLayer(LayerDefinition, nn.Module):
     """
 
     theta: torch.Tensor
-    _in_operations = False
 
     _framework_arguments: ClassVar[dict[str, tuple[Any, str]]] = {
         "name": (None, "Name in messages and profiles."),
@@ -71,8 +67,7 @@ class TorchLayer(LayerDefinition, nn.Module):
         program = LayerProgram(primitive, execution, name=name, framework="torch", draw_seed=draw_seed)
         self._program, self._spec, self._config, self._init = program, spec, config, init
         self._postprocesses, self._narrows = spec.postprocesses, self._output_dtype("float16") == "float16"
-        self._content, self._width = content_of(primitive, execution), primitive.output_dim
-        self._eager = program.route()
+        self._layer_call = LayerCall(program)
         theta = torch.empty(spec.n_weights, device=device, dtype=dtype)
         self.theta = nn.Parameter(theta)
         self.reset_parameters()
@@ -107,7 +102,7 @@ class TorchLayer(LayerDefinition, nn.Module):
     def _values(self, x: torch.Tensor) -> torch.Tensor:
         """What the circuits give, (…, P)."""
         if type(x) is not torch.Tensor or x.layout is not torch.strided or x.is_nested or x.is_complex():
-            x = self._real(x)
+            x = as_plain(x, self.name)
         theta = self._parameters.get("theta")  # `self.theta` takes longer
         if theta is None and (theta := self.theta) is None:
             raise InputError(f"{self.name} has no theta: it was set to None. Assign an nn.Parameter of its weights.")
@@ -123,7 +118,7 @@ class TorchLayer(LayerDefinition, nn.Module):
         """With angles `theta` (W,)."""
         work = x.dtype
         if x.dim() == 2 and theta.dtype == work and work in _WORK:
-            return self._rows(theta, x)
+            return self._layer_call(theta, x)
         rows = x
         if work not in _WORK:
             work = torch.float32
@@ -137,91 +132,10 @@ class TorchLayer(LayerDefinition, nn.Module):
             if theta.is_complex():
                 raise InputError(f"{self.name} takes real angles, received a theta of dtype {theta.dtype}.")
             theta = theta.to(work)
-        out = self._rows(theta, rows)
+        out = self._layer_call(theta, rows)
         if x.dim() != 2:
             out = out.reshape(*x.shape[:-1], out.shape[-1])
         return out if x.dtype == work or not x.is_floating_point() else out.to(x.dtype)
-
-    def _real(self, x: Any) -> torch.Tensor:
-        """An unusual tensor as an ordinary one, or a refusal."""
-        if not isinstance(x, torch.Tensor):
-            raise InputError(f"{self.name} takes a torch.Tensor, received {type(x).__name__}. Use torch.as_tensor(x).")
-        if x.is_complex():
-            raise InputError(f"{self.name} takes real numbers, received dtype {x.dtype}.")
-        if x.is_nested:
-            raise InputError(
-                f"{self.name} takes one tensor (…, features), received a nested one. Call it on x.values()."
-            )
-        if isinstance(x, MaskedTensor):
-            raise InputError(
-                f"{self.name} takes plain tensors, received one with a mask, which it would ignore. Fill what is "
-                "masked: x.to_tensor(0.0)."
-            )
-        return x if x.layout is torch.strided else x.to_dense()
-
-    def _rows(self, theta: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        """`theta` (W,), `x` (B, F) of one dtype → (B, O), by the way that `route` says."""
-        if self._in_operations:
-            return operations(self._content, theta, x)
-        if torch.compiler.is_compiling():
-            return in_graph(self._content, self._width, theta, x)
-        around = surroundings()
-        where = self._eager if not around and x.is_cpu and theta.is_cpu else self._route(around, theta, x)
-        if where.where == "graph":
-            return in_graph(self._content, self._width, theta, x)
-        if torch.autograd._profiler_enabled():
-            with torch.autograd.profiler.record_function(self._program.name):
-                return self._on(where, theta, x, around)
-        return self._on(where, theta, x, around)
-
-    def _route(self, around: str, theta: torch.Tensor, x: torch.Tensor) -> Route:
-        """Where an unusual call computes."""
-        program, device = self._program, x.device.type
-        if theta.is_meta and not (x.is_meta or around == "tracing"):
-            raise InputError(
-                f"{self.name}: theta is on the device meta and has no values. Load a checkpoint into the layer, or "
-                'make room for values and draw them: layer.to_empty(device="cpu"), then layer.reset_parameters().'
-            )
-        if around == "tracing" or x.is_meta:
-            return Route("graph", "calls are recorded")
-        if around in ("vmap and grad", "a function transform"):
-            where = program.route(device=device, transform=around)
-        elif around == "tangents" and torch.is_inference_mode_enabled():
-            where = Route("refused", "inference_mode drops tangents. Use torch.no_grad() for forward mode.")
-        elif around == "tangents" and has_tangent(theta, x):
-            where = program.route(device=device, wanted="tangents")
-        else:
-            where = program.route(device=device)
-        if where.where == "refused":
-            raise GradientError(f"{program.name}: {where.why}")
-        return where
-
-    def _on(self, where: Route, theta: torch.Tensor, x: torch.Tensor, around: str) -> torch.Tensor:
-        program = self._program
-        if where.where == "host":
-            return (
-                on_host(program, theta, x)
-                if around != "vmap and grad"
-                else TransformedFunction.apply(program, theta, x)
-            )
-        program.check_shapes(tuple(theta.shape), tuple(x.shape))
-        if x.requires_grad and torch.is_grad_enabled():
-            program.on_tensors(x).check_input_gradient()
-        if not around and x.is_cpu:
-            bits = program.spec.encoding.checks_values
-            if bits or not torch.isfinite(x).all() or not torch.isfinite(theta).all():  # refused as in NumPy layers
-                program.on_tensors(x).check_values(to_array(theta), to_array(x))
-        if around or len(program.backends) < 2:
-            return on_tensors(program, theta, x)
-        failures: list[str] = []
-
-        def attempt(index: int) -> torch.Tensor:
-            return on_host(program.only(index), theta, x) if index else on_tensors(program, theta, x)
-
-        out, index = program.chain.run(attempt, failures=failures)
-        if index:
-            program.adopt(program.only(index), failures)
-        return out
 
     def as_operations(self) -> Self:
         """The same layer in PyTorch's own operations, on real numbers: for graphs that leave. Shares `theta`.
@@ -243,7 +157,7 @@ class TorchLayer(LayerDefinition, nn.Module):
         if where.where == "refused":
             raise CapabilityError(f"{self.name}: {where.why}")
         other = copy.copy(self)
-        other._in_operations = True
+        other._layer_call = LayerCall(self._program, in_operations=True)
         return other
 
     async def call_async(self, x: torch.Tensor) -> torch.Tensor:
@@ -309,7 +223,7 @@ class TorchLayer(LayerDefinition, nn.Module):
     def __setstate__(self, state: dict[str, Any]) -> None:
         """A copy draws from seeds of its own."""
         super().__setstate__(state)
-        self._content = content_of(self._program.spec, self._program.execution)
+        self._layer_call = LayerCall(self._program, self._layer_call.in_operations)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """A layer with weights of its own. A backend that was given as an object is shared, with its connections."""

@@ -13,6 +13,10 @@ EXACT = 1e-11
 # Gradients carry the slopes of polynomial angles, up to some hundred as well.
 EXACT_GRADIENT = 1e-9
 
+# One spec and theta in every framework: fixed angles of order 1, so that float64 keeps some rounding of 1e-16 a gate.
+FRAMEWORK = {"float64": 1e-12, "float32": 1e-6}
+FRAMEWORK_GRADIENT = {"float64": 1e-10, "float32": 1e-5}
+
 # A matrix that is multiplied out in float64.
 MATRIX = 1e-13
 

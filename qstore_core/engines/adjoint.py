@@ -61,7 +61,7 @@ class _Sweep:
         self.stacks = program.kronecker(ops, *program.rotation_matrices(ops, theta, self.x))
         rows, itemsize = inputs.shape[0], 16 if "64" in str(theta.dtype) else 8
         steps = sum(len(getattr(layer, "groups", (0,))) for layer in program.layers)
-        size = None if rows is None else rows * steps * itemsize << program.plan.n_qubits
+        size = rows * steps * itemsize << program.plan.n_qubits if isinstance(rows, int) else None  # or a symbol
         self.kept: dict[tuple[int, int], _Kept] | None = {} if size is None or size <= KEEP_BYTES else None
         self.single = program.from_zero
         self.state = self._forward(state)

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 
 import qstore_core
 import qstore_jax
-from qstore_core import Circuit, Expectation, GradientError, InputError, ShapeError
+from qstore_core import CapabilityError, Circuit, Expectation, GradientError, InputError, ShapeError
 from tests.strategies import layer_arguments
 from tests.tolerances import GRADIENT, SIGMAS, VALUE
 
@@ -144,6 +144,8 @@ def test_samples_come_from_the_seed_and_differ_from_call_to_call():
         return [np.asarray(call(jnp.zeros(4) + 0.3, jnp.ones((2, 2)))) for _ in range(2)]
 
     first = sampled()
+    for one, other in zip(first, sampled(), strict=True):  # equal layers do not take each other's seeds
+        assert np.array_equal(one, other)
     exact = qstore_jax.QuantumFeatureExtractor(2, 1, encoding="angle").apply(jnp.zeros(4) + 0.3, jnp.ones((2, 2)))
     assert not np.array_equal(first[0], first[1])
     assert all(np.abs(values - exact).max() < SIGMAS / np.sqrt(500) for values in first)
@@ -199,6 +201,19 @@ def test_tangents_on_a_host_backend_that_is_not_ours_are_refused(transform):
     layer = qstore_jax.QuantumFeatureExtractor(2, 1, encoding="angle", backend="pennylane", seed=0)
     with pytest.raises(GradientError, match="tangents need a circuit in JAX operations"):
         transform(lambda t: layer.apply(t, jnp.ones((1, 2))).sum())(layer.init())
+
+
+def test_an_exported_function_needs_no_host():
+    """With a batch size of its own; in JAX operations, since a file cannot call this process."""
+    layer, twin, theta, x = pair()
+    (rows,) = jax.export.symbolic_shape("rows")
+    shapes = jax.ShapeDtypeStruct(theta.shape, theta.dtype), jax.ShapeDtypeStruct((rows, 2), x.dtype)
+    file = jax.export.export(jax.jit(layer.apply))(*shapes).serialize(vjp_order=1)
+    again = jax.export.deserialize(file)
+    assert jnp.abs(again.call(theta, x) - twin.apply(theta, x)).max() < VALUE["float64"]
+    sampling = qstore_jax.QuantumFeatureExtractor(2, 1, encoding="angle", backend="aer", shots=10)
+    with pytest.raises(CapabilityError, match="a graph on disk cannot call the host"):
+        jax.export.export(jax.jit(sampling.apply))(*shapes)
 
 
 def test_a_layer_is_drawn_pickled_and_explained():
