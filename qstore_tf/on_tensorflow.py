@@ -60,7 +60,7 @@ def call_host(function: Callable[..., np.ndarray], *tensors: tf.Tensor) -> tf.Te
     """A function of arrays, eagerly or in a graph of this process; its result is like the last tensor."""
     if tf.distribute.get_strategy().num_replicas_in_sync > 1:
         raise SpecError("natural gradients are of one replica: train without a distribution strategy.")
-    out = tf.numpy_function(function, tensors, tensors[-1].dtype)
+    out = tf.numpy_function(function, list(map(tf.convert_to_tensor, tensors)), tensors[-1].dtype)
     out.set_shape(tensors[-1].shape)
     return out
 

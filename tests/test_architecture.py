@@ -199,7 +199,7 @@ def test_adapters_and_plugins_touch_no_private_attribute_of_the_core(path):
 @pytest.mark.parametrize(
     ("adapter", "more"),
     [
-        # Calls, which Keras's layers have too; a registered operator, which torch.compile does not look into; an optimizer.
+        # Calls; a registered operator, which torch.compile does not look into; an optimizer.
         ("qstore_torch", {"call", "graph", "natural"}),
         # What Keras computes with; which kind of graph is being made, from TensorFlow's inside; an optimizer.
         ("qstore_tf", {"natural", "on_jax", "on_tensorflow", "on_torch", "situation"}),
