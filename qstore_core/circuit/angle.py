@@ -33,7 +33,7 @@ from .checks import MAX_DEGREE, MAX_OPERATIONS, MAX_SLOTS, check_finite_number, 
 
 __all__ = ["FUNCTIONS", "Angle", "AngleLike", "as_angle", "input_", "weight"]
 
-FUNCTIONS = ("arccos", "arcsin", "arctan", "cos", "exp", "log", "sin", "sqrt", "tan", "tanh")
+FUNCTIONS = ("arccos", "arcsin", "arctan", "cos", "exp", "log", "reciprocal", "sin", "sqrt", "tan", "tanh")
 _MOST_NESTED = 8  # functions of functions
 
 # A slot is ("w", j) or ("x", i), or a function of an angle: (its name, the angle's terms). A monomial is a sorted tuple
@@ -134,11 +134,17 @@ class Angle:
             total = total * self
         return total
 
-    def __truediv__(self, other: float) -> Angle:
+    def __truediv__(self, other: AngleLike) -> Angle:
+        if isinstance(other, Angle) and not other.is_constant:
+            return self * other.of("reciprocal")
+        other = other.constant if isinstance(other, Angle) else other
         divisor = check_finite_number(other, "a divisor of an angle")
         if divisor == 0.0:
             raise SpecError(f"an angle cannot be divided by zero: ({self}) / {other!r}.")
         return Angle.from_terms((m, c / divisor) for m, c in self.terms)
+
+    def __rtruediv__(self, other: AngleLike) -> Angle:
+        return as_angle(other) / self
 
     __radd__ = __add__
     __rmul__ = __mul__

@@ -168,7 +168,7 @@ class Derived:
 
 _DOMAINS = {
     "arccos": "Arguments are from -1 to 1", "arcsin": "Arguments are from -1 to 1", "sqrt": "Arguments are at least 0",
-    "log": "Arguments are above 0",
+    "log": "Arguments are above 0", "reciprocal": "Arguments are not 0",
 }  # fmt: skip
 
 
@@ -191,5 +191,6 @@ def _derivative(ops: Any, name: str, argument: Any, value: Any) -> Any:
         "arctan": lambda: 1.0 / (1.0 + argument * argument),
         "exp": lambda: value,
         "log": lambda: 1.0 / argument,
+        "reciprocal": lambda: -value * value,
         "sqrt": lambda: 0.5 / value,
     }[name]()

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..backends.forking import new_lock
-from ..circuit.angle import FUNCTIONS, input_, weight
+from ..circuit.angle import FUNCTIONS, Angle, input_, weight
 from ..circuit.checks import MAX_OPERATIONS, MAX_SLOTS, check_choice, check_whole, shown
 from ..circuit.circuit import Circuit
 from ..errors import SpecError
@@ -180,19 +180,21 @@ def _used(circuit: Circuit) -> int:
 
 def _traced(qml: Any, source: Any, function: Callable[..., Any], given: dict[str, Any]) -> Any:
     """The tape of a function for symbols."""
+    import autoray
+
+    autoray.register_backend(Angle, "numpy")  # pennylane.math, of a single one
     with _lock, _symbolic_embeddings(qml), qml.queuing.AnnotatedQueue() as queue:
         try:
             function(**given)
-        except SpecError:
-            raise
         except Exception as error:
             done = [item for item in queue.queue if isinstance(item, qml.operation.Operator)]
             after = f" after {len(done)} operations, the last one {done[-1].name}" if done else ""
+            what = str(error) if isinstance(error, SpecError) else f"{type(error).__name__}: {error}."
             raise _TraceError(
                 len(done),
-                f"{_name(function)} cannot be traced{after}: {type(error).__name__}: {error}. It is called "
-                "with symbols in the place of its parameters: what it computes from them is sums, products and "
-                f"{', '.join(FUNCTIONS)}, in NumPy or pennylane.math.",
+                f"{_name(function)} cannot be traced{after}: {what} It is called with symbols in the place of its "
+                f"parameters: what it computes from them is sums, products and {', '.join(FUNCTIONS)}, in NumPy or "
+                "pennylane.math.",
             ) from error
     tape = qml.tape.QuantumScript.from_queue(queue)
     if program := getattr(source, "compile_pipeline", None):

@@ -120,7 +120,8 @@ def _evaluated(qml: Any, angle: Angle, inputs: Any, weights: Any, width: int) ->
         term: Any = coefficient
         for kind, index in monomial:
             if kind in FUNCTIONS:
-                value = getattr(qml.math, kind)(_evaluated(qml, Angle(index), inputs, weights, width))
+                value = _evaluated(qml, Angle(index), inputs, weights, width)
+                value = 1.0 / value if kind == "reciprocal" else getattr(qml.math, kind)(value)
             else:
                 value = weights[index] if kind == "w" else inputs[..., width + index]
             term = term * value

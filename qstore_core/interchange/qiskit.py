@@ -181,7 +181,10 @@ def written(circuit: Circuit, x: Sequence[Any], w: Sequence[Any]) -> Any:
             return slots[kind][k]
         if kind == "tanh":
             raise SpecError("Qiskit's parameters have no tanh.")
-        return value(Angle(k)) ** 0.5 if kind == "sqrt" else getattr(value(Angle(k)), kind)()
+        inner = value(Angle(k))
+        if kind in ("sqrt", "reciprocal"):
+            return inner**0.5 if kind == "sqrt" else 1.0 / inner
+        return getattr(inner, kind)()
 
     for op in circuit.operations:
         if not _write_controlled(out, op, value):

@@ -238,8 +238,9 @@ def _of_expression(node: Any, slots: Mapping[str, Angle], text: str) -> Angle:
         for part in parts[1:]:
             total = total + part if node.is_Add else total * part
         return total
-    if node.is_Pow and node.exp.is_Integer and int(node.exp) >= 0:
-        return _of_expression(node.base, slots, text) ** int(node.exp)
+    if node.is_Pow and node.exp.is_Integer:
+        base = _of_expression(node.base, slots, text)
+        return (base if node.exp > 0 else base.of("reciprocal")) ** abs(int(node.exp))
     if node.is_Pow and node.exp == 0.5:
         return _of_expression(node.base, slots, text).of("sqrt")
     name = {"acos": "arccos", "asin": "arcsin", "atan": "arctan"}.get(node.func.__name__, node.func.__name__)

@@ -17,7 +17,7 @@ _ELEMENTWISE = {
     "mul": "multiply", "add": "add", "sub": "subtract", "subtract": "subtract", "div": "divide", "divide": "divide",
     "true_divide": "divide", "truediv": "divide", "multiply": "multiply", "neg": "negative", "negative": "negative",
     "pow": "power", "square": "square", "sin": "sin", "cos": "cos", "exp": "exp", "sqrt": "sqrt", "asin": "arcsin",
-    "tan": "tan", "tanh": "tanh", "log": "log",
+    "reciprocal": "reciprocal", "tan": "tan", "tanh": "tanh", "log": "log",
     "acos": "arccos", "atan": "arctan", "arcsin": "arcsin", "arccos": "arccos", "arctan": "arctan",
 }  # fmt: skip
 _JOINING = {"cat": "concatenate", "concat": "concatenate", "concatenate": "concatenate", "stack": "stack"}
@@ -39,6 +39,10 @@ class Symbols(np.ndarray):
 
     def __array_wrap__(self, array: Any, context: Any = None, return_scalar: bool = False) -> Any:
         return np.asarray(array).view(Symbols) if np.asarray(array).dtype == object else array
+
+    def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        out = super().__array_function__(func, types, args, kwargs)
+        return out.view(Symbols) if type(out) is np.ndarray and out.dtype == object else out
 
     def __float__(self) -> float:
         raise TypeError("a parameter has no value while the function is read")

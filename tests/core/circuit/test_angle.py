@@ -26,6 +26,14 @@ def test_a_slot_has_the_value_of_its_parameter():
     assert input_(0).value([5.0, 7.0], [1.0, 2.0]) == 1.0
 
 
+def test_quotients():
+    quotient = 3 * input_(0) / (1 + weight(0)) + 1 / input_(1)
+    assert quotient.value([1.0], [4.0, 2.0]) == pytest.approx(6.5)
+    assert input_(0) / as_angle(2.0) == input_(0) / 2 == 0.5 * input_(0)
+    with pytest.raises(SpecError, match="cannot be divided by zero"):
+        1 / as_angle(0.0)
+
+
 def test_a_number_is_a_constant():
     assert as_angle(0.5).value([], []) == 0.5
     assert as_angle(0.5).is_constant

@@ -132,6 +132,16 @@ def by_torch(inputs, weights):
     return expvals(Z4[:3])
 
 
+def by_math(inputs, weights):
+    both = qml.math.concatenate([qml.math.stack([weights[0], weights[1]]), inputs])
+    qml.RX(both[0] * qml.math.arctan(both[1]), wires=0)
+    qml.RY(both[2] / (1 + weights[1] * weights[1]), wires=1)
+    qml.Rot(weights[0], qml.math.sin(weights)[1], weights[0], wires=0)
+    qml.layer(lambda w: (qml.RX(w, wires=0), qml.CNOT([0, 1])), 2, weights)
+    qml.cond(qml.measure(0), qml.RY, qml.RX)(weights[0] * inputs[1], wires=1)
+    return qml.expval(qml.sum(qml.Z(1), qml.s_prod(0.5, qml.X(1))))
+
+
 def convolutional(features, weights, last):
     qml.AngleEmbedding(features, wires=range(4))
     wires = list(range(4))
@@ -200,6 +210,7 @@ def gates(inputs, w):
         (amplitudes_of_some, {"weights": (1, 3, 3)}, 4, 3),
         (amplitudes_and_angles, {"weights": (1,)}, 5, 2),
         (by_torch, {"weights": (4,)}, 3, 3),
+        (by_math, {"weights": (2,)}, 2, 2),
         (convolutional, {"weights": (2, 9), "last": 3}, 4, 4),
         (evolution, {"weights": (2,)}, 2, 2),
         (gates, {"w": (4,)}, 3, 3),
@@ -331,6 +342,11 @@ def two_inputs(one, two):
     return qml.probs()
 
 
+def complex_time(inputs):
+    qml.RX(inputs[0], wires=0)
+    qml.evolve(qml.Z(0), inputs[0])
+
+
 def fails_late(inputs):
     qml.AngleEmbedding(inputs, wires=range(2))
     raise RuntimeError("out of ideas")
@@ -347,6 +363,11 @@ def fails_late(inputs):
         (information, None, "measurement 0, mutualinfo.* is nothing that layers measure"),
         (state_but_for_a_phase, None, "measurement 0, state.* but for a phase"),
         (padded_with_ones, None, "pad_with=1.0: amplitudes are padded with 0"),
+        (
+            complex_time,
+            None,
+            "cannot be traced after 2 operations, the last one PauliZ: a gate angle is .* complex",
+        ),
         (two_inputs, None, "has parameters one, two: one takes the features"),
         (fails_late, None, "the last one AngleEmbedding: RuntimeError: out of ideas"),
         (strongly, {"weight": (1, 4, 3)}, "no parameter of strongly 'weight'. Known: inputs, weights"),

@@ -149,7 +149,7 @@ def test_what_cannot_be_said_is_named_with_its_position():
     late, nested = program.copy(), QuantumCircuit(1, 1)
     late.measure(0, 0), late.ry(0.1, 0)
     inner = QuantumCircuit(1, name="inner")
-    inner.h(0), inner.rx(x / (1 + x), 0)
+    inner.h(0), inner.rx(x.abs(), 0)
     nested.append(inner.to_gate(), [0])
     middle = program.copy()
     with middle.if_test((middle.clbits[0], 1)):
