@@ -180,7 +180,7 @@ def _used(circuit: Circuit) -> int:
 
 def _traced(qml: Any, source: Any, function: Callable[..., Any], given: dict[str, Any]) -> Any:
     """The tape of a function for symbols."""
-    import autoray
+    import autoray  # type: ignore[import-untyped]
 
     autoray.register_backend(Angle, "numpy")  # pennylane.math, of a single one
     with _lock, _symbolic_embeddings(qml), qml.queuing.AnnotatedQueue() as queue:
