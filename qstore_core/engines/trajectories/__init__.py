@@ -11,6 +11,7 @@ Source:
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,9 @@ from ...errors import CapabilityError
 from ..density.matrices import Matrices
 from ..memory import check_bytes
 from ..readout import Group, Readout, Samples
+from . import arrays
 from .program import Program, half_turn_terms
-from .states import applied, drawn, final_states
+from .states import drawn, final_states
 
 __all__ = ["TrajectoriesBackend", "TrajectoriesExecutable"]
 
@@ -89,6 +91,7 @@ class TrajectoriesExecutable:
         self._program, self._dtype, self._shots = Program(circuit), np.dtype(dtype), shots
         self._matrices = Matrices(self._program.singles, half_turn_terms, 0.5)
         self._readout = Readout(measurement, circuit.n_qubits)
+        self._ops = _operations()
         self._width, self._n = circuit.n_amplitudes, circuit.n_qubits
 
     def forward(self, theta: np.ndarray, inputs: np.ndarray, *, seed: int) -> np.ndarray:
@@ -123,10 +126,10 @@ class TrajectoriesExecutable:
         draws, u = rng.random((self._shots, program.n_choices)), rng.random(self._shots)
         flips = rng.random((self._shots, len(group.qubits)))
         index = np.empty(self._shots, np.int64)
-        for states, history, numbers in final_states(program, start, matrices, draws):
+        for states, history, numbers in final_states(program, start, matrices, draws, self._ops):
             for qubit, letter in zip(group.qubits, group.letters, strict=True):
                 if letter in _TO_Z:
-                    states = applied(states, _TO_Z[letter][None], (qubit,))
+                    self._ops.apply(states, _TO_Z[letter][None], (qubit,))
             index[numbers] = drawn(states, history, u[numbers])
         bits = index[:, None] >> (n - 1 - np.array(group.qubits, np.int64)) & 1
         for column, qubit in enumerate(group.qubits):
@@ -135,6 +138,19 @@ class TrajectoriesExecutable:
                 bits[:, column] = flips[:, column] < chance
         found, counts = np.unique(bits, axis=0, return_counts=True)
         return found, counts
+
+
+def _has_numba() -> bool:
+    return find_spec("numba") is not None
+
+
+def _operations() -> Any:
+    """Compiled where numba is there."""
+    if not _has_numba():
+        return arrays
+    from . import kernels
+
+    return kernels
 
 
 @hookimpl

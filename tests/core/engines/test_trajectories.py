@@ -20,7 +20,8 @@ from qstore_core import (
     QuantumLayer,
     get_backend,
 )
-from qstore_core.engines.trajectories import states
+from qstore_core.engines import trajectories
+from qstore_core.engines.trajectories import arrays, states
 from qstore_core.testing import conformance_checks
 from tests.strategies import measurements, noisy_circuits, points
 from tests.tolerances import EXACT, SIGMAS
@@ -94,6 +95,16 @@ def test_parts_give_the_same_samples(monkeypatch):
     np.testing.assert_array_equal(run.forward(*NOTHING, seed=5), whole)
 
 
+def test_with_and_without_numba_samples_are_the_same(monkeypatch):
+    pytest.importorskip("numba")
+    c = Circuit(4)
+    c.extend(op for op in chain(4).operations if op.gate != "readout_error")
+    c.kraus(Channel.depolarizing(0.2, 2).operators, 3, 1)
+    with_it = compiled(c, Expectation(("Z", "Y")), shots=300).forward(*NOTHING, seed=5)
+    monkeypatch.setattr(trajectories, "_has_numba", lambda: False)
+    np.testing.assert_array_equal(compiled(c, Expectation(("Z", "Y")), shots=300).forward(*NOTHING, seed=5), with_it)
+
+
 def test_equal_histories_are_computed_once():
     """Without channels there is one, whatever the number of shots."""
     c = Circuit(2)
@@ -104,6 +115,7 @@ def test_equal_histories_are_computed_once():
         np.eye(1, 4, dtype=complex)[0],
         np.array([np.array([[1, 1], [1, -1]]) / np.sqrt(2)]),
         np.zeros((500, 0)),
+        arrays,
     )
     assert found.shape == (1, 4)
     assert (history == 0).all()
