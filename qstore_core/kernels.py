@@ -80,7 +80,8 @@ class QuantumKernel:
         theta = getattr(circuit, "theta", None) if isinstance(circuit, LayerDefinition) else None  # none in JAX
         found = initial_theta(init, self._circuit.n_weights, seed) if theta is None else as_array(theta)
         self._theta = np.array(found, np.float64)
-        self._by_states = shots is None and (backend == "auto" or get_backend(backend).capabilities.embedded)
+        can = None if backend == "auto" else get_backend(backend).capabilities
+        self._by_states = shots is None and (can is None or (can.embedded and not can.noisy))
         self._program: StateProgram | None = None
         self._pairs: QuantumLayer | None = None if self._by_states else self._compute_uncompute()
 
@@ -305,6 +306,13 @@ def _as_circuit(value: Any, n_qubits: int | None) -> tuple[Circuit, Encoding]:
     if isinstance(value, Circuit | LayerDefinition):
         if n_qubits is not None:
             raise SpecError("a circuit has its number of qubits: n_qubits= is for an encoding.", argument="n_qubits")
+        circuit = value if isinstance(value, Circuit) else value.spec.circuit
+        if circuit.noisy:
+            raise SpecError(
+                "a kernel's circuit has gates alone, received one with channels. Noise belongs to the backend: "
+                'backend=get_backend("density", noise_model=…).',
+                argument="circuit",
+            )
         if isinstance(value, Circuit):
             return value, as_encoding("amplitude" if value.n_amplitudes else "angle")
         return value.spec.circuit, value.spec.encoding

@@ -9,18 +9,21 @@ from hypothesis import strategies as st
 
 from qstore_core import (
     CapabilityError,
+    Channel,
     Circuit,
     InputError,
+    NoiseModel,
     QuantumFeatureExtractor,
     QuantumKernel,
     ShapeError,
     SpecError,
+    get_backend,
 )
 from qstore_core import kernels as module
 from qstore_core.circuit.gates import GATES, gate
 
 from ..strategies import circuits
-from ..tolerances import EXACT, FINITE_DIFFERENCE, SUM, VALUE, allow
+from ..tolerances import EXACT, FINITE_DIFFERENCE, SIGMAS, SUM, VALUE, allow
 
 
 def feature_map(n=3, levels=2):
@@ -96,6 +99,29 @@ def test_pairs_share_the_weights_of_a_trained_circuit():
     np.testing.assert_allclose(pairs(x), kernel(x), rtol=0, atol=EXACT)
     with pytest.raises(CapabilityError, match='backend="auto"'):
         pairs.alignment_and_gradient(x, [0, 1, 0, 1])
+
+
+def test_noise_of_a_backend_is_in_every_entry():
+    """Depolarising behind each of two rotations shrinks Bloch vectors by s each: (1 + s² cos(x - y)) / 2."""
+    model = NoiseModel().after("ry", Channel.depolarizing(0.1))
+    kernel = QuantumKernel("angle", n_qubits=1, backend=get_backend("density", noise_model=model))
+    x = np.array([[0.2], [1.1]])
+    gram = kernel(x)
+    shrunk = 2 * gram[0, 0] - 1
+    assert 0.7 < shrunk < 0.9
+    np.testing.assert_allclose(gram, (1 + shrunk * np.cos(x - x.T)) / 2, rtol=0, atol=EXACT)
+    noisy = Circuit(1)
+    noisy.depolarizing(0.1, 0)
+    with pytest.raises(SpecError, match="Noise belongs to the backend"):
+        QuantumKernel(noisy)
+
+
+def test_samples_of_a_backend_are_near():
+    pytest.importorskip("qiskit_aer")
+    x = np.array([[0.2], [1.1], [2.0]])
+    sampled = QuantumKernel("angle", n_qubits=1, backend="aer", shots=4000, seed=0)(x)
+    exact = np.cos((x - x.T) / 2) ** 2
+    assert (np.abs(sampled - exact) <= SIGMAS * np.sqrt(exact * (1 - exact) / 4000) + EXACT).all()
 
 
 def test_blocks_do_not_change_a_gram_matrix(monkeypatch):
