@@ -6,7 +6,7 @@ from typing import Any
 
 from qstore_core import BackendUnavailableError, OptionError, get_backend
 
-__all__ = ["engine"]
+__all__ = ["OnEngine", "engine"]
 
 
 def engine(name: str) -> Any:
@@ -30,3 +30,17 @@ def engine(name: str) -> Any:
             backend=name,
         )
     return backend
+
+
+class OnEngine:
+    """What keeps the name of its engine, so that copies and pickles share compiled circuits with it."""
+
+    _engine: str
+
+    @property
+    def _backend(self) -> Any:
+        return engine(self._engine)
+
+    def _choose(self, name: str) -> None:
+        engine(name)  # refuses what is none
+        self._engine = name

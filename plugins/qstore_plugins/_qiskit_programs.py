@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ from qiskit import QuantumCircuit
 from qiskit.exceptions import QiskitError
 
 from qstore_core import Circuit, Expectation, InputError, Pauli, Probabilities, SpecError
+from qstore_core.backends.forking import new_lock
 from qstore_core.circuit.encoding import unit_rows_and_vjp
 from qstore_core.circuit.functions import Derived, flattened
 from qstore_core.circuit.measurement import Measurement
@@ -69,7 +69,7 @@ class _Kept(NamedTuple):
 
 
 _kept: OrderedDict[int, _Kept] = OrderedDict()
-_lock = threading.Lock()
+_lock = new_lock(__name__, "_lock")
 
 
 def program_of(circuit: QuantumCircuit) -> Program:

@@ -6,7 +6,6 @@ transform. Derivatives are those of the engine, by the adjoint method.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -27,7 +26,9 @@ from pennylane.tape import QuantumScript
 from pennylane.transforms import broadcast_expand, defer_measurements, split_non_commuting
 from pennylane.transforms.core import CompilePipeline
 
-from ._engines import engine
+from qstore_core.backends.forking import new_lock
+
+from ._engines import OnEngine
 from ._pennylane_calls import Group, grouped, sample
 from ._pennylane_operations import NAMES, is_known, start_state
 from ._pennylane_readings import TapeRuns, is_differentiable, is_exact
@@ -40,7 +41,7 @@ _ADJOINT = ("best", "adjoint", "device")
 
 @simulator_tracking
 @single_tape_support
-class QstoreQubit(Device):
+class QstoreQubit(OnEngine, Device):
     """A PennyLane device on qstore's engines: exact values, adjoint derivatives, and samples.
 
     Args:
@@ -65,9 +66,17 @@ class QstoreQubit(Device):
 
     def __init__(self, wires: Any = None, shots: Any = None, *, seed: Any = None, backend: str = "auto") -> None:
         super().__init__(wires=wires, shots=shots)
-        self._backend = engine(backend)
-        self._rng, self._lock = np.random.default_rng(seed), threading.Lock()
+        self._choose(backend)
+        self._rng, self._lock = np.random.default_rng(seed), new_lock(self, "_lock")
         self._kept: list[Group] = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what belongs to this process: so models are copied, saved and sent to workers."""
+        return {key: value for key, value in self.__dict__.items() if key not in ("_lock", "_kept")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock, self._kept = new_lock(self, "_lock"), []
 
     # -- what PennyLane asks ------------------------------------------------------------------------------------
 

@@ -19,13 +19,13 @@ from qiskit_machine_learning.gradients import (
 
 from qstore_core import SpecError
 
-from ._engines import engine
+from ._engines import OnEngine
 from ._qiskit_programs import bits_measured, pauli_terms, program_of, run, strings_measured, weights
 
 __all__ = ["EstimatorGradient", "SamplerGradient"]
 
 
-class EstimatorGradient(BaseEstimatorGradient):
+class EstimatorGradient(OnEngine, BaseEstimatorGradient):
     """For `EstimatorQNN(gradient=…)`.
 
     Args:
@@ -43,7 +43,7 @@ class EstimatorGradient(BaseEstimatorGradient):
 
     def __init__(self, backend: str = "auto") -> None:
         super().__init__(None)  # type: ignore[arg-type] # no estimator: derivatives come from the engine
-        self._backend = engine(backend)
+        self._choose(backend)
 
     def _run(
         self, circuits: Sequence[Any], observables: Sequence[Any], parameter_values: Any, parameters: Any,
@@ -71,7 +71,7 @@ class EstimatorGradient(BaseEstimatorGradient):
         return EstimatorGradientResult(gradients=gradients, metadata=metadata, options=Options(**options))
 
 
-class SamplerGradient(BaseSamplerGradient):
+class SamplerGradient(OnEngine, BaseSamplerGradient):
     """For `SamplerQNN(gradient=…)`: gradients of the exact probabilities, at most 10 measured bits.
 
     Args:
@@ -80,7 +80,7 @@ class SamplerGradient(BaseSamplerGradient):
 
     def __init__(self, backend: str = "auto") -> None:
         super().__init__(None)  # type: ignore[arg-type] # no sampler: derivatives come from the engine
-        self._backend = engine(backend)
+        self._choose(backend)
 
     def _run(
         self, circuits: Sequence[Any], parameter_values: Any, parameters: Any, **options: Any

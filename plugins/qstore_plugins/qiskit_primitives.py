@@ -24,13 +24,13 @@ from qiskit.primitives.containers.sampler_pub import SamplerPub
 
 from qstore_core import SpecError
 
-from ._engines import engine
+from ._engines import OnEngine
 from ._qiskit_programs import Program, bits_measured, expectations, pauli_terms, program_of, run
 
 __all__ = ["Estimator", "Sampler"]
 
 
-class Estimator(BaseEstimatorV2):
+class Estimator(OnEngine, BaseEstimatorV2):
     """Expectation values, exact, or with the noise that a precision allows.
 
     Args:
@@ -51,7 +51,7 @@ class Estimator(BaseEstimatorV2):
         self, *, default_precision: float = 0.0, seed: np.random.Generator | int | None = None, backend: str = "auto"
     ) -> None:
         self.default_precision, self.seed = default_precision, seed
-        self._backend = engine(backend)
+        self._choose(backend)
 
     def run(self, pubs: Iterable[Any], *, precision: float | None = None) -> PrimitiveJob:
         """A job whose result has `data.evs` and `data.stds` for each PUB.
@@ -111,7 +111,7 @@ def _rows(pub: Any) -> np.ndarray:
     return values.reshape(int(np.prod(pub.parameter_values.shape, dtype=int)), len(names))
 
 
-class Sampler(BaseSamplerV2):
+class Sampler(OnEngine, BaseSamplerV2):
     """Samples of circuits that measure at their end, one `BitArray` for each classical register.
 
     Args:
@@ -132,7 +132,7 @@ class Sampler(BaseSamplerV2):
         self, *, default_shots: int = 1024, seed: np.random.Generator | int | None = None, backend: str = "auto"
     ) -> None:
         self.default_shots, self.seed = default_shots, seed
-        self._backend = engine(backend)
+        self._choose(backend)
 
     def run(self, pubs: Iterable[Any], *, shots: int | None = None) -> PrimitiveJob:
         """A job whose result has a `BitArray` for each register of each PUB.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -319,6 +322,15 @@ def test_a_torch_layer_runs_unchanged():
         out.sin().sum().backward()
         found.append((out.detach(), mine.grad, model.weights.grad))
     assert all(float((a - b).abs().max()) < VALUE["float64"] for a, b in zip(*found, strict=True))
+
+
+def test_copies_go_on_where_the_device_stands():
+    one = device(1, seed=3)
+    tape = tape_of([qml.RX(1.0, 0)], [qml.sample(wires=0)], shots=50)
+    one.execute(tape)
+    copies = [copy.deepcopy(one), pickle.loads(pickle.dumps(one))]
+    expected = one.execute(tape)
+    assert all(np.array_equal(other.execute(tape), expected) for other in copies)
 
 
 @pytest.mark.slow

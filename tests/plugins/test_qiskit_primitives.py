@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -198,6 +201,18 @@ def test_pubs_of_one_circuit_are_one_call():
     assert lookups(lambda: evs(estimator, *((circuit, label, rows) for label in ("ZII", "IZI", "XXI")))) == 1
     assert lookups(lambda: evs(estimator, *((circuit, "ZII", row) for row in rows))) == 1
     assert lookups(lambda: Sampler().run([(registers(), [[0.1], [0.2]])] * 1).result()) == 1
+
+
+def test_copies_share_compiled_circuits():
+    circuit = QuantumCircuit(1)
+    circuit.ry(0.3, 0)
+    estimators = [
+        Estimator(),
+        *(make(Estimator()) for make in (copy.deepcopy, lambda e: pickle.loads(pickle.dumps(e)))),
+    ]
+    cache_clear()
+    assert all(abs(evs(one, (circuit, "Z"))[0] - np.cos(0.3)) < EXACT for one in estimators)
+    assert cache_info().circuits == 1
 
 
 # -- qiskit-machine-learning --------------------------------------------------------------------------------------
