@@ -18,7 +18,7 @@ import numpy as np
 from qiskit import ClassicalRegister, QuantumCircuit, transpile
 from qiskit.circuit import Parameter, ParameterExpression
 from qiskit.circuit.library import CXGate, HGate, RYGate, SdgGate, UGate, UnitaryGate
-from qiskit.quantum_info import Pauli, SparsePauliOp
+from qiskit.quantum_info import Kraus, Pauli, SparsePauliOp
 
 from qstore_core import BackendError, Circuit, RunReport
 from qstore_core.circuit.angle_table import gate_angles
@@ -26,7 +26,7 @@ from qstore_core.circuit.gates import GATES, Cnot
 from qstore_core.circuit.measurement import Measurement, Probabilities
 from qstore_core.engines.readout import Readout, Samples
 
-from ._aer_noise import Noise
+from ._aer_noise import Channels, Noise
 from ._aer_register import add_turn
 from ._lowering import amplitude_angles, amplitude_gates
 
@@ -65,7 +65,7 @@ class ParametrisedCircuit:
         late: `(position, gate, parameters)` of gates that no simulator takes with a parameter; see `with_row`.
     """
 
-    def __init__(self, circuit: Circuit, noise: Noise | None = None) -> None:
+    def __init__(self, circuit: Circuit, noise: Noise | Channels | None = None) -> None:
         self._width = circuit.n_amplitudes
         self._table = gate_angles(circuit)
         self.circuit = QuantumCircuit(circuit.n_qubits)
@@ -77,6 +77,10 @@ class ParametrisedCircuit:
                 gate = RYGate(self._parameter(), label=label) if name == "ry" else CXGate(label=label)
                 self.circuit.append(gate, qubits)
         for op in circuit.operations:
+            if op.channel is not None:
+                if not op.channel.is_readout:
+                    self.circuit.append(_kraus(op.channel.operators), op.qubits)
+                continue
             angles = [a.constant if a.is_constant else self._parameter() for a in op.params]
             if noise is None:
                 self._append(op.gate, op.qubits, angles)
@@ -106,7 +110,7 @@ class ParametrisedCircuit:
                         angle = angle + coefficient * value
                     add_turn(circuit, step.axis, qubits[step.qubit], angle)
 
-    def _write(self, name: str, qubits: Sequence[int], angles: list[Any], noise: Noise) -> None:
+    def _write(self, name: str, qubits: Sequence[int], angles: list[Any], noise: Noise | Channels) -> None:
         """One instruction, whose name or label is the gate's."""
         circuit = self.circuit
         if name in _WRITTEN:
@@ -137,18 +141,28 @@ class ParametrisedCircuit:
         return np.concatenate([amplitude_angles(inputs[:, : self._width]), angles], axis=1)
 
 
-def _unitary(name: str, angles: Sequence[float]) -> UnitaryGate:
-    """A gate as a matrix, labelled by its name; the first qubit is the least significant, as Qiskit has it."""
-    matrix = GATES[name].matrix(*angles)
-    k = GATES[name].n_qubits
+def _little_endian(matrix: np.ndarray) -> np.ndarray:
+    """The first qubit is the least significant, as Qiskit has it."""
+    k = len(matrix).bit_length() - 1
     order = [*reversed(range(k)), *reversed(range(k, 2 * k))]
-    return UnitaryGate(matrix.reshape((2,) * 2 * k).transpose(order).reshape(matrix.shape), label=name)
+    return matrix.reshape((2,) * 2 * k).transpose(order).reshape(matrix.shape)
+
+
+def _unitary(name: str, angles: Sequence[float]) -> UnitaryGate:
+    """A gate as a matrix, labelled by its name."""
+    return UnitaryGate(_little_endian(GATES[name].matrix(*angles)), label=name)
+
+
+def _kraus(operators: Sequence[np.ndarray]) -> Any:
+    return Kraus([_little_endian(operator) for operator in operators]).to_instruction()
 
 
 class _Base:
     """What the executables here share."""
 
-    def __init__(self, circuit: Circuit, measurement: Measurement, dtype: str, noise: Noise | None = None) -> None:
+    def __init__(
+        self, circuit: Circuit, measurement: Measurement, dtype: str, noise: Noise | Channels | None = None
+    ) -> None:
         self._source = ParametrisedCircuit(circuit, noise)
         self._label = None if noise is None else _BASIS
         self._readout = Readout(measurement, circuit.n_qubits)
@@ -241,7 +255,7 @@ class AerExact(_Base):
 
     def __init__(
         self, circuit: Circuit, measurement: Measurement, simulator: Any, submit: Callable[..., Any], dtype: str,
-        level: int | None, noise: Noise | None,
+        level: int | None, noise: Noise | Channels | None,
     ) -> None:  # fmt: skip
         super().__init__(circuit, measurement, dtype, noise if level is None else None)
         self._submit = submit
@@ -315,7 +329,7 @@ class AerSampled(_Base):
 
     def __init__(
         self, circuit: Circuit, measurement: Measurement, simulator: Any, submit: Callable[..., Any], dtype: str,
-        level: int | None, noise: Noise | None, shots: int,
+        level: int | None, noise: Noise | Channels | None, shots: int,
     ) -> None:  # fmt: skip
         super().__init__(circuit, measurement, dtype, noise if level is None else None)
         self._submit, self._shots = submit, shots

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from qstore_core import CapabilityError
+from qstore_core import CapabilityError, Circuit
 
-__all__ = ["Noise", "noise_of"]
+__all__ = ["Channels", "Noise", "noise_of"]
 
 
 class Noise:
@@ -80,6 +80,41 @@ class Noise:
                 "has none. Give the model as noise_model= without a device, or errors on the device's own gates.",
                 backend="aer",
             )
+
+
+class Channels:
+    """The noise of a circuit with channels, in the place of `Noise`: its readout errors; channels are instructions.
+
+    Args:
+        circuit: A circuit with channels.
+    """
+
+    names: frozenset[str] = frozenset()
+
+    def __init__(self, circuit: Circuit) -> None:
+        self._at: dict[int, np.ndarray] = {}
+        for op in circuit.operations:
+            if op.channel is not None and op.channel.is_readout:
+                (qubit,) = op.qubits
+                self._at[qubit] = self._at.get(qubit, np.eye(2)) @ op.channel.confusion
+
+    def confusion(self, qubit: int) -> np.ndarray | None:
+        """P(read n | is m) as [m, n] for one qubit; None where it is read as it is."""
+        return self._at.get(qubit)
+
+    @property
+    def spoils_readout(self) -> bool:
+        """Whether any qubit is read with errors."""
+        return bool(self._at)
+
+    def model(self) -> Any:
+        """The readout errors as a noise model of Aer's, for samples."""
+        from qiskit_aer.noise import NoiseModel, ReadoutError
+
+        out = NoiseModel()
+        for qubit, matrix in self._at.items():
+            out.add_readout_error(ReadoutError(matrix), [qubit])
+        return out
 
 
 def noise_of(simulator: Any) -> Noise | None:

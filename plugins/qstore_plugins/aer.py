@@ -11,6 +11,7 @@ A batch is one submission: one Aer run, or one job with one PUB per measured bas
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import Any
 
 from qstore_core import BackendError, Capabilities, CapabilityError, Circuit, OptionError, hookimpl
@@ -18,7 +19,7 @@ from qstore_core.backends.contract import check_options
 from qstore_core.backends.forking import off_forked_thread, on_fork
 from qstore_core.circuit.measurement import Measurement, Probabilities
 
-from ._aer_noise import noise_of
+from ._aer_noise import Channels, noise_of
 
 __all__ = ["AerBackend", "qstore_backend"]
 
@@ -104,8 +105,8 @@ class AerBackend:
         exact_gates = self._simulator is not None and self._noise is None
         self._level = optimization_level if optimization_level is not None else 1 if exact_gates else 0
         # Not for a device that is simulated: its circuits must be made of its gates.
-        device = getattr(self._simulator, "coupling_map", None) is not None or "basis_gates" in simulator
-        self._as_written = self._noise is not None and not device and optimization_level is None
+        self._device = getattr(self._simulator, "coupling_map", None) is not None or "basis_gates" in simulator
+        self._as_written = self._noise is not None and not self._device and optimization_level is None
         self.capabilities = self._capabilities()
 
     def _capabilities(self) -> Capabilities:
@@ -114,7 +115,8 @@ class AerBackend:
             noisy, method = self._noise is not None, self._simulator.options.method
             exact = not noisy or method in ("automatic", "density_matrix")
             vjp = not noisy and method in ("automatic", "statevector")
-            return Capabilities(exact=exact, shots=True, vjp=vjp, noisy=noisy)
+            channels = method == "density_matrix" and not (noisy or self._device)
+            return Capabilities(exact=exact, shots=True, vjp=vjp, noisy=noisy, channels=channels)
         primitive = self._estimator if self._estimator is not None else self._sampler
         return Capabilities(
             exact=self._estimator is not None and _default_precision(self._estimator) == 0,
@@ -135,6 +137,8 @@ class AerBackend:
         from ._aer_circuits import AerExact, AerSampled, Estimated, Sampled, instruction_names, kept_names
         from ._aer_register import RegisterExecutable
 
+        if circuit.noisy:
+            return self._with_channels(circuit, measurement, dtype, shots)
         if self._noise is not None and not self._as_written:
             target = self._target if self._simulator is None else self._simulator
             self._noise.check_kept(instruction_names(circuit), kept_names(target))
@@ -159,6 +163,20 @@ class AerBackend:
         if shots is None:
             raise self._cannot("exact values: it samples", "shots=, for example shots=1024")
         return Sampled(circuit, measurement, self._make_sampler, self._target, dtype, self._level, shots)
+
+    def _with_channels(self, circuit: Circuit, measurement: Measurement, dtype: str, shots: int | None) -> Any:
+        """Channels as Kraus instructions of a circuit that runs as it is written."""
+        from ._aer_circuits import AerExact, AerSampled
+
+        if not self.capabilities.channels:
+            instead = 'method="density_matrix" without a noise model, or backend="density"'
+            raise self._cannot("channels in a circuit, as it is set up", instead)
+        channels = Channels(circuit)
+        if shots is None:
+            return AerExact(circuit, measurement, self._simulator, self._submit_exact, dtype, None, channels)
+        readout = {"noise_model": channels.model()} if channels.spoils_readout else {}
+        submit = partial(self._submit, **readout)
+        return AerSampled(circuit, measurement, self._simulator, submit, dtype, None, channels, shots)
 
     def _make_sampler(self, seed: int | None) -> Any:
         if self._sampler is not None:

@@ -19,7 +19,7 @@ from qstore_core import (
     noise_model_from_aer,
 )
 from qstore_core.circuit.gates import GATES
-from qstore_core.testing import reference
+from qstore_core.testing import conformance_checks, reference
 from tests.tolerances import EXACT, FINITE_DIFFERENCE, NOISY, SIGMAS
 
 from .noisy import channel, expected, noisy_circuit
@@ -119,6 +119,26 @@ def test_the_density_engine_gives_what_default_mixed_and_aer_give(seed):
         if number == seed % 4:
             theirs = on_aer(problem).compile(problem.circuit, measurement, dtype="float64").forward(*point)
             np.testing.assert_allclose(values, theirs, rtol=0, atol=NOISY)
+
+
+CHECKS = [c for c in conformance_checks("aer", method="density_matrix") if str(c) == "noise: channels"]
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=str)
+def test_aer_runs_channels_of_a_circuit(check):
+    """Exact, by the conformance kit; and samples of them."""
+    check()
+    circuit = Circuit(2)
+    circuit.x(0), circuit.amplitude_damping(0.3, 0), circuit.readout_error(0.05, 0.2, 0)
+    backend = get_backend("aer", method="density_matrix")
+    run = backend.compile(circuit, Expectation(), dtype="float64", shots=5000)
+    values, report = run.value_and_report(np.zeros(0), np.zeros((1, 0)), seed=1)
+    exact = get_backend("density").compile(circuit, Expectation(), dtype="float64")
+    bound = SIGMAS * np.sqrt(report.std_error**2 + 1 / 5000**2)
+    assert (np.abs(values - exact.forward(np.zeros(0), np.zeros((1, 0)))) < bound).all()
+    for other in (get_backend("aer"), get_backend("aer", noise_model=depolarising(0.1, ["x"], 1))):
+        with pytest.raises(CapabilityError, match='backend="density"'):
+            other.compile(circuit, Expectation())
 
 
 def test_what_the_core_cannot_say_of_a_model_of_aer_is_refused():

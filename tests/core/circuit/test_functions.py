@@ -42,7 +42,7 @@ def differences(f, at, step=1e-6):
     return np.array([(f(at + m) - f(at - m)) / (2 * step) for m in moves]).reshape(at.shape)
 
 
-@pytest.mark.parametrize("backend", ["statevector", "numba"])
+@pytest.mark.parametrize("backend", ["statevector", "numba", "density"])
 def test_a_chebyshev_map_is_a_polynomial(backend):
     layer, x = QuantumLayer(chebyshev(), Expectation("Z"), backend=backend), np.array([[0.3], [-0.8]])
     np.testing.assert_allclose(layer(x), 2 * x**2 - 1, atol=EXACT)
