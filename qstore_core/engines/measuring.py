@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,6 +17,7 @@ from .ops import Array, Ops, Signs, change_of_frame, frozen, linear_index
 __all__ = ["Measuring"]
 
 _WIDEST = 4  # qubits of a group: strings on more are read by themselves
+_MANY_STRINGS = 128  # so many of one more qubit than that are a density matrix: read together
 _TOGETHER = 1 << 13  # amplitudes in the copies of a state that are read at once
 _SLICE = 1 << 6  # terms of a Gram matrix summed in the precision of the state
 _MANY = 4  # so many times more strings than outputs are read from one column of weights per output
@@ -124,7 +127,8 @@ class Measuring:
             matrix = _string_matrix(x, z, n_y, 1 << width)
             # conj(ψ)·P ψ on real and imaginary parts stacked, (Re ψ, Im ψ): a real symmetric matrix.
             real = np.block([[matrix.real, -matrix.imag], [matrix.imag, matrix.real]])
-            tables[g] += real.reshape(-1, 1) * combine[k]
+            read = np.flatnonzero(combine[k])
+            tables[g][:, read] += real.reshape(-1, 1) * combine[k, read]
         size = 1 << n
         orders = []
         for group in groups:
@@ -290,6 +294,9 @@ def _string_matrix(x: int, z: int, n_y: int, size: int) -> np.ndarray:
 
 def _groups(supports: Sequence[int], n_qubits: int) -> list[list[int]]:
     """Sets of qubits of one size that hold every support of at most `_WIDEST` qubits."""
+    union = functools.reduce(operator.or_, supports, 0)
+    if union.bit_count() == _WIDEST + 1 and len(supports) >= _MANY_STRINGS:
+        return [[q for q in range(n_qubits) if union >> (n_qubits - 1 - q) & 1]]
     small = sorted({s for s in supports if s.bit_count() <= _WIDEST}, reverse=True)
     if not small:
         return []

@@ -32,7 +32,7 @@ from qstore_core.circuit.gates import GATES
 from qstore_core.circuit.observable import symmetrised
 from qstore_core.circuit.synthesis import prepare
 from tests import reference
-from tests.measured import CASES, circuit_and_point, expected
+from tests.measured import CASES, circuit_and_point, expected, reduced
 from tests.strategies import observables
 from tests.tolerances import EXACT, FINITE_DIFFERENCE, MATRIX, NOISY, SIGMAS, allow
 
@@ -294,6 +294,20 @@ def test_states_say_who_computes_them():
     by_differences.theta = layer.theta = theta
     for actual, wanted in zip(by_differences.vjp(x, np.ones((3, 8))), layer.vjp(x, np.ones((3, 8))), strict=True):
         np.testing.assert_allclose(actual, wanted, rtol=0, atol=1e-8)  # of the step, see DIFFERENCE_STEP
+
+
+@pytest.mark.parametrize("backend", ["statevector", "numba"])
+def test_the_largest_density_matrix(backend):
+    """Five of seven qubits: 1024 strings, read together."""
+    spec = qstore_core.QuantumFeatureExtractor(7, 2, encoding="angle", seed=1).spec
+    layer = QuantumLayer(spec.circuit, DensityMatrix((6, 0, 3, 2, 5)), backend=backend, seed=1, init="uniform")
+    x = np.random.default_rng(0).normal(size=(1, 7))
+    psi = reference.state(spec.circuit, layer.theta, x[0])
+    np.testing.assert_allclose(layer(x)[0], reduced(psi, (6, 0, 3, 2, 5)), rtol=0, atol=EXACT)
+    cotangents = np.random.default_rng(1).normal(size=(1, 32, 32)) * (1 + 2j)
+    other = layer.on("statevector" if backend == "numba" else "numba")
+    for actual, wanted in zip(layer.vjp(x, cotangents), other.vjp(x, cotangents), strict=True):
+        np.testing.assert_allclose(actual, wanted, rtol=0, atol=allow(wanted, EXACT))
 
 
 def test_mixtures():
