@@ -92,6 +92,8 @@ def to_openqasm(circuit: Circuit, version: int = 3, measurement: Measurement | N
         raise SpecError(f"versions of OpenQASM are 2 and 3, received {shown(version)}.", argument="version")
     if version == 2 and circuit.n_inputs + circuit.n_weights:
         raise SpecError("OpenQASM 2 has no parameters: use version=3, or a circuit without slots.", argument="version")
+    if circuit.n_amplitudes:
+        raise SpecError("a circuit whose start state is an input cannot be written in OpenQASM.")
     qiskit = library()
     names = [
         [f"{kind}{k}" for k in range(count)] for kind, count in (("x", circuit.n_inputs), ("w", circuit.n_weights))

@@ -152,7 +152,10 @@ def _found(own: list[Any], given: Any, argument: str) -> list[Any]:
 
 
 def to_qiskit(circuit: Circuit) -> Any:
-    """The `qiskit.QuantumCircuit` of a circuit, qubit for qubit; slots become the vectors `x` and `w`.
+    """The `qiskit.QuantumCircuit` of a circuit; slots become the vectors `x` and `w`.
+
+    Qubit q is qubit q. Where amplitudes are inputs, they are a `raw_feature_vector` of qiskit-machine-learning, which
+    counts them from the least significant qubit: the register is turned round then, qubit q is qubit n - 1 - q.
 
     Example:
         >>> c = Circuit(1)
@@ -163,15 +166,17 @@ def to_qiskit(circuit: Circuit) -> Any:
     library()
     from qiskit.circuit import ParameterVector
 
-    return written(circuit, ParameterVector("x", circuit.n_inputs), ParameterVector("w", circuit.n_weights))
+    features = circuit.n_amplitudes + circuit.n_inputs
+    return written(circuit, ParameterVector("x", features), ParameterVector("w", circuit.n_weights))
 
 
 def written(circuit: Circuit, x: Sequence[Any], w: Sequence[Any]) -> Any:
-    """A circuit with these parameters."""
+    """A circuit with these parameters; amplitudes are the first of `x`."""
+    out, place = library().QuantumCircuit(circuit.n_qubits), _place(circuit)
     if circuit.n_amplitudes:
-        raise SpecError("a circuit whose start state is an input cannot be written as gates alone.")
-    out = library().QuantumCircuit(circuit.n_qubits)
-    slots = {"x": x, "w": w}
+        raw = _raw_feature_vector()(circuit.n_amplitudes)
+        out.compose(raw.assign_parameters(dict(zip(raw.parameters, x, strict=False))), inplace=True)
+    slots = {"x": x[circuit.n_amplitudes :], "w": w}
 
     def value(angle: Angle) -> Any:
         return sum((c * math.prod((slot(kind, k) for kind, k in m), start=1) for m, c in angle.terms), 0.0)
@@ -187,13 +192,30 @@ def written(circuit: Circuit, x: Sequence[Any], w: Sequence[Any]) -> Any:
         return getattr(inner, kind)()
 
     for op in circuit.operations:
-        if not _write_controlled(out, op, value):
+        if not _write_controlled(out, op, value, place):
             for name, qubits, params in within(op, KNOWN):
-                getattr(out, THEIRS.get(name, name))(*map(value, params), *qubits)
+                getattr(out, THEIRS.get(name, name))(*map(value, params), *(place[q] for q in qubits))
     return out
 
 
-def _write_controlled(out: Any, op: Any, value: Callable[[Angle], Any]) -> bool:
+def _place(circuit: Circuit) -> Sequence[int]:
+    """Where the qubits of a circuit are in its program."""
+    return range(circuit.n_qubits)[:: -1 if circuit.n_amplitudes else 1]
+
+
+def _raw_feature_vector() -> Any:
+    try:
+        from qiskit_machine_learning.circuit.library import raw_feature_vector
+    except ImportError as error:
+        raise BackendUnavailableError(
+            "amplitudes that are inputs are an instruction of qiskit-machine-learning, which cannot be imported: "
+            f"{error}. Install it with: pip install qiskit-machine-learning",
+            name="qiskit_machine_learning",
+        ) from error
+    return raw_feature_vector
+
+
+def _write_controlled(out: Any, op: Any, value: Callable[[Angle], Any], place: Sequence[int]) -> bool:
     """A controlled gate whose base Qiskit has."""
     if not op.gate.startswith("controlled_"):
         return False
@@ -204,7 +226,9 @@ def _write_controlled(out: Any, op: Any, value: Callable[[Angle], Any]) -> bool:
 
     name = THEIRS.get(base, base)
     made = get_standard_gate_name_mapping()[name].base_class(*map(value, op.params))
-    out.append(made.control(len(values), ctrl_state=int(values[::-1], 2), annotated=False), list(op.qubits))
+    out.append(
+        made.control(len(values), ctrl_state=int(values[::-1], 2), annotated=False), [place[q] for q in op.qubits]
+    )
     return True
 
 
@@ -212,23 +236,26 @@ def layer_to_qiskit(circuit: Circuit, measurement: Measurement) -> QiskitLayer:
     """A circuit and what it measures.
 
     Raises:
-        SpecError: Qiskit has no such measurement, or no gates for the start state.
+        SpecError: Qiskit has no such measurement, or no gates for a channel.
     """
     library()
     from qiskit.circuit import ParameterVector
     from qiskit.quantum_info import SparsePauliOp
 
-    x, w = list(ParameterVector("x", circuit.n_inputs)), list(ParameterVector("w", circuit.n_weights))
-    program = written(circuit, x, w)
+    features = circuit.n_amplitudes + circuit.n_inputs
+    x, w = list(ParameterVector("x", features)), list(ParameterVector("w", circuit.n_weights))
+    program, place = written(circuit, x, w), _place(circuit)
     if isinstance(measurement, Expectation):
         observables = [
-            SparsePauliOp([s[::-1] for s, _ in o.terms], [c for _, c in o.terms])
+            SparsePauliOp(["".join(s[q] for q in place)[::-1] for s, _ in o.terms], [c for _, c in o.terms])
             for o in measurement.as_observables(circuit.n_qubits)
         ]
         return QiskitLayer(program, observables, x, w)
     if not isinstance(measurement, Probabilities):
         raise SpecError(f"Qiskit has no measurement for {shown(measurement)}.", argument="measurement")
-    measure(program, measurement.qubits)
+    measure(
+        program, [place[q] for q in (range(circuit.n_qubits) if measurement.qubits is None else measurement.qubits)]
+    )
     outputs = measurement.n_outputs(circuit.n_qubits)
     return QiskitLayer(program, None, x, w, lambda k: k % outputs, outputs)
 

@@ -47,7 +47,7 @@ class ToElsewhere:
             first four; where the layer gives probabilities, for a `SamplerQNN` all but the observables.
 
         Raises:
-            SpecError: Qiskit has no such measurement, or the features are amplitudes.
+            SpecError: Qiskit has no such measurement, or channels are in the circuit.
         """
         return qiskit.layer_to_qiskit(*self._circuit_and_measurement())
 

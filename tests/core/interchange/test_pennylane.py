@@ -19,8 +19,9 @@ from qstore_core import (
     QuantumLayer,
     SpecError,
 )
+from qstore_core.layers import numpy as numpy_layers
 from qstore_core.layers.numpy import QuantumEncoder, QuantumFeatureExtractor, QuantumReadout
-from tests.strategies import circuits, measurements, points
+from tests.strategies import KINDS, Batch, circuits, layer_arguments, measurements, points
 from tests.tolerances import EXACT, EXACT_GRADIENT, VALUE, allow
 
 qml = pytest.importorskip("pennylane")
@@ -475,6 +476,21 @@ def test_qnodes_compute_what_layers_do(data):
     layer.theta = theta
     theirs = np.concatenate([np.ravel(r) for r in np.atleast_1d(layer.to_pennylane()(x[0], theta))])
     np.testing.assert_allclose(theirs, layer(x)[0], rtol=0, atol=allow(theirs, VALUE["float64"]))
+
+
+@settings(max_examples=10)
+@given(layer_arguments(kinds=KINDS[1:], max_qubits=3, max_depth=2), st.integers(0, 99))
+def test_every_kind_of_layer_goes_there_and_back(drawn, seed):
+    kind, arguments = drawn
+    arguments.pop("log", None)  # PennyLane measures no logarithms
+    layer = getattr(numpy_layers, kind)(**arguments, backend="statevector")
+    batch = Batch((2,), "float64", seed)
+    layer.theta, x = batch.theta(layer.spec), batch.features(layer.spec)
+    features = {"n_features": layer.spec.n_features}
+    again = QuantumLayer.from_pennylane(
+        layer.to_pennylane(), weights={"weights": layer.theta}, **features, backend="statevector"
+    )
+    np.testing.assert_allclose(again(x), layer(x), rtol=0, atol=allow(layer(x), EXACT))
 
 
 def test_gates_of_any_size_go_there_and_back():
