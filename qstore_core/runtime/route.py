@@ -125,7 +125,7 @@ def route(
     elif device != "cpu" and not places.chosen and places.tensor is not None:
         need = f"tensors on {device} need not wait for the host"
     else:
-        asked = "asked for" if places.chosen else "the fastest on a CPU"
+        asked = "asked for" if places.chosen else "which computes noise" if places.noisy else "the fastest on a CPU"
         return Route("host", f"{places.host}, {asked}")
     if places.tensor is not None:
         return Route("tensor", f"{need}: {places.tensor} computes the same")

@@ -84,6 +84,7 @@ def test_a_decaying_qubit_and_its_readout():
     np.testing.assert_allclose(compiled(c, Expectation()).forward(*NOTHING), [[1 - 2 * one]], rtol=0, atol=EXACT)
 
 
+@settings(max_examples=30)
 @given(st.data())
 def test_values_are_those_of_kraus_operators_by_hand(data):
     circuit = data.draw(noisy_circuits())
@@ -94,7 +95,7 @@ def test_values_are_those_of_kraus_operators_by_hand(data):
     np.testing.assert_allclose(found, expected, rtol=0, atol=allow(expected, EXACT))
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(st.data())
 def test_gradients_are_those_of_the_parameter_shift_rule(data):
     circuit = data.draw(noisy_circuits(amplitudes=False))
@@ -107,7 +108,7 @@ def test_gradients_are_those_of_the_parameter_shift_rule(data):
         np.testing.assert_allclose(found, expected, rtol=0, atol=allow(expected, EXACT_GRADIENT))
 
 
-@settings(max_examples=15)
+@settings(max_examples=10)
 @given(st.data())
 def test_gradients_of_amplitudes_are_those_of_differences(data):
     circuit = data.draw(noisy_circuits(amplitudes=True, max_gates=5))
@@ -123,7 +124,7 @@ def test_gradients_of_amplitudes_are_those_of_differences(data):
         np.testing.assert_allclose(found, wanted, rtol=0, atol=allow(wanted, FINITE_DIFFERENCE))
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(st.data())
 def test_without_noise_it_computes_what_the_statevector_does(data):
     circuit = data.draw(circuits())
@@ -140,7 +141,7 @@ def test_without_noise_it_computes_what_the_statevector_does(data):
         np.testing.assert_allclose(found, expected, rtol=0, atol=allow(expected, EXACT_GRADIENT))
 
 
-@settings(max_examples=20)
+@settings(max_examples=10)
 @given(st.data())
 def test_float32(data):
     circuit = data.draw(noisy_circuits())

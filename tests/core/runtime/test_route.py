@@ -50,6 +50,17 @@ def test_a_refusal_says_what_to_use():
         )
 
 
+def test_noise_stays_on_the_host():
+    """Also on a GPU, where no engine on tensors computes it; what needs one is refused, naming none."""
+    places = Places("torch", "density", None, noisy=True)
+    for device, mode in (("cpu", "eager"), ("cuda", "eager"), ("cpu", "graph")):
+        found = route(places, device=device, mode=mode)
+        assert (found.where, found.why) == ("host", "density, which computes noise")
+    refused = route(places, wanted="tangents")
+    assert refused.where == "refused"
+    assert "noise is computed on the host alone, by backend 'density'" in refused.why
+
+
 @pytest.mark.parametrize(
     ("execution", "expected"),
     [
