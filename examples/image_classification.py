@@ -4,6 +4,7 @@
     python examples/image_classification.py --framework torch
     python examples/image_classification.py --data PetImages --epochs 30
     python examples/image_classification.py --no-quantum            # classical layers in the same places
+    python examples/image_classification.py --quick-test --export out    # ONNX and LiteRT, tried on 200 digits
 
 image → convolutions 32, 64, 128, 256 (separable, residual) → global average pooling
   → Dense 256 → QuantumFeatureExtractor, 8 qubits → 8 numbers
@@ -24,8 +25,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 from image_classification_lib import report
 from image_classification_lib.data import Batches, DataError, ImageData, load, split
+from image_classification_lib.export import check
 from image_classification_lib.train import Monitor, Progressed, Settings, probabilities
 from rich.console import Console
 
@@ -34,6 +37,7 @@ from qstore_core.layers.presets import PRESETS
 
 VALIDATION_SHARE = 0.2
 EXTRAS = {"keras": "tf", "torch": "torch"}  # what installs each framework
+EXPORT_CHECKS = 200  # images that exported models classify
 QUICK_TEST = {"limit": 1000, "epochs": 5, "batch_size": 16}  # small batches: 250 steps out of few images
 
 
@@ -74,12 +78,15 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--checkpoint-gradients", action="store_true", help="compute blocks twice instead of keeping what is in them")
     add("--resume", action="store_true", help="keep progress in --output-dir, and go on from what is there")
     add("--visualize", action="store_true", help="write pictures of the run")
+    add("--export", type=Path, metavar="DIR", help="write the model as ONNX (Keras: LiteRT too); try it on 200 images")
     add(
         "--output-dir",
         type=Path,
         help="where files go (default with --visualize and --resume: out/)",
     )
     options = parser.parse_args(arguments)
+    if options.export is not None and options.mixed_precision:
+        parser.error("--export writes models that compute in float32: leave --mixed-precision out")
     defaults = QUICK_TEST if options.quick_test else {}
     batch_size = PRESETS[options.preset].batch_size if options.preset else 64 if options.data == "mnist" else 32
     for name, value in (
@@ -95,8 +102,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def run(options: argparse.Namespace, console: Console) -> report.Result:
     """Load, train, measure and report."""
-    if options.output_dir is not None:  # before the work: a folder that cannot be written must not cost a run
-        _make_folder(options.output_dir)
+    for name, folder in (("--output-dir", options.output_dir), ("--export", options.export)):
+        if folder is not None:  # before the work: a folder that cannot be written must not cost a run
+            _make_folder(name, folder)
     data = load(options.data, limit=options.limit, image_size=options.image_size, seed=options.seed)
     train, validation = split(data, validation_share=VALIDATION_SHARE, seed=options.seed)
     settings = Settings(
@@ -145,6 +153,10 @@ def run(options: argparse.Namespace, console: Console) -> report.Result:
         cache={"hits": cache.hits, "misses": cache.misses},
         fallbacks=fallbacks,
     )
+    if options.export is not None:
+        images = np.concatenate([validation.images, train.images])[:EXPORT_CHECKS]
+        files = framework.export(model, images, options.export)
+        result.exported = check(files, images, framework.predict(model, images))
     report.show(result, console)
     if options.output_dir is not None:
         written = [report.write(result, options.output_dir)]
@@ -193,11 +205,11 @@ def _announce(
         console.print(f"{name}: {spec.n_qubits} qubits → {layer.output_dim} numbers, {spec.n_weights} angles")
 
 
-def _make_folder(path: Path) -> None:
+def _make_folder(name: str, path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(f"--output-dir {path}: cannot be made: {error}") from error
+        raise DataError(f"{name} {path}: cannot be made: {error}") from error
 
 
 def _at_least(least: int):

@@ -34,6 +34,10 @@ FLOAT32_SUM = 2e-6
 # Exported graphs in other runtimes: float32, with the runtimes' own cosines, sums and products.
 EXPORTED = 1e-5
 
+# Logits of the exported image model: two batch normalisations after circuits bring differences of ⟨Z⟩ in the second
+# and third decimal to unit size, which multiplies EXPORTED by up to 100.
+EXPORTED_LOGITS = 1e-3
+
 # Density matrices of other libraries, whose channels are normalised to 1e-8 only.
 NOISY = 1e-6
 

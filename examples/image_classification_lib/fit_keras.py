@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -93,6 +95,14 @@ def _restore(model: keras.Sequential, monitor: Monitor) -> None:
 def predict(model: keras.Sequential, images: np.ndarray, *, batch_size: int = 128) -> np.ndarray:
     """Return logits (N, n_outputs)."""
     return model.predict(images, batch_size=batch_size, verbose=0)
+
+
+def export(model: keras.Sequential, images: np.ndarray, folder: Path) -> list[Path]:
+    """Write the model for other runtimes; return the files."""
+    files = [folder / "keras.onnx", folder / "keras.tflite"]
+    for file, format_ in zip(files, ("onnx", "litert"), strict=True):
+        model.export(file, format=format_, verbose=False)
+    return files
 
 
 def parameter_count(model: keras.Sequential) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -74,6 +75,18 @@ def predict(model: nn.Sequential, images: np.ndarray, *, batch_size: int = 128) 
     with torch.inference_mode():
         parts = [images[i : i + batch_size] for i in range(0, len(images), batch_size)]
         return torch.cat([model(torch.from_numpy(np.array(part)).to(device)) for part in parts]).cpu().numpy()
+
+
+def export(model: nn.Sequential, images: np.ndarray, folder: Path) -> list[Path]:
+    """Write the model for other runtimes; return the files."""
+    some, file = (torch.from_numpy(np.array(images[:2])),), folder / "torch.onnx"
+    plain = copy.deepcopy(model).cpu().eval()
+    if quantum_layers(model):
+        import qstore_torch  # only here: --no-quantum works without it
+
+        plain = qstore_torch.as_operations(plain)  # an error that says why, where a backend does not leave
+    torch.onnx.export(plain, some, file, dynamo=True, dynamic_shapes=({0: "images"},), verbose=False)
+    return [file]
 
 
 def parameter_count(model: nn.Sequential) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from .export import Check
 from .train import Epoch, Settings
 
 
@@ -35,6 +36,7 @@ class Result:
     quantum_layers: dict[str, str]
     cache: dict[str, int] = field(default_factory=dict)
     fallbacks: int = 0
+    exported: list[Check] = field(default_factory=list)
 
     @property
     def quantum_share(self) -> float:
@@ -43,7 +45,8 @@ class Result:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values."""
-        return {**asdict(self), "quantum_share": self.quantum_share}
+        exported = [{**asdict(checked), "file": str(checked.file)} for checked in self.exported]
+        return {**asdict(self), "quantum_share": self.quantum_share, "exported": exported}
 
 
 def write(result: Result, folder: Path) -> Path:
@@ -75,6 +78,8 @@ def show(result: Result, console: Console) -> None:
     table.add_row("trained parameters", f"{result.parameters:,}{of_which}")
     console.print()
     console.print(table)
+    for checked in result.exported:
+        console.print(str(checked), soft_wrap=True)
     how = "Time per batch: median training step, data included."
     if result.quantum_layers:
         how += (

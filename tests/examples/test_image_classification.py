@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import qstore_core
+from tests.tolerances import EXPORTED_LOGITS
 
 pytest.importorskip("rich")
 pytest.importorskip("matplotlib")
@@ -119,6 +121,7 @@ def test_reading_ahead_keeps_the_order_and_passes_errors_on(data):
         (["--learning-rate", "-1"], "expected a positive number"),
         (["--framework", "jax"], "invalid choice"),
         (["--no-quantum", "--original"], "not allowed with"),
+        (["--export", "out", "--mixed-precision"], "leave --mixed-precision out"),
     ],
 )
 def test_wrong_options_are_refused_before_anything_is_loaded(example, capsys, arguments, message):
@@ -134,6 +137,7 @@ def test_wrong_options_are_refused_before_anything_is_loaded(example, capsys, ar
         (["--data", "nowhere"], "no such folder"),
         (["--backend", "statevectr", "--limit", "40"], "statevector"),
         (["--output-dir", "/dev/null/out"], "--output-dir /dev/null/out: cannot be made"),
+        (["--export", "/dev/null/out"], "--export /dev/null/out: cannot be made"),
     ],
 )
 def test_mistakes_are_one_line(example, capsys, arguments, message):
@@ -158,13 +162,17 @@ def finished(request, example, tmp_path_factory):
     """A framework, the results of a run in it, and the folder that it wrote to."""
     folder = tmp_path_factory.mktemp(request.param)
     qstore_core.reset_fallback_counts()  # the table counts those of its process, where other tests ran too
-    return request.param, run(example, folder, request.param, "--visualize"), folder
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.export, tf2onnx and the converter to LiteRT warn about themselves
+        arguments = "--visualize", "--limit", "200", "--export", str(folder / "exported")
+        result = run(example, folder, request.param, *arguments)
+    return request.param, result, folder
 
 
 def test_a_run_writes_what_it_found(finished):
     framework, result, _ = finished
     assert result["framework"] == framework
-    assert (result["train_images"], result["validation_images"]) == (64, 16)
+    assert (result["train_images"], result["validation_images"]) == (160, 40)
     assert [epoch["number"] for epoch in result["history"]] == [1, 2]
     assert set(result["quantum_layers"]) == {"feature_extractor", "pooling", "readout"}
     assert 0 < result["quantum_share"] < 1
@@ -175,6 +183,15 @@ def test_both_frameworks_have_the_same_network(finished):
     _, result, _ = finished
     assert (result["parameters"], result["quantum_parameters"]) == (247_245, 61)
     assert result["settings"]["learning_rate"] == 6e-3
+
+
+def test_exported_models_classify_200_digits_as_the_model_does(finished):
+    framework, result, _ = finished
+    expected = {"keras": ["keras.onnx", "keras.tflite"], "torch": ["torch.onnx"]}
+    assert [Path(exported["file"]).name for exported in result["exported"]] == expected[framework]
+    for exported in result["exported"]:
+        assert (exported["same"], exported["images"]) == (200, 200)
+        assert exported["difference"] < EXPORTED_LOGITS
 
 
 def test_pictures_are_no_blanks(finished):

@@ -65,15 +65,6 @@ def test_every_layer_leaves_as_onnx(model, data, tmp_path):
     run("onnx", tmp_path / "model.onnx", data, EXPORTED)
 
 
-def test_keras_exports_to_litert(tmp_path):
-    pytest.importorskip("ai_edge_litert")
-    model = keras.Sequential([keras.Input((4,)), qstore_tf.QuantumReadout(2, n_classes=3, seed=0)])
-    x = np.random.default_rng(0).uniform(0, 1, (4, 4)).astype("float32")
-    np.savez(tmp_path / "data.npz", x=x, y=model(x))
-    model.export(tmp_path / "model.tflite", format="litert", verbose=False)
-    run("litert", tmp_path / "model.tflite", tmp_path / "data.npz", EXPORTED)
-
-
 def test_complex_numbers_leave_as_saved_models_alone(tmp_path):
     inputs = keras.Input((4,))
     rows = [row.make(qstore_tf)(inputs[:, :2]) for row in ROWS if row.missing]
