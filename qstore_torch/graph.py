@@ -94,13 +94,18 @@ def in_graph(content: str, width: int, theta: torch.Tensor, x: torch.Tensor) -> 
     """
     if torch.compiler.is_compiling() and _is_transformed():
         return operations(content, theta, x, "a function transform")
-    if torch.onnx.is_in_onnx_export():
+    if _exports_to_onnx():
         return operations(content, theta, x)
     wanted = torch.is_grad_enabled()
     wrt_theta, wrt_x = wanted and theta.requires_grad, wanted and x.requires_grad
     if torch.jit.is_tracing():  # traced once, run in training and inference
         wrt_theta, wrt_x = True, not _program(content).no_input_gradient
     return torch.ops.qstore.layer(content, width, wrt_theta, wrt_x, theta, x)[0]
+
+
+@torch.compiler.assume_constant_result
+def _exports_to_onnx() -> bool:
+    return bool(torch.onnx.is_in_onnx_export())
 
 
 @torch.compiler.assume_constant_result

@@ -103,7 +103,7 @@ program.module()(x)
 the process that loads it need not have qstore. Without `as_operations`, a program holds one operator of qstore in place
 of each layer. That is faster (on a CPU it calls the numba engine) and needs `import qstore_torch` where it runs.
 
-ONNX takes the model as it is, with a free batch axis:
+ONNX takes the model as it is, or a program of `as_operations`, with a free batch axis:
 
 ```py
 torch.onnx.export(model, (x,), "model.onnx", dynamo=True, dynamic_shapes=({0: "rows"},))

@@ -141,3 +141,10 @@ def test_what_operations_do_not_compute_is_refused(arguments):
     layer = QuantumReadout(2, encoding="angle", seed=0, **{"backend": "statevector", "fallback": None} | arguments)
     with pytest.raises(CapabilityError, match=r"a graph on disk cannot call the host, and backend .* Use backend="):
         as_operations(nn.Sequential(layer))
+
+
+def test_the_exporter_to_onnx_says_what_operations_do_not_compute():
+    pytest.importorskip("onnxscript")
+    layer = QuantumReadout(2, encoding="angle", backend="statevector", gradient="parameter-shift", seed=0)
+    with pytest.raises(torch.onnx.errors.OnnxExporterError, match=r'cannot call the host.* Use backend="torch"'):
+        torch.onnx.export(layer, (torch.rand(2, 2),), dynamo=True, verbose=False)
