@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from numbers import Real
@@ -385,17 +385,23 @@ def _power(ops: Any, matrix: Any, k: int) -> Any:
 
 
 def _matrices(ops: Any, values: Any) -> Any:
-    """Expectation values (B, 4**k) of all Pauli strings → density matrices (B, 2**k, 2**k), qubit by qubit."""
+    """Expectation values (B, 4**k) of all Pauli strings → density matrices (B, 2**k, 2**k), qubit by qubit.
+
+    In real numbers up to the end: not every format that graphs leave in has complex ones.
+    """
     count, side = int(values.shape[-1]), 1
-    t = ops.reshape(ops.complex(values, None), (-1, 4, 1, 1))
-    while True:
-        i, x, y, z = (0.5 * t[:, k] for k in range(4))
-        rows = [ops.concat([i + z, x - 1j * y]), ops.concat([x + 1j * y, i - z])]
+    parts = [values, 0.0 * values]  # real, imaginary
+    while count > 1:
+        re, im = ([0.5 * ops.reshape(part, (-1, 4, side, side))[:, k] for k in range(4)] for part in parts)
         side, count = 2 * side, count // 4
-        t = ops.reshape(ops.stack(rows, -3), (-1, side, side))
-        if count == 1:
-            return t
-        t = ops.reshape(t, (-1, 4, side, side))
+        parts = [
+            ops.reshape(ops.stack([ops.concat(rows[:2]), ops.concat(rows[2:])], -3), (-1, side, side))
+            for rows in (
+                (re[0] + re[3], re[1] + im[2], re[1] - im[2], re[0] - re[3]),
+                (im[0] + im[3], im[1] - re[2], im[1] + re[2], im[0] - im[3]),
+            )
+        ]
+    return ops.complex(*parts)
 
 
 def _on_strings(cotangents: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -414,8 +420,8 @@ class _Arrays:
     reshape: Any = staticmethod(np.reshape)
     stack: Any = staticmethod(np.stack)
 
-    def complex(self, real: np.ndarray, imag: None) -> np.ndarray:
-        return real.astype(np.result_type(real, np.complex64))
+    def complex(self, real: np.ndarray, imag: np.ndarray) -> np.ndarray:
+        return real + 1j * imag
 
-    def concat(self, arrays: list[np.ndarray]) -> np.ndarray:
+    def concat(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
         return np.concatenate(arrays, axis=-1)
