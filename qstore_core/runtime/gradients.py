@@ -30,7 +30,8 @@ __all__ = ["NO_AMPLITUDE_RULE", "Differences", "ParameterShift", "unshared"]
 
 NO_AMPLITUDE_RULE = (
     "gradients for amplitude-encoded inputs have no parameter-shift rule. Use a backend with a statevector "
-    '(backend="statevector"), encoding="angle", an approximation (gradient="finite-difference" or "spsa")'
+    '(backend="statevector"; "density" where there is noise), encoding="angle", an approximation '
+    '(gradient="finite-difference" or "spsa")'
 )
 
 

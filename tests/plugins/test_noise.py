@@ -18,6 +18,7 @@ from qstore_core import (
     get_backend,
     noise_model_from_aer,
 )
+from qstore_core.circuit.channels import transfer_matrix
 from qstore_core.circuit.gates import GATES
 from qstore_core.testing import conformance_checks, reference
 from tests.tolerances import EXACT, FINITE_DIFFERENCE, NOISY, SIGMAS
@@ -139,6 +140,29 @@ def test_aer_runs_channels_of_a_circuit(check):
     for other in (get_backend("aer"), get_backend("aer", noise_model=depolarising(0.1, ["x"], 1))):
         with pytest.raises(CapabilityError, match='backend="density"'):
             other.compile(circuit, Expectation())
+
+
+def test_channels_are_those_of_pennylane_and_aer_by_the_table_of_the_docs():
+    p, theirs = 0.3, qiskit_aer.noise
+    table = [
+        (Channel.depolarizing(p), qml.DepolarizingChannel(3 * p / 4, wires=0), theirs.depolarizing_error(p, 1)),
+        (Channel.depolarizing(p, 2), None, theirs.depolarizing_error(p, 2)),
+        (Channel.amplitude_damping(p), qml.AmplitudeDamping(p, wires=0), theirs.amplitude_damping_error(p)),
+        (Channel.phase_damping(p), qml.PhaseDamping(p, wires=0), theirs.phase_damping_error(p)),
+        (Channel.bit_flip(p), qml.BitFlip(p, wires=0), theirs.pauli_error([("X", p), ("I", 1 - p)])),
+        (Channel.phase_flip(p), qml.PhaseFlip(p, wires=0), theirs.pauli_error([("Z", p), ("I", 1 - p)])),
+    ]
+    for own_channel, by_pennylane, by_aer in table:
+        own = transfer_matrix(own_channel.operators)
+        model = NoiseModelOfAer()
+        model.add_all_qubit_quantum_error(by_aer, ["x" if own_channel.n_qubits == 1 else "cx"])
+        ((taken_over,),) = (rule.channels for rule in noise_model_from_aer(model).rules)
+        np.testing.assert_allclose(
+            transfer_matrix(taken_over.operators), own, rtol=0, atol=NOISY, err_msg=str(own_channel)
+        )
+        if by_pennylane is not None:
+            found = transfer_matrix([np.array(k) for k in by_pennylane.kraus_matrices()])
+            np.testing.assert_allclose(found, own, rtol=0, atol=EXACT, err_msg=str(own_channel))
 
 
 def test_what_the_core_cannot_say_of_a_model_of_aer_is_refused():

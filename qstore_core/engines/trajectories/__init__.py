@@ -33,6 +33,7 @@ __all__ = ["TrajectoriesBackend", "TrajectoriesExecutable"]
 
 _TO_Z = {"X": GATES["h"].matrix(), "Y": GATES["h"].matrix() @ GATES["sdg"].matrix()}
 _STATES = 6  # of one trajectory, and what a step takes
+_DRAWS = 1 << 22  # random numbers that are held at once
 
 
 class TrajectoriesBackend:
@@ -123,19 +124,21 @@ class TrajectoriesExecutable:
         program, n = self._program, self._n
         start = np.zeros(1 << n, complex)
         start[: max(1, self._width)] = inputs[: self._width] if self._width else 1.0
-        draws, u = rng.random((self._shots, program.n_choices)), rng.random(self._shots)
-        flips = rng.random((self._shots, len(group.qubits)))
         index = np.empty(self._shots, np.int64)
-        for states, history, numbers in final_states(program, start, matrices, draws, self._ops):
-            for qubit, letter in zip(group.qubits, group.letters, strict=True):
-                if letter in _TO_Z:
-                    self._ops.apply(states, _TO_Z[letter][None], (qubit,))
-            index[numbers] = drawn(states, history, u[numbers])
+        part = max(1, _DRAWS // (program.n_choices + 1))
+        for begin in range(0, self._shots, part):
+            count = min(part, self._shots - begin)
+            draws, u = rng.random((count, program.n_choices)), rng.random(count)
+            for states, history, numbers in final_states(program, start, matrices, draws, self._ops):
+                for qubit, letter in zip(group.qubits, group.letters, strict=True):
+                    if letter in _TO_Z:
+                        self._ops.apply(states, _TO_Z[letter][None], (qubit,))
+                index[begin + numbers] = drawn(states, history, u[numbers])
         bits = index[:, None] >> (n - 1 - np.array(group.qubits, np.int64)) & 1
         for column, qubit in enumerate(group.qubits):
             if qubit in program.confusion:
                 chance = program.confusion[qubit][bits[:, column], 1]  # of reading 1
-                bits[:, column] = flips[:, column] < chance
+                bits[:, column] = rng.random(self._shots) < chance
         found, counts = np.unique(bits, axis=0, return_counts=True)
         return found, counts
 
