@@ -22,7 +22,7 @@ from ..errors import SpecError
 from .common import Imported
 from .pennylane_reading import Reader
 from .pennylane_writing import library
-from .symbols import Symbols, is_symbolic, symbols
+from .symbols import Imaginary, Symbols, is_symbolic, symbols
 
 __all__ = ["from_pennylane"]
 
@@ -182,7 +182,8 @@ def _traced(qml: Any, source: Any, function: Callable[..., Any], given: dict[str
     """The tape of a function for symbols."""
     import autoray  # type: ignore[import-untyped]
 
-    autoray.register_backend(Angle, "numpy")  # pennylane.math, of a single one
+    for kind in (Angle, Imaginary):  # pennylane.math, of single ones
+        autoray.register_backend(kind, "numpy")
     with _lock, _symbolic_embeddings(qml), qml.queuing.AnnotatedQueue() as queue:
         try:
             function(**given)

@@ -10,7 +10,7 @@ import numpy as np
 from ..circuit.angle import Angle, as_angle
 from ..errors import SpecError
 
-__all__ = ["Symbols", "is_symbolic", "single", "symbols"]
+__all__ = ["Imaginary", "Symbols", "is_symbolic", "single", "symbols"]
 
 # PyTorch's names of elementwise functions → NumPy's.
 _ELEMENTWISE = {
@@ -43,6 +43,15 @@ class Symbols(np.ndarray):
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
         out = super().__array_function__(func, types, args, kwargs)
         return out.view(Symbols) if type(out) is np.ndarray and out.dtype == object else out
+
+    def __mul__(self, other: Any) -> Any:
+        if not isinstance(other, complex):
+            return super().__mul__(other)
+        if other.real and other.imag:
+            raise TypeError(f"a parameter times {other:g} is neither real nor imaginary")
+        return Imaginary(self * other.imag) if other.imag else self * other.real
+
+    __rmul__ = __mul__
 
     def __float__(self) -> float:
         raise TypeError("a parameter has no value while the function is read")
@@ -82,6 +91,31 @@ class Symbols(np.ndarray):
         raise TypeError(f"torch.{name} of a parameter. Use functions of NumPy or of pennylane.math")
 
 
+class Imaginary:
+    """Symbols times i, as in the exponents of evolutions; with numbers they multiply, and nothing else."""
+
+    __array_ufunc__ = None
+    shape: tuple[int, ...] = ()
+    ndim = 0
+
+    def __init__(self, imag: Symbols) -> None:
+        self.imag, self.real = imag, 0.0
+
+    def __mul__(self, other: Any) -> Any:
+        number = complex(other)
+        if number.real and number.imag:
+            raise TypeError(f"a parameter times {number:g} is neither real nor imaginary")
+        return self.imag * -number.imag if number.imag else Imaginary(self.imag * number.real)
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, other: Any) -> Any:
+        return self * (1 / complex(other))
+
+    def __neg__(self) -> Any:
+        return self * -1
+
+
 def symbols(values: Any) -> Symbols:
     """Angles as an array."""
     array = np.empty(np.shape(values) if not isinstance(values, Angle) else (), object)
@@ -91,7 +125,7 @@ def symbols(values: Any) -> Symbols:
 
 def is_symbolic(value: Any) -> bool:
     """True for arrays with angles that are not constant."""
-    return (isinstance(value, np.ndarray) and value.dtype == object) or isinstance(value, Angle)
+    return (isinstance(value, np.ndarray) and value.dtype == object) or isinstance(value, Angle | Imaginary)
 
 
 def single(value: Any) -> Angle:
@@ -102,6 +136,8 @@ def single(value: Any) -> Angle:
     """
     if isinstance(value, Angle):
         return value
+    if isinstance(value, Imaginary):
+        raise SpecError("an imaginary angle: angles are real.")
     array = np.asarray(_plain(value))
     if array.size != 1:
         raise SpecError(f"{array.size} angles in one gate: parameter broadcasting is what the layer's batch is for.")

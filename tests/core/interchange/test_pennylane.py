@@ -166,6 +166,9 @@ def evolution(inputs, weights):
     qml.qaoa.cost_layer(weights[1], qml.Hamiltonian([1.0], [qml.Z(0) @ qml.Z(1)]))
     qml.TrotterProduct(energy, 0.3, n=2, order=2)
     qml.evolve(qml.X(0) @ qml.Y(1), 0.4)
+    qml.evolve(qml.X(0) @ qml.Z(1), weights[0])
+    qml.exp(qml.Z(1), 0.5j * weights[1])
+    qml.FermionicSWAP(weights[0], wires=[0, 1])
     return qml.expval(energy)
 
 
@@ -221,6 +224,17 @@ def gates(inputs, w):
 def test_templates_and_gates_have_the_values_and_gradients_of_pennylane(function, shapes, features, wires):
     given_features = {"n_features": features} if function in (amplitudes_of_some, amplitudes_and_angles) else {}
     assert_same(node(function, wires), shapes, features, **given_features)
+
+
+def test_time_may_be_a_parameter_of_trotter_steps():
+    def function(inputs, weights):
+        qml.RX(inputs[0], wires=0)
+        qml.TrotterProduct(qml.dot([1.0, 0.5], [qml.X(0), qml.Z(0)]), weights[0], n=2, order=2)
+        return qml.expval(qml.Z(0))
+
+    layer, x = QuantumLayer.from_pennylane(function, weights={"weights": [0.7]}), np.array([[0.3]])
+    qnode = qml.QNode(function, qml.device("default.qubit", wires=1))  # with PyTorch it rounds to 1e-10
+    np.testing.assert_allclose(layer(x), [[qnode(x[0], layer.theta)]], atol=VALUE["float64"])
 
 
 def test_functions_of_a_batch_are_read_as_one_sample():
@@ -345,7 +359,7 @@ def two_inputs(one, two):
 
 def complex_time(inputs):
     qml.RX(inputs[0], wires=0)
-    qml.evolve(qml.Z(0), inputs[0])
+    qml.exp(qml.Z(0), (1 + 1j) * inputs[0])
 
 
 def fails_late(inputs):
@@ -367,7 +381,7 @@ def fails_late(inputs):
         (
             complex_time,
             None,
-            "cannot be traced after 2 operations, the last one PauliZ: a gate angle is .* complex",
+            r"after 2 operations, the last one PauliZ: TypeError: a parameter times 1\+1j is neither real nor imag",
         ),
         (two_inputs, None, "has parameters one, two: one takes the features"),
         (fails_late, None, "the last one AngleEmbedding: RuntimeError: out of ideas"),
