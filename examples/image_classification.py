@@ -119,6 +119,8 @@ def run(options: argparse.Namespace, console: Console) -> report.Result:
         checkpoint_gradients=options.checkpoint_gradients,
     )
     framework = _import_framework(options.framework)
+    if options.export is not None and not hasattr(framework, "export"):
+        raise DataError(f"--export: --framework {options.framework} writes no ONNX. Use --framework keras or torch.")
     batches = Batches(train, settings.batch_size, settings.seed)
     model = framework.make(settings, train)
     _announce(console, framework, model, data, train, validation, settings)
