@@ -143,6 +143,13 @@ def _found(own: list[Any], given: Any, argument: str) -> list[Any]:
             found.append(item)
         else:
             raise SpecError(f"{argument} are parameters or their names, received {shown(item)}.", argument=argument)
+    names = {p.name for p in own}
+    if strangers := [p.name for p in found if p not in own and p.name in names]:
+        raise SpecError(
+            f"{argument}: {', '.join(strangers)} are other parameters of the same names than the circuit's. Take those of "
+            "circuit.parameters, or give the names.",
+            argument=argument,
+        )
     if len(set(found)) < len(found):
         raise SpecError(f"{argument} names a parameter twice.", argument=argument)
     return found

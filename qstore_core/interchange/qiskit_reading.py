@@ -80,6 +80,9 @@ class Reader:
             except Exception as error:
                 raise SpecError(f"{at} is {name!r}, which cannot be decomposed: {error}") from error
             if definition is None:
+                if name == "permutation":
+                    self._permute(list(operation.params[0]), qubits)
+                    continue
                 raise SpecError(f"{at} is {name!r}, which has no decomposition into gates of the table.")
             inner = {qubit: qubits[k] for k, qubit in enumerate(definition.qubits)}
             self._append(definition.data, inner, f"{at} ({name}), step")
@@ -111,6 +114,14 @@ class Reader:
             self.circuit.unitary(np.asarray(params[0]), *reversed(qubits))
             return True
         return False
+
+    def _permute(self, pattern: list[int], qubits: list[int]) -> None:
+        """Qubit pattern[k] goes to place k, by exchanges."""
+        held = list(range(len(qubits)))
+        for k, wanted in enumerate(pattern):
+            if (at := held.index(int(wanted))) != k:
+                self.circuit.append("swap", [qubits[k], qubits[at]])
+                held[k], held[at] = held[at], held[k]
 
     def _angle(self, param: Any) -> Angle:
         """A number, or an expression of parameters."""

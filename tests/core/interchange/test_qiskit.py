@@ -23,6 +23,7 @@ from qiskit.circuit import (  # noqa: E402 - after the library is there
 )
 from qiskit.circuit.library import (  # noqa: E402
     PauliEvolutionGate,
+    PermutationGate,
     RXGate,
     UnitaryGate,
     efficient_su2,
@@ -91,6 +92,7 @@ def test_gates_and_composites():
     program.append(AnnotatedOperation(RXGate(w[1] ** 2 - 1), [ControlModifier(2, 1)]), [0, 2, 1])
     program.append(UnitaryGate(Operator(RXGate(0.3)).tensor(Operator(RXGate(0.7)))), [1, 2])
     program.append(PauliEvolutionGate(SparsePauliOp(["XZI", "XIZ"], [0.5, 1]), time=w[1]), [0, 1, 2])
+    program.append(PermutationGate([2, 0, 1]), [1, 0, 2])
     program.mcx([0, 1], 2), program.mcp(x[1], [2, 0], 1), program.cu(0.1, w[0], 0.3, 0.4, 0, 1), program.rccx(0, 1, 2)
     assert_same(program, [SparsePauliOp("ZIX"), SparsePauliOp(["IZI", "YYI"], [1, 2])], list(x), list(w))
 
@@ -164,6 +166,7 @@ def test_what_cannot_be_said_is_named_with_its_position():
         (program, {"observables": ["Z", 3]}, "observable 1: 3 is no observable"),
         (program, {"input_params": ["y"]}, "no parameter 'y'. Known: x"),
         (program, {"input_params": [x], "weight_params": [x]}, "x cannot be inputs and weights"),
+        (program, {"input_params": [Parameter("x")]}, "x are other parameters of the same names"),
         (program, {"input_params": [x, x]}, "names a parameter twice"),
         (program, {"input_params": [], "weight_params": []}, "parameters x are neither inputs nor weights"),
         (program, {"input_params": [3]}, "are parameters or their names"),
