@@ -143,11 +143,11 @@ def _found(own: list[Any], given: Any, argument: str) -> list[Any]:
             found.append(item)
         else:
             raise SpecError(f"{argument} are parameters or their names, received {shown(item)}.", argument=argument)
-    names = {p.name for p in own}
-    if strangers := [p.name for p in found if p not in own and p.name in names]:
+    known = {p.name for p in own}
+    if strangers := [p.name for p in found if p not in own and p.name in known]:
         raise SpecError(
-            f"{argument}: {', '.join(strangers)} are other parameters of the same names than the circuit's. Take those of "
-            "circuit.parameters, or give the names.",
+            f"{argument}: {', '.join(strangers)} are other parameters of the same names than the circuit's. Take "
+            "those of circuit.parameters, or give the names.",
             argument=argument,
         )
     if len(set(found)) < len(found):
