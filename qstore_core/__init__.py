@@ -4,11 +4,12 @@
 runner. `qstore_torch` and `qstore_tf` export the same layers for PyTorch and Keras.
 """
 
+import importlib
+import typing
+
 from .backends.allowed import allow_backends
 from .backends.contract import CONTRACT_VERSION, Backend, Capabilities, Executable, RunReport, hookimpl
-from .backends.jobs.policy import JobPolicy, with_jobs
 from .backends.registry import get_backend, list_backends, register_backend, unregister_backend
-from .backends.runner import close
 from .circuit.ansatz import (
     Ansatz,
     HardwareEfficient,
@@ -77,6 +78,10 @@ from .runtime.cache import CacheInfo, cache_clear, cache_info
 from .runtime.fallback import fallback_counts, reset_fallback_counts
 from .runtime.profiling import profile
 from .runtime.record import LastRun
+
+if typing.TYPE_CHECKING:
+    from .backends.jobs.policy import JobPolicy, with_jobs
+    from .backends.runner import close
 
 __version__ = "0.1.0"
 
@@ -179,3 +184,13 @@ __all__ = [
     "unregister_measurement",
     "with_jobs",
 ]
+
+_LATER = {"JobPolicy": "backends.jobs.policy", "with_jobs": "backends.jobs.policy", "close": "backends.runner"}
+
+
+def __getattr__(name: str) -> typing.Any:
+    """What imports asyncio comes when it is asked for."""
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(f".{_LATER[name]}", __name__), name)
+    return value

@@ -14,6 +14,9 @@ from qstore_core.runtime.program import LayerProgram
 from .engine import is_batched, is_plain
 from .tensor import vjp_by_autograd
 
+_packing_of_saved_tensors = torch._C._autograd._top_saved_tensors_default_hooks
+_keeps_graph = torch._C._autograd._get_current_graph_task_keep_graph
+
 __all__ = ["HostFunction", "TransformedFunction", "on_host", "to_array", "to_tensor"]
 
 
@@ -21,37 +24,46 @@ def on_host(program: LayerProgram, theta: torch.Tensor, x: torch.Tensor) -> torc
     """`theta` (W,), `x` (B, F) → (B, O), on the device of `x`."""
     if torch.is_grad_enabled() and (theta.requires_grad or x.requires_grad):
         return HostFunction.apply(program, theta, x)
-    return to_tensor(program.forward(to_array(theta), x.numpy(force=True)), x)
+    theta = theta.clone()  # as in `to_array`; nothing is recorded here
+    return to_tensor(program.forward(theta.numpy(force=True), x.numpy(force=True)), x)
 
 
 class HostFunction(torch.autograd.Function):
     """The vjp of the core as the gradient.
 
-    What the forward pass leaves for the backward pass hangs on a saved tensor, so that it lives exactly as long as
-    autograd keeps that: until the backward pass, or not at all under activation checkpointing.
+    What the forward pass leaves for the backward pass lives as long as saved tensors do: until the backward pass, or
+    the last of several. Where saved tensors are packed (activation checkpointing, `save_on_cpu`) it hangs on one of
+    them, and is there again only where that comes back as it was.
     """
 
     @staticmethod
     def forward(ctx: Any, program: LayerProgram, theta: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         """`theta` (W,), `x` (B, F) → (B, O)."""
-        ctx.program, residual = program, theta.clone()  # as in `to_array`
+        ctx.program, copy = program, theta.clone()  # as in `to_array`
         _, wrt_theta, wrt_inputs = ctx.needs_input_grad  # the backend runs no circuits for others
-        outputs, residual.vjp_fn = program.value_and_vjp(
-            residual.numpy(force=True), x.numpy(force=True), wrt_theta=wrt_theta, wrt_inputs=wrt_inputs
+        outputs, vjp_fn = program.value_and_vjp(
+            copy.numpy(force=True), x.numpy(force=True), wrt_theta=wrt_theta, wrt_inputs=wrt_inputs, copied=True
         )
-        ctx.save_for_backward(theta, x, residual)
+        if _packing_of_saved_tensors(True) is None:
+            ctx.vjp_fn = vjp_fn
+            ctx.save_for_backward(theta, x)
+        else:
+            ctx.vjp_fn, copy.vjp_fn = None, vjp_fn
+            ctx.save_for_backward(theta, x, copy)
         return to_tensor(outputs, x)
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:
         """Pull `gradient` back."""
-        theta, x, residual = ctx.saved_tensors  # raises where one was changed in place
+        theta, x, *residual = ctx.saved_tensors  # raises where one was changed in place
         if torch.is_grad_enabled() or is_batched(gradient):
             # To be differentiated again, or one of many at once. Also where `gradient` is a constant, which
             # `once_differentiable` lets through.
             _check_second(ctx.program)
             return None, *vjp_by_autograd(ctx.program, theta, x, ctx.needs_input_grad[1:], gradient)
-        vjp_fn = getattr(residual, "vjp_fn", None)
+        vjp_fn = getattr(residual[0], "vjp_fn", None) if residual else ctx.vjp_fn
+        if not _keeps_graph():
+            ctx.vjp_fn = None
         if vjp_fn is None:  # saved tensors were copied, as by `save_on_cpu`
             _, wrt_theta, wrt_inputs = ctx.needs_input_grad
             arrays = to_array(theta), x.numpy(force=True)

@@ -338,6 +338,10 @@ def compare_in_parallel(first, circuits, jobs):
 
 def _quiet():
     warnings.simplefilter("ignore")
+    if has("torch"):
+        import torch
+
+        torch.set_num_threads(1)  # as many processes as cores
 
 
 def main():

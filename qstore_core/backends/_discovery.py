@@ -10,11 +10,14 @@ import re
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from importlib import metadata
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from ..notebook import table
 from .forking import new_lock
+
+if TYPE_CHECKING:
+    from importlib import metadata
 
 __all__ = ["GROUP", "BackendInfo", "BackendList", "entries", "installed", "pip_command", "switched_off"]
 
@@ -110,6 +113,8 @@ def entries() -> tuple[metadata.EntryPoint, ...]:
     with _lock:
         if _cache is not None and _cache[0] == state:
             return _cache[1]
+    from importlib import metadata  # imports much, and not every process asks
+
     found = sorted(metadata.entry_points(group=GROUP), key=lambda entry: (entry.name, _origin(entry), entry.value))
     with _lock:
         _cache = (state, tuple(found))

@@ -13,8 +13,7 @@ import re
 import threading
 from collections.abc import Callable
 from dataclasses import replace
-from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
@@ -30,6 +29,9 @@ from ..errors import (
 from ._discovery import BackendInfo, BackendList, installed, pip_command
 from .contract import CONTRACT_VERSION, Backend, contract_problems, hookimpl
 from .forking import new_lock
+
+if TYPE_CHECKING:
+    from importlib import metadata
 
 __all__ = [
     "BackendInfo",

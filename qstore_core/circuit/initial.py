@@ -15,7 +15,7 @@ from .checks import MAX_SLOTS, check_finite_number, check_items, read_fields, sh
 
 __all__ = ["Init", "check_init", "init_to_config", "initial_theta", "register_init", "unregister_init"]
 
-Init: TypeAlias = str | tuple[float, ...] | Callable[[np.random.Generator, int], Any]
+Init: TypeAlias = str | tuple[float, ...] | Callable[["np.random.Generator", int], Any]
 
 _BY_NAME: dict[str, Callable[[np.random.Generator, int], Any]] = {
     "small_normal": lambda rng, size: rng.normal(0.0, 0.1, size),

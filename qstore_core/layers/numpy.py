@@ -14,7 +14,6 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from ..backends import runner
 from ..backends.forking import new_lock
 from ..circuit.initial import Init, initial_theta
 from ..circuit.spec import LayerSpec
@@ -108,6 +107,8 @@ class NumpyLayer(LayerDefinition):
 
     async def call_async(self, x: Any) -> np.ndarray:
         """The same without blocking the running event loop."""
+        from ..backends import runner  # imports asyncio
+
         return await runner.to_thread(self, np.array(x))
 
     def vjp(self, x: Any, cotangents: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 
 from ..backends.contract import Backend, Executable
 from ..backends.forking import on_fork
-from ..backends.jobs.runner import as_executable
 from ..circuit.circuit import Circuit
 from ..circuit.measurement import Measurement
 
@@ -187,6 +186,10 @@ def compile_recipe(recipe: Recipe) -> Executable:
     backend, circuit, measurement = recipe.backend, recipe.circuit, recipe.measurement
     options = {"dtype": recipe.dtype, "shots": recipe.shots}
     executable = backend.compile(circuit, measurement, **options)  # type: ignore[arg-type]
+    if not hasattr(executable, "submit"):
+        return executable
+    from ..backends.jobs.runner import as_executable  # imports asyncio
+
     return as_executable(executable, backend, circuit, measurement, **options)  # type: ignore[arg-type]
 
 

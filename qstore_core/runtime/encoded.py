@@ -117,11 +117,11 @@ class EncodedExecutable:
         """The same, and the function that pulls cotangents (B, O) back to theta (W,) and features (B, F).
 
         What the backward pass runs goes to `record.backward`, which must be there by then. `wanted` says whether the
-        gradient of theta is, and that of the features.
+        gradient of theta is, and that of the features; an engine that takes features as they are gives both.
         """
         if self._drawn is not None:
             return self.forward(theta, features, record), self._refuse_gradient
-        if not (self._whole and wanted == (True, True)):
+        if not self._whole:
             return self._composed(theta, features, record, *wanted)
         if profiling.profiles:
             record.circuits, record.fused = len(features), "simulate"

@@ -280,15 +280,16 @@ class LayerProgram:
         return outputs if call.as_is else self._shaped(outputs, call)
 
     def value_and_vjp(
-        self, theta: Any, x: Any, *, wrt_theta: bool = True, wrt_inputs: bool = True
+        self, theta: Any, x: Any, *, wrt_theta: bool = True, wrt_inputs: bool = True, copied: bool = False
     ) -> tuple[np.ndarray, VjpFn]:
         """Outputs (…, O), and the function that pulls cotangents of that shape back.
 
         Args:
-            theta: (W,); radians. Copied: it may change before that function is called.
+            theta: (W,); radians. Copied, unless it is `copied`: it may change before that function is called.
             x: Features (…, F); must not change before.
             wrt_theta: Whether the gradient of theta is wanted; circuits that only it needs are not run then.
             wrt_inputs: The same for gradients of the features.
+            copied: Whether theta is the caller's copy already.
 
         Returns:
             `(outputs, vjp_fn)`; `vjp_fn(cotangents)` gives `(d_theta (W,), d_x like x)`; None for what is not
@@ -301,7 +302,9 @@ class LayerProgram:
         call, theta, rows = self._arrays(theta, x)
         if wrt_inputs and call.no_input_gradient:
             raise GradientError(call.no_input_gradient)
-        theta, record, index = theta.copy(), PassRecord(call.executable.settings, call.lead), 0
+        record, index = PassRecord(call.executable.settings, call.lead), 0
+        if not copied:
+            theta = theta.copy()
         if self._draws:
             record.seeds = self._seeds.call()
 
@@ -322,7 +325,8 @@ class LayerProgram:
             if self._draws:
                 back.seeds = record.seeds
             if not (call.as_is and cotangents.dtype == call.dtype and cotangents.flags.carray):
-                cotangents = np.require(cotangents, call.dtype, _PLAIN).reshape(len(rows), self.spec.output_dim)
+                # A copy: `np.require` takes ten times as long, and most are broadcast.
+                cotangents = np.array(cotangents, call.dtype, order="C").reshape(len(rows), self.spec.output_dim)
             if self._alone or not call.rows[0]:
                 d_theta, d_x = own(cotangents, *less)
             else:
@@ -331,7 +335,11 @@ class LayerProgram:
                 (d_theta, d_x), _ = self._on_chain(pull, call, back, index)
             self._end("backward", back)
             self.last = record
-            return d_theta, d_x if d_x is None or call.as_is else d_x.reshape(*call.lead, rows.shape[1])
+            if not wrt_theta:
+                d_theta = None
+            if d_x is None or not wrt_inputs:
+                return d_theta, None
+            return d_theta, d_x if call.as_is else d_x.reshape(*call.lead, rows.shape[1])
 
         return outputs if call.as_is else self._shaped(outputs, call), vjp_fn
 
