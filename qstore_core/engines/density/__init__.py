@@ -145,6 +145,7 @@ class _Pass:
     """One batch, forward and back."""
 
     def __init__(self, run: DensityExecutable, theta: np.ndarray, inputs: np.ndarray, keeps: bool) -> None:
+        theta, inputs = np.asarray(theta), np.asarray(inputs)
         run._check(theta, inputs)
         self.run, self.program, self.kernels = run, run.program, run._kernels
         self.theta, self.inputs, self.x = theta, inputs, inputs[:, run._width :]
@@ -273,7 +274,7 @@ def _parts(gradients: list[int], n_steps: int, most: int) -> list[tuple[int, int
 
 def _check(program: Program, theta: np.ndarray, inputs: np.ndarray) -> None:
     circuit = program.circuit
-    expected = (circuit.n_weights,), (len(inputs), circuit.n_amplitudes + circuit.n_inputs)
+    expected = (circuit.n_weights,), (len(inputs) if inputs.ndim else 1, circuit.n_amplitudes + circuit.n_inputs)
     for name, array, shape in (("theta", theta, expected[0]), ("inputs", inputs, expected[1])):
         if array.shape != shape:
             raise ShapeError(

@@ -231,6 +231,9 @@ def test_options_and_arguments_that_are_wrong():
     run = compiled(layered(2), Expectation())
     with pytest.raises(ShapeError, match=r"theta of shape \(8,\)"):
         run.forward(np.zeros(3), np.zeros((1, 2)))
+    for inputs in (np.float64(1.0), np.zeros(2), np.zeros((1, 3)), [[0.0]]):
+        with pytest.raises(ShapeError, match="inputs of shape"):
+            run.forward(np.zeros(8), inputs)
     with pytest.raises(ShapeError, match="cotangents"):
         run.vjp(np.zeros(8), np.zeros((1, 2)), np.zeros((1, 5)))
     assert run.forward(np.zeros(8), np.zeros((0, 2))).shape == (0, 2)
