@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import keras
 import numpy as np
 import pennylane as qml
 import pytest
@@ -15,7 +16,18 @@ from qiskit.quantum_info import Statevector, entropy, partial_trace, state_fidel
 import qstore_jax
 import qstore_tf
 import qstore_torch
-from qstore_core import Counts, DensityMatrix, Entropy, Fidelity, GradientError, Purity, QuantumLayer, Samples
+from qstore_core import (
+    Counts,
+    DensityMatrix,
+    Entropy,
+    Fidelity,
+    GradientError,
+    Purity,
+    QuantumLayer,
+    Samples,
+    load,
+    save,
+)
 from tests.measured import CASES, VECTOR, circuit_and_point
 from tests.tolerances import GRADIENT, VALUE, allow
 
@@ -280,3 +292,27 @@ def test_compiled_states():
         out = torch.compile(module, backend="eager", fullgraph=True)(x)
         torch.testing.assert_close(out, module(x))
         out.abs().square().sum().backward()
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning")  # Keras
+@pytest.mark.parametrize("name", ["state", "density matrix", "fidelity with a circuit"])
+def test_models_train_and_are_saved(name, tmp_path):
+    inputs = keras.Input((3,))
+    layer = qstore_tf.QuantumLayer(CIRCUIT, CASES[name], seed=1)
+    model = keras.Model(inputs, keras.ops.abs(layer(inputs)))
+    model.compile("adam", "mse")
+    model.fit(X, np.zeros((3, *model.output_shape[1:])), epochs=1, verbose=0)
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(again.predict(X, verbose=0), model.predict(X, verbose=0))
+    save(tmp_path / "layer.safetensors", layer)
+    other = load(tmp_path / "layer.safetensors")
+    np.testing.assert_allclose(other(X.astype(np.float32)), layer(X), rtol=0, atol=VALUE["float32"])
+
+
+def test_mixed_precision_narrows_real_outputs_alone():
+    x = X.astype(np.float16)
+    for measurement, dtype in ((CASES["state"], "complex64"), (Counts(5000), "float32"), (CASES["purity"], "float16")):
+        layer = qstore_tf.QuantumLayer(CIRCUIT, measurement, dtype="mixed_float16")
+        out = layer(x)
+        assert out.dtype.name == dtype == layer.compute_output_spec(keras.KerasTensor(x.shape)).dtype

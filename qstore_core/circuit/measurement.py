@@ -83,7 +83,8 @@ class Measurement(Component):
 
     One of a user derives from it: `primitive` says which expectation values or probabilities the circuit is run for,
     `postprocess` what becomes of them, in array functions that every framework has, and `postprocess_vjp` pulls
-    cotangents back through that for the layers on NumPy arrays.
+    cotangents back through that for the layers on NumPy arrays. Where outputs of a sample are no row of real numbers,
+    `output_shape` and `output_dtype` say what they are; `extend` adds gates to what is run.
 
     Example:
         The correlation ⟨ZZ⟩ - ⟨ZI⟩⟨IZ⟩ of two qubits:
