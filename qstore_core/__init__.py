@@ -83,7 +83,7 @@ if typing.TYPE_CHECKING:
     from .backends.jobs.policy import JobPolicy, with_jobs
     from .backends.runner import close
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "CONTRACT_VERSION",
