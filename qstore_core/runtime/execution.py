@@ -102,6 +102,8 @@ class Execution:
             GradientError: it has no adjoint gradients, which were asked for.
         """
         capabilities, shots = backend.capabilities, self.shots
+        if isinstance(measurement, Amplitudes):
+            _check_state(backend, circuit, shots)
         if shots is not None and not capabilities.shots:
             raise CapabilityError(
                 f"backend {backend.name!r} computes exact values, but the layer asks for shots={shots}. "
@@ -113,8 +115,6 @@ class Execution:
                 f"backend {backend.name!r} can only sample. Give the layer shots=, for example shots=1024.",
                 backend=backend.name,
             )
-        if isinstance(measurement, Amplitudes):
-            _check_state(backend, circuit, shots)
         if capabilities.max_qubits is not None and circuit.n_qubits > capabilities.max_qubits:
             raise CapabilityError(
                 f"backend {backend.name!r} takes at most {capabilities.max_qubits} qubits, the layer has "

@@ -321,8 +321,12 @@ def test_mixtures():
     np.testing.assert_allclose(of(c, Entropy()), [-(p * np.log(p)).sum()], rtol=0, atol=EXACT)
     np.testing.assert_allclose(of(c, Fidelity([1.0, 0.0])), [rho[0, 0]], rtol=0, atol=EXACT)
     assert of(c, Counts(10)).sum() == 10
-    with pytest.raises(CapabilityError, match=r"a mixture, which has no state vector. Measure DensityMatrix"):
-        QuantumLayer(c, State())
+    for backend in ("auto", "trajectories"):
+        with pytest.raises(CapabilityError, match=r"a mixture, which has no state vector. Measure DensityMatrix"):
+            QuantumLayer(c, State(), backend=backend)
+    assert of(c, Counts(10), backend="trajectories").sum() == 10
+    with pytest.raises(CapabilityError, match=r"a state has no shots: 10 samples of it are Samples\(10\)"):
+        QuantumLayer(bell(), State(), backend="statevector", shots=10)
     c = c.copy()
     c.readout_error(0.1, 0.2, 0)  # of what is read at the end, after the inverse of the other state's circuit
     one = Circuit(1)
