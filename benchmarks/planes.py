@@ -1,4 +1,7 @@
-"""The array engine on complex numbers and on pairs of real ones, side by side in every mode of every framework."""
+"""The array engine on complex numbers and on pairs of real ones, side by side in every mode of every framework.
+
+On a busy machine, keep to one thread: OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1.
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 `PlanesOps` puts these pairs, `Planes`, in the place of a framework's complex arrays, on top of its real functions. What
 interprets a Plan is the same code: it never asks which numbers it has. Graphs that leave for other runtimes are made
-with it, and those that inductor compiles; elsewhere complex arrays are as fast (`python -m benchmarks planes`).
+with it, and those that inductor compiles; elsewhere complex arrays train faster (`python -m benchmarks planes`).
 """
 
 from __future__ import annotations
