@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from qstore_core import Circuit, Expectation, Probabilities, QuantumLayer, cache_clear
+from qstore_core import Circuit, Expectation, Probabilities, QuantumLayer, SpecError, cache_clear
 from tests.tolerances import SIGMAS
 
 pytest.importorskip("qiskit_aer")
@@ -56,6 +56,11 @@ def test_gradients():
     assert slopes.var() == pytest.approx(spread**2, rel=SIGMAS * math.sqrt(2 / ROWS))
     assert layer.last_run.backward.gradient == "parameter-shift"
     assert layer.last_run.shots == layer.last_run.backward.shots == SHOTS
+
+
+def test_shots_have_a_limit():
+    with pytest.raises(SpecError, match="shots is at most 100000000"):
+        QuantumLayer(Circuit(1), Probabilities(), backend="aer", shots=10**12)
 
 
 @pytest.mark.parametrize("backend", ["aer", "pennylane:default.qubit", "pennylane:lightning.qubit"])

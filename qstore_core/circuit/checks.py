@@ -23,6 +23,7 @@ __all__ = [
     "MAX_NUMBER",
     "MAX_OPERATIONS",
     "MAX_QUBITS",
+    "MAX_SHOTS",
     "MAX_SLOTS",
     "check_choice",
     "check_finite_number",
@@ -40,6 +41,7 @@ MAX_QUBITS = 2_048
 MAX_OPERATIONS = 100_000  # gates of a circuit
 MAX_DEPTH = 2_000  # levels of an ansatz
 MAX_SLOTS = 1_000_000  # inputs, and weights, of a circuit
+MAX_SHOTS = 100_000_000  # samples of one circuit
 MAX_DEGREE = 32  # factors of one product of slots
 MAX_NUMBER = 1e30  # magnitude of a coefficient: squares of it are finite in float64, itself in float32
 

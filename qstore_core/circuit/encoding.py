@@ -67,6 +67,15 @@ class Encoding(Component):
     is_amplitude: ClassVar[bool] = False
     differentiable: ClassVar[bool] = True
 
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        """What eager calls refuse must not become numbers in graphs."""
+        super().__init_subclass__(**arguments)
+        if cls.validate is not Encoding.validate and cls.nan_where_invalid is Encoding.nan_where_invalid:
+            raise SpecError(
+                f"{cls.__name__} refuses features in validate, and graphs, which refuse nothing, would compute with "
+                "them. Define nan_where_invalid(self, ops, x) too: x, with NaN in the place of what is refused."
+            )
+
     def n_features(self, n_qubits: int) -> int:
         """Features per sample; for amplitude encoding the most it takes."""
         return n_qubits

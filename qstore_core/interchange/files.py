@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ..circuit.checks import shown
 from ..errors import BackendUnavailableError, FileError, QstoreError
 from ..layers import numpy as numpy_layers
 from ..layers.definition import LayerDefinition
@@ -48,7 +49,7 @@ def save(path: str | os.PathLike[str], layer: Any, *, theta: Any = None) -> None
         raise FileError(
             f"expected a quantum layer, received {type(layer).__name__}. Models are saved by their framework."
         )
-    config = layer.config()
+    path, config = _path(path), layer.config()
     values = as_array(getattr(layer, "theta", None) if theta is None else theta)
     if values.shape != (layer.spec.n_weights,):
         raise FileError(
@@ -65,7 +66,14 @@ def save(path: str | os.PathLike[str], layer: Any, *, theta: Any = None) -> None
     try:
         library.save_file({"theta": np.ascontiguousarray(values)}, path, metadata=metadata)
     except (OSError, library.SafetensorError) as error:
-        raise FileError(f"{os.fspath(path)!r} cannot be written: {error}.") from error
+        raise FileError(f"{path!r} cannot be written: {error}.") from error
+
+
+def _path(path: Any) -> str:
+    try:
+        return os.fsdecode(path)
+    except TypeError as error:
+        raise FileError(f"expected the path of a file, received {shown(path)}.") from error
 
 
 def load(path: str | os.PathLike[str], framework: str | None = None) -> Any:
@@ -82,7 +90,7 @@ def load(path: str | os.PathLike[str], framework: str | None = None) -> Any:
         FileError: no such file, or it is damaged, newer than this version of qstore, or not one of `save`.
         SpecError: it names a backend that is not allowed; see `qstore_core.allow_backends`.
     """
-    name, module = os.fspath(path), _layers_of(framework)
+    name, module = _path(path), _layers_of(framework)
     library = _safetensors()
     try:
         with library.safe_open(path, "numpy") as file:

@@ -12,6 +12,7 @@ from typing import Any
 from ..backends.contract import Backend, Capabilities
 from ..backends.registry import get_backend, list_backends
 from ..circuit.channels import refuse_channels
+from ..circuit.checks import MAX_SHOTS, check_whole
 from ..circuit.circuit import Circuit, whole_number
 from ..circuit.measurement import Amplitudes, Measurement
 from ..errors import CapabilityError, GradientError, SpecError, UnknownBackendError, nearest
@@ -71,6 +72,8 @@ class Execution:
                     f"{argument} is None ({meaning}) or a whole number of at least {least}, received {value!r}.",
                     argument=argument,
                 )
+            if argument == "shots":
+                check_whole(number, "shots", 1, MAX_SHOTS, "shots")
             object.__setattr__(self, argument, number)
         if isinstance(self.gradient, str):
             object.__setattr__(self, "gradient", self.gradient.replace("_", "-"))

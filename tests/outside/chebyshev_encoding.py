@@ -24,3 +24,7 @@ class Mixed(Encoding):
         super().validate(rows, name)
         if (rows > 100).any():
             raise InputError(f"{name}: mixed encoding takes features up to 100.")
+
+    def nan_where_invalid(self, ops, x):
+        fits = 1.0 - ops.is_below(-x, -100.0)
+        return x * (fits / fits)

@@ -183,6 +183,10 @@ def test_an_encoding_checks_its_features_everywhere():
         with pytest.raises(qstore_core.InputError, match="up to 100"):
             layer(batch)
         assert layer(batch[:2]).shape == (2, 3)
+    for jit in (False, True):
+        out = tf.function(make(qstore_tf, "encoding", backend="tensorflow"), jit_compile=jit)(tf.constant(x)).numpy()
+        assert np.isnan(out[2]).all()
+        assert np.isfinite(out[:2]).all()
 
 
 def test_what_is_not_registered_works_and_says_how_to_save_it():

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qstore_core import IQP, ZZ, Amplitude, AngleEncoding, Basis, Circuit, SpecError
+from qstore_core import IQP, ZZ, Amplitude, AngleEncoding, Basis, Circuit, Encoding, SpecError
 from qstore_core.circuit.encoding import as_encoding, unit_rows
 from qstore_core.engines.statevector import NumpyOps
 from tests import reference
@@ -106,3 +106,13 @@ def test_unit_rows_survive_tiny_and_huge_features_in_float32(scale):
 
 def test_a_zero_row_is_the_first_basis_state():
     np.testing.assert_array_equal(unit_rows(NumpyOps(), np.zeros((2, 3)), 4), [[1, 0, 0, 0]] * 2)
+
+
+def test_what_eager_calls_refuse_must_be_nan_in_graphs():
+    with pytest.raises(SpecError, match="Define nan_where_invalid"):
+
+        class Positive(Encoding):
+            name = "positive"
+
+            def validate(self, rows, name):
+                super().validate(rows, name)

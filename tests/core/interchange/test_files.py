@@ -82,6 +82,15 @@ def change(path, edit):
     path.write_bytes(struct.pack("<Q", len(text)) + text + content[8 + size :])
 
 
+def test_what_is_no_path_is_named():
+    layer = QuantumReadout(2, 2)
+    for wrong in (None, 5, object()):
+        with pytest.raises(FileError, match="expected the path of a file"):
+            load(wrong)
+        with pytest.raises(FileError, match="expected the path of a file"):
+            save(wrong, layer)
+
+
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
