@@ -1,7 +1,9 @@
-"""Train an image classifier whose head is three quantum layers, in Keras or in PyTorch.
+"""Train an image classifier whose head is three quantum layers, in Keras, PyTorch or JAX.
 
     python examples/image_classification.py --framework keras --quick-test --visualize
     python examples/image_classification.py --framework torch
+    python examples/image_classification.py --framework jax         # flax
+    KERAS_BACKEND=jax python examples/image_classification.py       # Keras on JAX, or on torch
     python examples/image_classification.py --data PetImages --epochs 30
     python examples/image_classification.py --no-quantum            # classical layers in the same places
     python examples/image_classification.py --quick-test --export out    # ONNX and LiteRT, tried on 200 digits
@@ -36,7 +38,7 @@ from qstore_core import QstoreError, cache_info, fallback_counts
 from qstore_core.layers.presets import PRESETS
 
 VALIDATION_SHARE = 0.2
-EXTRAS = {"keras": "tf", "torch": "torch"}  # what installs each framework
+EXTRAS = {"keras": "tf", "torch": "torch", "jax": "flax"}  # what installs each framework
 EXPORT_CHECKS = 200  # images that exported models classify
 QUICK_TEST = {"limit": 1000, "epochs": 5, "batch_size": 16}  # small batches: 250 steps out of few images
 
@@ -60,7 +62,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Return the options, with every default filled in."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--framework", choices=("keras", "torch"), default="keras", help="default: keras")
+    add("--framework", choices=("keras", "torch", "jax"), default="keras", help="default: keras")
     add("--data", default="mnist", metavar="mnist|synthetic|PATH", help="PATH: a folder of class folders of JPEGs")
     add("--image-size", type=_at_least(16), default=180, help="side of the images of a folder (default: 180)")
     add("--limit", type=_at_least(8), help="take at most this many images")
@@ -173,7 +175,7 @@ def run(options: argparse.Namespace, console: Console) -> report.Result:
 
 
 def _import_framework(name: str) -> ModuleType:
-    """Return `fit_keras` or `fit_torch`: the same functions in both."""
+    """Return `fit_keras`, `fit_torch` or `fit_jax`: the same functions in all."""
     if name == "keras":
         os.environ.setdefault("KERAS_BACKEND", "tensorflow")
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no notes about the processor

@@ -1,18 +1,22 @@
-"""Train, predict and time in Keras. `fit_torch.py` is the same file for PyTorch."""
+"""Train, predict and time in Keras, on any of its backends. `fit_torch.py` is the same file for PyTorch."""
 
 from __future__ import annotations
 
+import importlib
+import inspect
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from .data import WORKERS, Batches, DataError, ImageData
 from .nets_keras import Block, build
 from .train import ADAM, Monitor, Settings, median_seconds, n_outputs
 
-VERSION = f"Keras {keras.__version__} on TensorFlow {tf.__version__}"
+_BACKEND = keras.config.backend()
+VERSION = f"Keras {keras.__version__} on {_BACKEND} {importlib.import_module(_BACKEND).__version__}"
 
 
 def make(settings: Settings, data: ImageData) -> keras.Sequential:
@@ -45,7 +49,7 @@ def fit(model: keras.Sequential, batches: Batches, validation: ImageData, settin
     if begin:
         _restore(model, monitor)
     model.fit(
-        _stream(batches, range(begin, settings.epochs), binary),
+        Stream(batches, begin, binary),
         initial_epoch=begin,
         epochs=settings.epochs,
         steps_per_epoch=batches.steps_per_epoch,
@@ -64,6 +68,8 @@ class Watch(keras.callbacks.Callback):
         self.monitor, self.validation = monitor, validation
 
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
+        if _BACKEND == "jax":  # the loop holds the optimizer's state, unless it is asked for
+            self.model.jax_state_sync()
         self.model.optimizer.learning_rate = self.monitor.learning_rate
 
     def on_train_batch_end(self, batch: int, logs: dict) -> None:
@@ -99,6 +105,8 @@ def predict(model: keras.Sequential, images: np.ndarray, *, batch_size: int = 12
 
 def export(model: keras.Sequential, images: np.ndarray, folder: Path) -> list[Path]:
     """Write the model for other runtimes; return the files."""
+    if _BACKEND != "tensorflow":
+        raise DataError(f"--export: Keras on {_BACKEND} writes no LiteRT. Use KERAS_BACKEND=tensorflow.")
     files = [folder / "keras.onnx", folder / "keras.tflite"]
     for file, format_ in zip(files, ("onnx", "litert"), strict=True):
         model.export(file, format=format_, verbose=False)
@@ -117,18 +125,20 @@ def quantum_layers(model: keras.Sequential) -> dict[str, keras.layers.Layer]:
 
 def time_parts(model: keras.Sequential, images: np.ndarray) -> dict[str, float]:
     """Return the seconds that each part takes alone, forward and backward, on the batch that reaches it."""
-    x = tf.constant(images)
+    x = keras.ops.convert_to_tensor(images)
     times = {}
     for part in model.layers:
         inputs = x
         x = part(inputs, training=False)  # leaves the running means of the batch normalisation alone
         # A quantum layer may compute elsewhere in training (layer.explain() says where), and has no running means.
-        run = _both_ways(part, inputs, training=hasattr(part, "circuit"))
-        times[part.name] = median_seconds(lambda run=run: [tensor.numpy() for tensor in run()[-1:]])
+        run = _BOTH_WAYS[_BACKEND](part, inputs, hasattr(part, "circuit"))
+        times[part.name] = median_seconds(lambda run=run: [keras.ops.convert_to_numpy(tensor) for tensor in run()[-1:]])
     return times
 
 
-def _both_ways(part: keras.layers.Layer, inputs: tf.Tensor, *, training: bool):
+def _on_tensorflow(part: keras.layers.Layer, inputs: Any, training: bool) -> Callable[[], list]:
+    import tensorflow as tf
+
     @tf.function
     def run():
         with tf.GradientTape() as tape:
@@ -143,14 +153,54 @@ def _both_ways(part: keras.layers.Layer, inputs: tf.Tensor, *, training: bool):
     return run
 
 
-def _stream(batches: Batches, epochs: range, binary: bool) -> tf.data.Dataset:
-    """Return all batches of all epochs; threads prepare the next ones while this one trains."""
+def _on_torch(part: keras.layers.Layer, inputs: Any, training: bool) -> Callable[[], list]:
+    import torch
 
-    def read(number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        images, labels = tf.numpy_function(batches.__getitem__, [number], (tf.uint8, tf.int64), stateful=False)
-        images.set_shape((batches.batch_size, *batches.data.images.shape[1:]))
-        labels.set_shape((batches.batch_size,))
-        return images, tf.cast(labels, tf.float32)[:, None] if binary else labels
+    leaf = inputs.detach().requires_grad_() if inputs.is_floating_point() else inputs
 
-    numbers = tf.data.Dataset.range(epochs.start * batches.steps_per_epoch, epochs.stop * batches.steps_per_epoch)
-    return numbers.map(read, num_parallel_calls=WORKERS, deterministic=True).prefetch(4)
+    def run():
+        outputs = part(leaf, training=training)
+        wanted = [weight.value for weight in part.trainable_weights] + ([leaf] if leaf.requires_grad else [])
+        return torch.autograd.grad(outputs, wanted, torch.ones_like(outputs)) if wanted else [outputs]
+
+    return run
+
+
+def _on_jax(part: keras.layers.Layer, inputs: Any, training: bool) -> Callable[[], list]:
+    import jax
+
+    more = {"training": training} if "training" in inspect.signature(part.call).parameters else {}
+    weights, other = ([v.value for v in kind] for kind in (part.trainable_variables, part.non_trainable_variables))
+
+    def call(weights, x):
+        return part.stateless_call(weights, other, x, **more)[0]
+
+    @jax.jit
+    def both(weights, x):
+        if not keras.backend.is_float_dtype(x.dtype):
+            return [call(weights, x)]
+        outputs, vjp_fn = jax.vjp(call, weights, x)
+        return vjp_fn(keras.ops.ones_like(outputs))
+
+    return lambda: both(weights, inputs)
+
+
+_BOTH_WAYS = {"tensorflow": _on_tensorflow, "torch": _on_torch, "jax": _on_jax}
+
+
+class Stream(keras.utils.PyDataset):
+    """All batches of an epoch; threads prepare the next ones while this one trains."""
+
+    def __init__(self, batches: Batches, epoch: int, binary: bool) -> None:
+        super().__init__(workers=WORKERS)
+        self.batches, self.epoch, self.binary = batches, epoch, binary
+
+    def __len__(self) -> int:
+        return self.batches.steps_per_epoch
+
+    def __getitem__(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        images, labels = self.batches[self.epoch * len(self) + step]
+        return images, labels.astype(np.float32)[:, None] if self.binary else labels
+
+    def on_epoch_end(self) -> None:
+        self.epoch += 1

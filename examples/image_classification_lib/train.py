@@ -94,7 +94,7 @@ class Settings:
 
 
 def make_quantum(module: Any, stage: Stage, settings: Settings) -> Any:
-    """Return the stage's quantum layer out of `qstore_torch` or `qstore_tf`: both take the same arguments."""
+    """Return the stage's quantum layer out of the framework's module: all take the same arguments."""
     kind = getattr(module, stage.layer)
     return kind(stage.n_qubits, **stage.options, backend=settings.backend, seed=settings.seed, name=stage.name)
 
@@ -178,7 +178,7 @@ class Progressed:
 class Monitor:
     """Watches the training: progress bar, history, best weights, early stopping, time per step.
 
-    The Keras callback and the PyTorch loop call the same two methods: `step_done` and `epoch_done`.
+    The Keras callback and the loops of PyTorch and JAX call the same two methods: `step_done` and `epoch_done`.
     """
 
     settings: Settings

