@@ -208,7 +208,7 @@ class Group:
         """The Jacobian as PennyLane has it; by a parameter that is a batch, each row's by its own number."""
         ((one, _, _),) = self._slices()
         rows = slice(None) if one.numbers_batch is not None else 0
-        parts = [tuple(array[rows] for array in of_one) for of_one in self.jacobian()]
+        parts: list[Any] = [tuple(array[rows] for array in of_one) for of_one in self.jacobian()]
         parts = [of_one[0] if len(of_one) == 1 else of_one for of_one in parts]
         return parts[0] if len(parts) == 1 else tuple(parts)
 

@@ -175,8 +175,8 @@ class TapeRuns:
                 continue
             answer = Answer(-1, None, None, words)
             square = sentence @ sentence if isinstance(measurement, VarianceMP) else None
-            parts = [None if one is None else _words(one, place, words) for one in (sentence, square)]
-            sums.append((answer, *parts))
+            of_one, of_square = (None if one is None else _words(one, place, words) for one in (sentence, square))
+            sums.append((answer, of_one, of_square))
             self.answers.append(answer)
         if words:
             for answer, terms, squares in sums:

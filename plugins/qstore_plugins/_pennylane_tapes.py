@@ -44,7 +44,7 @@ _gate = threading.Lock()  # closed while a fork waits its turn
 def queuing() -> Iterator[None]:
     """Hold PennyLane's lock of what it records: operations that are made while another thread records land there."""
     lock = AnnotatedQueue._lock
-    if not lock._is_owned():  # type: ignore[attr-defined]
+    if not lock._is_owned():
         with _gate:
             pass
     with lock:
@@ -390,7 +390,7 @@ class Adjoint(Exact):
                 d_start = self._by_starts(self._gates.values(theta, inputs), starts, cotangents)
             if len(gates.table):
                 tapes = self._gradient_tapes(rows, starts, cotangents)
-                seeds = [1.0] * len(tapes)
+                seeds: list[Any] = [1.0] * len(tapes)
                 if not self._readout.is_probabilities:
                     strings = cotangents @ self._readout.weights.T
                     seeds = [row[0] if len(row) == 1 else tuple(row) for row in strings]

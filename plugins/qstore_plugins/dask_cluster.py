@@ -249,7 +249,7 @@ def _check(backend: Any, shards: Any, timeout: Any) -> None:
 def _where(address: str | None, client: Any, security: Any) -> tuple[str, Any]:
     """The scheduler's address, and the security of connections to it."""
     from distributed import Client
-    from distributed.comm import get_address_host
+    from distributed.comm.addressing import get_address_host
 
     if client is not None and address is None:
         if not isinstance(client, Client) or client.scheduler is None or client.asynchronous:

@@ -42,7 +42,7 @@ class EstimatorGradient(OnEngine, BaseEstimatorGradient):
     """
 
     def __init__(self, backend: str = "auto") -> None:
-        super().__init__(None)  # type: ignore[arg-type] # no estimator: derivatives come from the engine
+        super().__init__(None)  # no estimator: derivatives come from the engine
         self._choose(backend)
 
     def _run(
@@ -79,7 +79,7 @@ class SamplerGradient(OnEngine, BaseSamplerGradient):
     """
 
     def __init__(self, backend: str = "auto") -> None:
-        super().__init__(None)  # type: ignore[arg-type] # no sampler: derivatives come from the engine
+        super().__init__(None)  # no sampler: derivatives come from the engine
         self._choose(backend)
 
     def _run(
@@ -130,7 +130,7 @@ def _unique_rows(values: Sequence[Any]) -> tuple[np.ndarray, list[int]]:
 
 def _integers(circuit: Any, measured: Any, outcomes: int) -> list[int]:
     """The integer of the classical bits, the first one least significant, for each outcome of the measured qubits."""
-    place = {}
+    place: dict[Any, Any] = {}
     for register, (_, places) in zip(circuit.cregs, measured.registers, strict=True):
         place |= dict(zip(register, places, strict=True))
     k = len(measured.qubits)

@@ -6,12 +6,11 @@ import math
 from typing import Any
 
 from ..circuit.functions import flattened
-from ..circuit.gates import GATES
+from ..circuit.gates import GATES, SHIFT_RULES
 from ..circuit.measurement import Expectation
 from ..circuit.plan import Diagonal, Plan, Rotation, lower
 from ..circuit.spec import LayerSpec
 from ..runtime.execution import Execution
-from ..runtime.gradients import SHIFT_RULES
 from ..runtime.program import LayerProgram
 
 __all__ = ["costs", "multiply_adds"]

@@ -18,6 +18,8 @@ from typing import Any
 from .. import pictures
 from ..backends.registry import list_backends
 from ..circuit.drawing import WIDTH
+from ..circuit.functions import flattened
+from ..circuit.plan import lower
 from ..errors import QstoreError
 from ..testing.__main__ import main as check_backend
 from . import bench, costs, doctor, output
@@ -151,7 +153,7 @@ def _explain(chosen: argparse.Namespace) -> int:
     output.show(costs.costs(spec, batch=chosen.batch, rows=chosen.rows, shots=chosen.shots), as_json=chosen.json)
     if chosen.plan and spec.measurement is not None and not chosen.json:
         output.text()
-        output.text(str(costs.lower(costs.flattened(spec.circuit)[0], spec.measurement)))
+        output.text(str(lower(flattened(spec.circuit)[0], spec.measurement)))
     return 0
 
 

@@ -109,7 +109,7 @@ def _weights_of(qiskit: Any, source: Any) -> np.ndarray | None:
     return np.asarray(weights, np.float64).ravel()
 
 
-def _parameters(program: Any, inputs: Iterable[Any] | None, weights: Iterable[Any] | None) -> tuple[list[Any], list]:
+def _parameters(program: Any, inputs: Iterable[Any] | None, weights: Iterable[Any] | None) -> tuple[list[Any], ...]:
     """Input and weight parameters, in order."""
     own = list(program.parameters)
     found_inputs, found_weights = (

@@ -45,7 +45,7 @@ def _rows(values: np.ndarray) -> np.ndarray:
     return values.reshape(-1, values.shape[-1])
 
 
-_numbers: dict[str, itertools.count] = {}
+_numbers: dict[str, itertools.count[int]] = {}
 _numbers_lock = new_lock(__name__, "_numbers_lock")
 
 

@@ -33,7 +33,9 @@ class _Torch:
     def numpy(self, tensor: Any) -> np.ndarray:
         return np.asarray(tensor.detach().cpu())
 
-    def slopes(self, function: Callable[[list], Any], leaves: list, wanted: list[int], d: np.ndarray) -> list[Any]:
+    def slopes(
+        self, function: Callable[[list[Any]], Any], leaves: list[Any], wanted: list[int], d: np.ndarray
+    ) -> list[Any]:
         outputs = function(leaves)
         return list(self.library.autograd.grad(outputs, [leaves[k] for k in wanted], self.tensor(d), allow_unused=True))
 
@@ -51,7 +53,9 @@ class _TensorFlow:
     def numpy(self, tensor: Any) -> np.ndarray:
         return np.asarray(tensor)
 
-    def slopes(self, function: Callable[[list], Any], leaves: list, wanted: list[int], d: np.ndarray) -> list[Any]:
+    def slopes(
+        self, function: Callable[[list[Any]], Any], leaves: list[Any], wanted: list[int], d: np.ndarray
+    ) -> list[Any]:
         with self.library.GradientTape() as tape:
             for k in wanted:
                 tape.watch(leaves[k])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -68,7 +69,9 @@ def _closed_forms() -> list[tuple[str, Circuit, Measurement, np.ndarray, np.ndar
     x = np.linspace(-3.0, 3.0, 7)[:, None]
     forms: list[tuple[str, Circuit, Measurement, np.ndarray, np.ndarray]] = []
 
-    def form(what: str, n: int, gates: tuple, measured: Measurement, inputs: np.ndarray, want: np.ndarray) -> None:
+    def form(
+        what: str, n: int, gates: tuple[Any, ...], measured: Measurement, inputs: np.ndarray, want: np.ndarray
+    ) -> None:
         c = Circuit(n)
         slots = c.inputs(inputs.shape[1])
         for name, qubits, *numbers in gates:

@@ -84,7 +84,7 @@ _watched: dict[int, list[str]] = {}  # by thread
 _installed = threading.Event()
 
 
-def _audit(event: str, arguments: tuple) -> None:
+def _audit(event: str, arguments: tuple[Any, ...]) -> None:
     calls = _watched.get(threading.get_ident()) if _watched else None
     if calls is None:
         return
