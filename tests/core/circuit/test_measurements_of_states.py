@@ -396,6 +396,22 @@ def test_counts_and_samples(backend):
     np.testing.assert_array_equal(single.sum(axis=1), shots)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_seed_gives_the_same_counts_on_every_engine(dtype):
+    """Probabilities of ½, ¼, 2⁻²⁰ and 0, each with an engine's own last digit."""
+    bell = Circuit(2)
+    bell.h(0)
+    bell.cnot(0, 1)
+    found = [
+        QuantumLayer(bell, Counts(1000), seed=1, backend=b)(np.zeros((1, 0), dtype)) for b in ("numba", "statevector")
+    ]
+    np.testing.assert_array_equal(*found)
+    values = np.array([[0.5, 0.25, 0.25 - 2.0**-20, 2.0**-20, 0.0]], dtype)
+    near = np.nextafter(values, dtype(1))
+    draws = [Counts(10**6).draw(v, None, np.random.default_rng(0)) for v in (values, near)]
+    np.testing.assert_array_equal(draws[0][:, :4], draws[1][:, :4])
+
+
 def test_samples_have_no_gradient():
     circuit, _, x = circuit_and_point()
     for measurement, size in ((Samples(3), (3, 3, 3)), (Counts(3), (3, 8))):
