@@ -23,7 +23,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 OTHERS = (
     "gpu", "compile", "accuracy", "aer", "guide", "planes", "kernels", "pennylane-device", "circuits", "noise",
-    "qiskit-primitives",
+    "qiskit-primitives", "keras-calls",
 )  # fmt: skip
 
 

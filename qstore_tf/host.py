@@ -167,9 +167,10 @@ class _GraphCall:
         """Outputs and the token."""
         program = self.program
 
+        def values(theta_: np.ndarray, x_: np.ndarray) -> list[np.ndarray]:
+            return [forward_or_nan(program, theta_, x_)]
+
         def run(theta_: np.ndarray, x_: np.ndarray) -> list[np.ndarray]:
-            if not self.keep:
-                return [forward_or_nan(program, theta_, x_), _token(0)]
             y, vjp_fn = value_and_vjp_or_nan(program, theta_, x_)
             number = next(self._numbers)
             token = _token(number)
@@ -177,10 +178,10 @@ class _GraphCall:
             return [y, token]
 
         shapes = [((x.shape[0], program.spec.output_dim), x.dtype), ((1,), tf.int64)]
-        y, token = self._node(
-            "forward", run, [theta, x], shapes, stateful=program.execution.draws(program.spec.measurement)
-        )
-        return [y, token]
+        draws = program.execution.draws(program.spec.measurement)
+        if not self.keep:
+            return [*self._node("forward", values, [theta, x], shapes[:1], draws), tf.zeros(1, tf.int64)]
+        return self._node("forward", run, [theta, x], shapes, draws)
 
     def vjp(self, theta: tf.Tensor, x: tf.Tensor, upstream: tf.Tensor, token: tf.Tensor) -> list[tf.Tensor]:
         """Gradients of theta and x."""
