@@ -142,10 +142,10 @@ class ParametrisedCircuit:
 
 
 def _little_endian(matrix: np.ndarray) -> np.ndarray:
-    """The first qubit is the least significant, as Qiskit has it."""
+    """The first qubit is the least significant, as Qiskit has it; a copy, since Aer transposes read-only matrices."""
     k = len(matrix).bit_length() - 1
     order = [*reversed(range(k)), *reversed(range(k, 2 * k))]
-    return matrix.reshape((2,) * 2 * k).transpose(order).reshape(matrix.shape)
+    return np.array(matrix.reshape((2,) * 2 * k).transpose(order).reshape(matrix.shape))
 
 
 def _unitary(name: str, angles: Sequence[float]) -> UnitaryGate:

@@ -51,7 +51,10 @@ def _with(channel: Channel, qubits: tuple[int, ...], *, amplitudes: bool = False
     c.append("ry", (1,), x)
     if not channel.is_readout:
         c.append(channel, qubits)
-    c.append("crx", (1, 2), w)
+    if channel.n_qubits == 2:
+        c.append("crx", (1, 2), w)
+    else:  # nothing that a simulator takes only with its angle put in, which copies the channel too
+        c.append("rx", (2,), w)
     ring(c)
     if channel.is_readout:
         c.append(channel, qubits)
