@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .backends.registry import get_backend
-from .circuit.checks import check_n_qubits, check_whole, shown
+from .circuit.checks import check_finite_number, check_n_qubits, check_whole, shown
 from .circuit.circuit import Circuit
 from .circuit.encoding import Encoding, as_encoding, unit_rows
 from .circuit.initial import Init, initial_theta
@@ -79,7 +79,7 @@ class QuantumKernel:
         self.backend, self.shots, self.seed = backend, shots, seed
         theta = getattr(circuit, "theta", None) if isinstance(circuit, LayerDefinition) else None  # none in JAX
         found = initial_theta(init, self._circuit.n_weights, seed) if theta is None else as_array(theta)
-        self._theta = np.array(found, np.float64)
+        self._theta = _theta_of(found, self._circuit.n_weights)
         can = None if backend == "auto" else get_backend(backend).capabilities
         self._by_states = shots is None and (can is None or (can.embedded and not can.noisy))
         self._program: StateProgram | None = None
@@ -97,14 +97,7 @@ class QuantumKernel:
 
     @theta.setter
     def theta(self, value: Any) -> None:
-        array = np.array(value, np.float64)
-        if array.shape != self._theta.shape:
-            raise ShapeError(
-                f"this kernel's circuit has {len(self._theta)} weights, received an array of shape {array.shape}.",
-                expected=self._theta.shape,
-                received=array.shape,
-            )
-        self._theta = array
+        self._theta = _theta_of(value, self._circuit.n_weights)
 
     # -- Gram matrices --------------------------------------------------------------------------------------------
 
@@ -261,7 +254,7 @@ class QuantumKernel:
             labels: Classes (n,).
             steps: How many.
             learning_rate: Of Adam, in radians.
-            batch_size: Samples drawn for a step; None for all.
+            batch_size: Samples drawn for a step, 2 or more, anew where they are of one class; None for all.
             seed: Of the draws.
 
         Example:
@@ -279,18 +272,21 @@ class QuantumKernel:
         """
         if not self._circuit.n_weights:
             raise SpecError("this kernel's circuit has no weights to train.", argument="circuit")
-        features, classes, rng = np.asarray(x), np.asarray(labels), np.random.default_rng(seed)
+        rate = check_finite_number(learning_rate, "learning_rate")
+        features, classes, rng = self._features(x), np.asarray(labels), np.random.default_rng(seed)
+        _target(classes, len(features))  # two classes at least
+        size = None if batch_size is None else check_whole(batch_size, "batch_size", 2, 1 << 62, "batch_size")
         first, second = np.zeros_like(self._theta), np.zeros_like(self._theta)
         values = []
         for step in range(1, check_whole(steps, "steps", 0, 1 << 31, "steps") + 1):
-            rows = slice(None) if batch_size is None else rng.permutation(len(features))[:batch_size]
+            rows = np.arange(len(features)) if size is None else rng.permutation(len(features))[:size]
+            while len(np.unique(classes[rows])) < 2:
+                rows = rng.permutation(len(features))[:size]
             value, gradient = self.alignment_and_gradient(features[rows], classes[rows])
             values.append(value)
             first = 0.9 * first + 0.1 * gradient
             second = 0.999 * second + 0.001 * gradient**2
-            self._theta = self._theta + learning_rate * (first / (1 - 0.9**step)) / (
-                np.sqrt(second / (1 - 0.999**step)) + 1e-8
-            )
+            self._theta = self._theta + rate * (first / (1 - 0.9**step)) / (np.sqrt(second / (1 - 0.999**step)) + 1e-8)
         return values
 
     def __getstate__(self) -> dict[str, Any]:
@@ -325,6 +321,25 @@ def _as_circuit(value: Any, n_qubits: int | None) -> tuple[Circuit, Encoding]:
     return circuit, encoding
 
 
+def _theta_of(value: Any, size: int) -> np.ndarray:
+    """Weights of a kernel, a float64 array of their own (W,)."""
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise InputError(f"theta of a kernel is an array of numbers: {error}") from error
+    if array.dtype.kind not in "fiub":
+        raise InputError(f"theta of a kernel is an array of real numbers, received dtype {array.dtype}.")
+    if array.shape != (size,):
+        raise ShapeError(
+            f"this kernel's circuit has {size} weights, received an array of shape {array.shape}.",
+            expected=(size,),
+            received=array.shape,
+        )
+    if not np.isfinite(array).all():
+        raise InputError(f"theta of a kernel is finite, received {shown(array)}.")
+    return array.astype(np.float64)
+
+
 def _squared_overlaps(a: np.ndarray, b: np.ndarray, same: bool) -> np.ndarray:
     """|⟨b|a⟩|² in blocks of rows; where both are the same, only those above the diagonal are computed."""
     if not (a.imag.any() or b.imag.any()):  # a quarter of the arithmetic
@@ -352,6 +367,8 @@ def _target(labels: Any, count: int) -> np.ndarray:
     classes = np.asarray(labels)
     if classes.shape != (count,):
         raise ShapeError(f"{count} samples need as many labels, received an array of shape {classes.shape}.")
+    if classes.dtype.kind == "f" and not np.isfinite(classes).all():
+        raise InputError("labels are names of classes, received some that are not finite.")
     names, numbers, counts = np.unique(classes, return_inverse=True, return_counts=True)
     if len(names) < 2:
         raise SpecError("an alignment needs samples of at least two classes.", argument="labels")

@@ -229,6 +229,13 @@ def test_a_support_vector_machine_takes_it_as_a_function_and_as_a_matrix():
     np.testing.assert_array_equal(again.predict(x), by_function.predict(x))
 
 
+def test_batches_of_one_class_are_drawn_anew():
+    x, labels = np.random.default_rng(0).normal(size=(12, 3)), np.arange(12) < 1
+    values = QuantumKernel(feature_map(), seed=0).train(x, labels, steps=5, batch_size=2, seed=0)
+    assert np.isfinite(values).all()
+    assert len(values) == 5
+
+
 @pytest.mark.parametrize(
     ("call", "error", "match"),
     [
@@ -242,7 +249,14 @@ def test_a_support_vector_machine_takes_it_as_a_function_and_as_a_matrix():
         (lambda: QuantumKernel("angle", n_qubits=2).train(np.zeros((2, 2)), [0, 1]), SpecError, "no weights"),
         (lambda: QuantumKernel("angle", n_qubits=2).alignment(np.zeros((2, 2)), [0]), ShapeError, "as many labels"),
         (lambda: QuantumKernel("angle", n_qubits=2).alignment(np.zeros((2, 2)), [0, 0]), SpecError, "two classes"),
+        (lambda: QuantumKernel("angle", n_qubits=2).alignment(np.zeros((2, 2)), [0, np.nan]), InputError, "labels"),
         (lambda: setattr(QuantumKernel(feature_map()), "theta", [1.0]), ShapeError, "weights"),
+        (lambda: setattr(QuantumKernel(feature_map()), "theta", ["a"]), InputError, "real numbers"),
+        (lambda: setattr(QuantumKernel(feature_map()), "theta", [[1.0], [1.0, 2.0]]), InputError, "numbers"),
+        (lambda: setattr(QuantumKernel(feature_map()), "theta", [np.nan] * 6), InputError, "finite"),
+        (lambda: QuantumKernel(feature_map()).train(np.zeros((4, 3)), [0, 1, 0, 1], batch_size=1), SpecError, "2"),
+        (lambda: QuantumKernel(feature_map()).train(np.zeros((4, 3)), [0, 1]), ShapeError, "as many labels"),
+        (lambda: QuantumKernel(feature_map()).train(np.zeros((2, 3)), [0, 1], learning_rate=np.nan), SpecError, "rate"),
         (lambda: QuantumKernel("angle", n_qubits=40)(np.zeros((3, 40))), MemoryError, "states of 40 qubits"),
     ],
 )
