@@ -227,9 +227,9 @@ class KerasLayer(LayerDefinition, keras.Layer):
         if good.all():
             raise InputError(f"{self.name} refuses this batch, but none of its rows.")
         spread = (ops.sum(theta) + ops.sum(x, 1)) * ops.convert_to_tensor(np.where(good, 0, np.nan), theta.dtype)
-        if not np.isfinite(angles).all():
+        if not good.any():
             return ops.zeros((len(rows), self._program.spec.output_dim), theta.dtype) + spread[:, None]
-        known = ops.where(good[:, None], x, ops.zeros_like(x))
+        known = ops.where(good[:, None], x, ops.stop_gradient(x[int(good.argmax())]))  # a row that is not refused
         return self._layer_call(theta, known, training=training, frozen=not self.trainable) + spread[:, None]
 
     async def call_async(self, x: Any) -> Any:

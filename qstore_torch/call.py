@@ -97,9 +97,9 @@ class LayerCall:
         if x.requires_grad and torch.is_grad_enabled():
             program.on_tensors(x).check_input_gradient()
         if not around and x.is_cpu:
-            bits = program.spec.encoding.checks_values
-            if bits or not torch.isfinite(x).all() or not torch.isfinite(theta).all():  # refused as in NumPy layers
-                program.on_tensors(x).check_values(to_array(theta), to_array(x))
+            encoded = program.on_tensors(x)
+            if encoded.looks or not torch.isfinite(x).all() or not torch.isfinite(theta).all():  # as in NumPy layers
+                encoded.check_values(to_array(theta), to_array(x))
         if around or len(program.backends) < 2:
             return on_tensors(program, theta, x)
         failures: list[str] = []

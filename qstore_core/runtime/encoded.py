@@ -221,11 +221,7 @@ class EncodedExecutable:
             if encoding_vjp is None:
                 return theta, inputs, None
             return theta, inputs, lambda d_theta, d: (d_theta, None if d is None else encoding_vjp(d))
-        with np.errstate(all="ignore"):
-            all_weights, all_inputs, derived_vjp = self._derived.extend(_NUMPY, theta, inputs)
-        if not (np.isfinite(all_weights).all() and np.isfinite(all_inputs).all()):
-            self.check_finite(theta, features)
-            self._derived.refuse(all_weights, all_inputs, self.layer)
+        all_weights, all_inputs, derived_vjp = self._functions(theta, inputs, features)
 
         def vjp_fn(d_theta: Any, d_inputs: Any) -> tuple[Any, Any]:
             # What was not wanted is None; nothing comes back through it.
@@ -235,6 +231,16 @@ class EncodedExecutable:
             return d_theta, d if encoding_vjp is None else encoding_vjp(d)
 
         return all_weights, all_inputs, vjp_fn
+
+    def _functions(self, theta: np.ndarray, inputs: np.ndarray, features: np.ndarray) -> tuple[Any, Any, Any]:
+        """Weights and inputs with the functions of them that the circuit has, all finite; and the vjp of that."""
+        assert self._derived is not None
+        with np.errstate(all="ignore"):
+            all_weights, all_inputs, derived_vjp = self._derived.extend(_NUMPY, theta, inputs)
+        if not (np.isfinite(all_weights).all() and np.isfinite(all_inputs).all()):
+            self.check_finite(theta, features)
+            self._derived.refuse(all_weights, all_inputs, self.layer)
+        return all_weights, all_inputs, derived_vjp
 
     def _encode(self, theta: np.ndarray, features: np.ndarray) -> tuple[np.ndarray, Callable[..., np.ndarray] | None]:
         """Features as the engine takes them, and the vjp of that; None where they stay as they are."""
@@ -266,11 +272,18 @@ class EncodedExecutable:
             )
         check_finite(features, self.layer)
 
+    @property
+    def looks(self) -> bool:
+        """Whether finite angles and features may be refused: bits, and what a function has no value for."""
+        return self._looks or self._derived is not None
+
     def check_values(self, theta: np.ndarray, features: np.ndarray) -> None:
         """Raise `InputError` for what cannot be encoded; for frameworks, whose engines look at no values."""
         self.check_finite(theta, features)
         if self._looks:
             self.spec.encoding.validate(features, self.layer)
+        if self._derived is not None:
+            self._functions(theta, features, features)  # amplitudes are in no function
 
     def valid_rows(self, theta: np.ndarray, features: np.ndarray) -> np.ndarray:
         """Bool (B,): the rows that calls on arrays do not refuse; slow."""

@@ -265,10 +265,13 @@ def test_in_a_graph_what_eager_calls_refuse_is_nan(backend, how, training):
     bad = uniform(4, 8)
     bad[2, 1] = np.nan
     bits = np.array([[0, 1, 1], [0, 0.5, 1], [np.nan, 0, 1], [1e30, 0, 1], [1, 1, 0]], "float32")
+    logarithm = Circuit(1)
+    logarithm.ry(logarithm.inputs(1)[0].log() * logarithm.weights(1)[0], 0)
     for layer, rows, wrong in [
         (QuantumFeatureExtractor(3, backend=backend, seed=0), bad, [2]),
         (QuantumFeatureExtractor(3, encoding="zz", backend=backend, seed=0), bad[:, :3], [2]),
         (QuantumReadout(3, encoding="basis", backend=backend, seed=0), bits, [1, 2, 3]),
+        (QuantumLayer(logarithm, Pauli("Z"), backend=backend, seed=0), np.array([[0.5], [-1], [2]], "float32"), [1]),
     ]:
         layer.build(rows.shape)
         good = np.delete(rows, wrong, axis=0)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from qstore_core import Circuit, Expectation, InputError, QstoreError, QuantumLayer, SpecError, lower
 from qstore_core.circuit.angle import FUNCTIONS, Angle, as_angle, input_, weight
 from qstore_core.circuit.functions import flattened
+from qstore_core.runtime.graph_values import forward_or_nan, value_and_vjp_or_nan
 from tests import reference
 from tests.tolerances import EXACT, EXACT_GRADIENT, FINITE_DIFFERENCE, GRADIENT, VALUE, allow
 
@@ -148,6 +149,21 @@ def test_what_has_no_value_is_named():
         lower(chebyshev(), Expectation("Z"))
     assert str(np.arccos(input_(0)) * 2) == "2*arccos(x0)"
     assert np.sqrt(as_angle(4.0)) == as_angle(2.0)
+
+
+def test_in_graphs_rows_outside_a_domain_are_nan():
+    circuit = Circuit(1)
+    circuit.ry(circuit.inputs(1)[0].log() * circuit.weights(1)[0].sqrt(), 0)
+    layer, x = QuantumLayer(circuit, Expectation(), init=[0.25]), np.array([[0.5], [-1.0], [0.2]])
+    program, rows = layer._program, [0, 2]
+    assert np.isnan(forward_or_nan(program, layer.theta, x)).ravel().tolist() == [False, True, False]
+    outputs, vjp_fn = value_and_vjp_or_nan(program, layer.theta, x)
+    np.testing.assert_array_equal(outputs[rows], layer(x[rows]))
+    d_theta, d_x = vjp_fn(np.ones((3, 1)))
+    assert np.isnan(d_theta).all()
+    assert np.isnan(d_x[1]).all()
+    np.testing.assert_array_equal(d_x[rows], layer.vjp(x[rows], np.ones((2, 1)))[1])
+    assert np.isnan(forward_or_nan(program, -layer.theta, x)).all()
 
 
 @pytest.mark.parametrize(
