@@ -135,7 +135,7 @@ class TorchLayer(LayerDefinition, nn.Module):
         out = self._layer_call(theta, rows)
         if x.dim() != 2:
             out = out.reshape(*x.shape[:-1], out.shape[-1])
-        return out if x.dtype == work or not x.is_floating_point() else out.to(x.dtype)
+        return out.to(x.dtype) if x.dtype != work and x.is_floating_point() and self._narrows else out
 
     def as_operations(self) -> Self:
         """The same layer in PyTorch's own operations, on real numbers: for graphs that leave. Shares `theta`.

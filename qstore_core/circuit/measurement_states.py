@@ -410,7 +410,7 @@ def _on_strings(cotangents: np.ndarray, values: np.ndarray) -> np.ndarray:
     while side > 1:
         side //= 2
         a, b, c, d = m[..., :side, :side], m[..., :side, side:], m[..., side:, :side], m[..., side:, side:]
-        m = np.stack([a + d, b + c, 1j * (c - b), a - d], axis=2).reshape(len(m), -1, side, side)
+        m = np.stack([a + d, b + c, 1j * (c - b), a - d], axis=2).reshape(len(m), 4 * m.shape[1], side, side)
     return np.ascontiguousarray(m[:, :, 0, 0].real / cotangents.shape[-1], dtype=values.dtype)
 
 

@@ -14,6 +14,7 @@ import qstore_torch
 from qstore_core import (
     CapabilityError,
     Circuit,
+    Counts,
     InputError,
     MemoryLimitError,
     Pauli,
@@ -126,6 +127,26 @@ def test_the_output_has_the_dtype_of_the_input(backend, dtype):
         wide = x.detach().double()
         atol = FLOAT32_SUM * angle_stretch(layer.spec, layer.theta.detach().numpy(), wide.numpy())
         torch.testing.assert_close(y.detach().double(), layer(wide), rtol=torch.finfo(dtype).eps, atol=atol)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_counts_stay_whole_in_half_precision(backend, dtype):
+    circuit = Circuit(1)
+    circuit.h(0)
+    counts = QuantumLayer(circuit, Counts(5001), backend=backend, seed=0)(torch.zeros(3, 0, dtype=dtype))
+    assert counts.dtype == torch.float32
+    assert (counts.sum(1) == 5001).all()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_what_a_function_has_no_value_for_is_refused(backend):
+    circuit = Circuit(1)
+    circuit.ry(circuit.inputs(1)[0].arccos(), 0)
+    layer = QuantumLayer(circuit, Pauli("Z"), backend=backend)
+    with pytest.raises(InputError, match=r"row 1: arccos\(x0\)"):
+        layer(torch.tensor([[0.3], [5.0]]))
+    torch.testing.assert_close(layer(torch.tensor([[0.3]])), torch.tensor([[0.3]]))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

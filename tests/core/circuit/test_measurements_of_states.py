@@ -143,6 +143,11 @@ def test_leading_dimensions_empty_batches_and_float32():
     np.testing.assert_array_equal(layer.vjp(x[:, None], cotangents)[1][:, 0], layer.vjp(x, cotangents[:, 0])[1])
     with pytest.raises(qstore_core.ShapeError, match=r"cotangents have the outputs' shape \(3, 4, 4\)"):
         layer.vjp(x, np.ones((3, 16)))
+    for measured in (DensityMatrix((1, 2)), Entropy((1,)), Entropy((1,), order=3)):
+        layer = QuantumLayer(circuit, measured)
+        d_theta, d_x = layer.vjp(x[:0], np.zeros_like(layer(x[:0])))
+        assert d_x.shape == (0, 3)
+        np.testing.assert_array_equal(d_theta, np.zeros(5))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
