@@ -14,7 +14,7 @@ import os
 from functools import partial
 from typing import Any
 
-from qstore_core import BackendError, Capabilities, CapabilityError, Circuit, OptionError, hookimpl
+from qstore_core import BackendError, Capabilities, CapabilityError, Circuit, NoiseModel, OptionError, hookimpl
 from qstore_core.backends.contract import check_options
 from qstore_core.backends.forking import off_forked_thread, on_fork
 from qstore_core.circuit.measurement import Measurement, Probabilities
@@ -53,9 +53,9 @@ class AerBackend:
     Args:
         method: Of Aer: "statevector" (default), "density_matrix", "matrix_product_state", "automatic" (statevector, or
             the density matrix under noise) or "tensor_network".
-        noise_model: A qiskit_aer.noise.NoiseModel. Circuits then run as they are written: gates that the model names
-            have its noise, all others and the preparation of amplitudes have none. Exact values need the density
-            matrix.
+        noise_model: A qiskit_aer.noise.NoiseModel or a qstore_core.NoiseModel. Circuits then run as they are written:
+            gates that the model names have its noise, all others and the preparation of amplitudes have none. Exact
+            values need the density matrix, which is the method of a model of the core.
         backend: A Qiskit BackendV2, in place of a method. Alongside a primitive: what to transpile for.
         estimator: An EstimatorV2, for expectation values.
         sampler: A SamplerV2, for what the estimator does not do, or for all. Both have their own seeds.
@@ -86,6 +86,7 @@ class AerBackend:
         from qiskit_aer import AerSimulator
 
         self._estimator, self._sampler = estimator, sampler
+        self._channels = noise_model if isinstance(noise_model, NoiseModel) else None
         self._simulator: Any = None
         self._target = backend
         if estimator is not None or sampler is not None:
@@ -116,6 +117,7 @@ class AerBackend:
             exact = not noisy or method in ("automatic", "density_matrix")
             vjp = not noisy and method in ("automatic", "statevector")
             channels = method == "density_matrix" and not (noisy or self._device)
+            noisy = noisy or self._channels is not None
             return Capabilities(exact=exact, shots=True, vjp=vjp, noisy=noisy, channels=channels)
         primitive = self._estimator if self._estimator is not None else self._sampler
         return Capabilities(
@@ -137,6 +139,8 @@ class AerBackend:
         from ._aer_circuits import AerExact, AerSampled, Estimated, Sampled, instruction_names, kept_names
         from ._aer_register import RegisterExecutable
 
+        if self._channels is not None:
+            circuit = self._channels.applied(circuit)
         if circuit.noisy:
             return self._with_channels(circuit, measurement, dtype, shots)
         if self._noise is not None and not self._as_written:
@@ -225,6 +229,18 @@ class AerBackend:
 def _simulator(method: str | None, noise_model: Any, options: dict[str, Any]) -> Any:
     from qiskit_aer import AerSimulator
 
+    if isinstance(noise_model, NoiseModel):  # in the circuit, as channels
+        method, noise_model = method or "density_matrix", None
+        if method != "density_matrix":
+            raise OptionError(
+                f'a noise model of qstore_core needs method="density_matrix", received method={method!r}.',
+                argument="method", backend="aer",
+            )  # fmt: skip
+    elif noise_model is not None and not hasattr(noise_model, "noise_instructions"):
+        raise OptionError(
+            "noise_model is a qiskit_aer.noise.NoiseModel or a qstore_core.NoiseModel, received "
+            f"{type(noise_model).__name__}.", argument="noise_model", backend="aer",
+        )  # fmt: skip
     if method is None:
         method = "statevector" if noise_model is None else "automatic"
     if method not in _METHODS:

@@ -41,7 +41,7 @@ def multiply_adds(plan: Plan) -> tuple[int, int]:
     return (forward + reads) * size, (forward + backward + 2 * reads) * size
 
 
-def costs(spec: LayerSpec, *, batch: int, rows: int, shots: int) -> list[dict[str, Any]]:
+def costs(spec: LayerSpec, *, batch: int, rows: int, shots: int, backend: str = "auto") -> list[dict[str, Any]]:
     """Rows `{"what", "value"}` about one layer.
 
     Args:
@@ -49,6 +49,7 @@ def costs(spec: LayerSpec, *, batch: int, rows: int, shots: int) -> list[dict[st
         batch: Rows of a batch.
         rows: Rows of a training epoch.
         shots: Samples per circuit on hardware.
+        backend: Who computes.
     """
     n = spec.n_qubits
     out = [
@@ -57,7 +58,7 @@ def costs(spec: LayerSpec, *, batch: int, rows: int, shots: int) -> list[dict[st
     ]
     if spec.measurement is None:
         return [{"what": what, "value": value} for what, value in out]
-    program = LayerProgram(spec, Execution(), name=spec.kind)
+    program = LayerProgram(spec, Execution(backend), name=spec.kind)
     circuit = flattened(spec.circuit)[0]
     noise = sum(op.channel is not None for op in spec.circuit.operations)
     channels = f", {noise} channels" if noise else ""

@@ -50,9 +50,8 @@ def described(words: Sequence[str]) -> LayerSpec:
             given = size | {key: v for key, v in preset.arguments().items() if key in known} | given
         for key in given:
             if key not in known:
-                raise SpecError(
-                    f"{name} has no argument {key!r}. Arguments: {', '.join(known)}.{nearest(key, known)}", argument=key
-                )
+                advice = f" Write --{key} NAME." if key == "backend" else nearest(key, known)
+                raise SpecError(f"{name} has no argument {key!r}. Arguments: {', '.join(known)}.{advice}", argument=key)
         if "n_qubits" not in given:
             raise SpecError(f"{name} needs n_qubits=, for example: {name} n_qubits=4", argument="n_qubits")
         return _MAKERS[name](**given)

@@ -37,7 +37,7 @@ def findings() -> list[dict[str, Any]]:
             rows.append(_row(name, "not installed"))
     rows.append(_row("threads", _threads()))
     rows.append(_row("gpu", _gpu()))
-    rows.append(_row("circuit cache", str(cache_info())))
+    rows.append(_row("circuit cache", f"at most {cache_info().max_nbytes >> 20} MiB in a process"))
     rows.append(_row("numba's cache", _kernel_cache()))
     for info in list_backends():
         broken = info.status in ("broken", "duplicate")
@@ -87,11 +87,11 @@ def _kernel_cache() -> str:
     )
 
 
-def _compiled_kernels() -> bool:
-    """True where numba's disk cache has kernels of ours; without them a self-test would take half a minute."""
+def _compiled_kernels() -> int:
+    """Kernels of ours in numba's disk cache; without them a self-test would take half a minute."""
     folder = os.environ.get("NUMBA_CACHE_DIR")
     root = Path(folder) if folder else Path(__file__).parents[1] / "engines" / "numba"
-    return root.is_dir() and any(root.rglob("*.nbi"))
+    return sum(1 for _ in root.rglob("*.nbi")) if root.is_dir() else 0
 
 
 def _self_test(backend: str) -> dict[str, Any]:

@@ -52,6 +52,7 @@ def parser() -> argparse.ArgumentParser:
     drawing.add_argument("--width", type=_positive, metavar="N", help="characters of a line (the terminal's width)")
     drawing.add_argument("--svg", metavar="FILE", help="write a picture instead; needs matplotlib")
     explain = add("explain", _explain, "Say what a layer costs, where it runs and why.", spec=True)
+    explain.add_argument("--backend", default="auto", metavar="NAME", help="who computes (auto)")
     explain.add_argument("--batch", type=_positive, default=32, metavar="B", help="rows of a batch (32)")
     explain.add_argument("--rows", type=_positive, default=1000, metavar="N", help="rows of an epoch (1000)")
     explain.add_argument("--shots", type=_positive, default=1024, metavar="S", help="shots a circuit (1024)")
@@ -71,7 +72,7 @@ def parser() -> argparse.ArgumentParser:
         "check-backend", help="Check that a backend keeps the contract.", add_help=False, prefix_chars="\0"
     )
     check.add_argument("arguments", nargs=argparse.REMAINDER)
-    check.set_defaults(run=lambda chosen: check_backend(chosen.arguments))
+    check.set_defaults(run=lambda chosen: check_backend(chosen.arguments, "qstore check-backend"))
     return main_parser
 
 
@@ -150,7 +151,8 @@ def _draw(chosen: argparse.Namespace) -> int:
 
 def _explain(chosen: argparse.Namespace) -> int:
     spec = described(chosen.spec)
-    output.show(costs.costs(spec, batch=chosen.batch, rows=chosen.rows, shots=chosen.shots), as_json=chosen.json)
+    rows = costs.costs(spec, batch=chosen.batch, rows=chosen.rows, shots=chosen.shots, backend=chosen.backend)
+    output.show(rows, as_json=chosen.json)
     if chosen.plan and spec.measurement is not None and not chosen.json:
         output.text()
         output.text(str(lower(flattened(spec.circuit)[0], spec.measurement)))
@@ -170,6 +172,8 @@ def _compare(chosen: argparse.Namespace) -> int:
     )  # fmt: skip
     output.show(found.rows(), as_json=chosen.json)
     if not chosen.json:
+        output.text()
+        output.text(found.legend())
         output.text()
         output.text(found.finding())
     return 0

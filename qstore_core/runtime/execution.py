@@ -110,7 +110,7 @@ class Execution:
         if shots is not None and not capabilities.shots:
             raise CapabilityError(
                 f"backend {backend.name!r} computes exact values, but the layer asks for shots={shots}. "
-                "Use shots=None, or a backend that samples.",
+                'Use shots=None, or a backend that samples, for example "trajectories" or "aer".',
                 backend=backend.name,
             )
         if shots is None and not capabilities.exact:

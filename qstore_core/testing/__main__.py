@@ -18,18 +18,17 @@ from .kit import Outcome, run_checks
 __all__ = ["main", "option"]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, command: str = "python -m qstore_core.testing") -> int:
     """Check one backend.
 
     Args:
         arguments: Of the command line; None for those of this process.
+        command: Its name, for its help.
 
     Returns:
         The exit status.
     """
-    parser = argparse.ArgumentParser(
-        "python -m qstore_core.testing", description="Check that a backend keeps the contract."
-    )
+    parser = argparse.ArgumentParser(command, description="Check that a backend keeps the contract.")
     parser.add_argument("backend", help='name of the backend, or "name:device"')
     parser.add_argument(
         "-o",

@@ -11,6 +11,7 @@ from qstore_core import (
     Circuit,
     Expectation,
     NoiseModel,
+    OptionError,
     Pauli,
     Probabilities,
     QuantumLayer,
@@ -120,6 +121,33 @@ def test_the_density_engine_gives_what_default_mixed_and_aer_give(seed):
         if number == seed % 4:
             theirs = on_aer(problem).compile(problem.circuit, measurement, dtype="float64").forward(*point)
             np.testing.assert_allclose(values, theirs, rtol=0, atol=NOISY)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_aer_takes_a_noise_model_of_the_core(seed):
+    problem = noisy_circuit(seed, gates=SMALL)
+    model, point = core_model(problem), (problem.theta, problem.inputs)
+    backend = get_backend("aer", noise_model=model)
+    assert backend.capabilities.noisy
+    for measurement in problem.measurements:
+        values = backend.compile(problem.circuit, measurement, dtype="float64").forward(*point)
+        np.testing.assert_allclose(values, expected(problem, measurement), rtol=0, atol=NOISY)
+    sampled = backend.compile(problem.circuit, measurement, dtype="float64", shots=4000)
+    samples, report = sampled.value_and_report(*point, seed=seed)
+    assert (np.abs(samples - values) < SIGMAS * np.sqrt(report.std_error**2 + 1 / 4000**2)).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"noise_model": NoiseModel(), "method": "statevector"}, "method='statevector'"),
+        ({"noise_model": "depolarising"}, "received str"),
+    ],
+    ids=str,
+)
+def test_another_noise_model_is_refused(options, said):
+    with pytest.raises(OptionError, match=said):
+        get_backend("aer", **options)
 
 
 CHECKS = [c for c in conformance_checks("aer", method="density_matrix") if str(c) == "noise: channels"]

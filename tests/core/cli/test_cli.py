@@ -38,6 +38,8 @@ def test_doctor_says_that_all_is_well():
     found = json.loads(qstore("doctor", "--json")[1])
     assert found["ok"]
     assert any(row["what"] == "self-test statevector" and row["ok"] for row in found["findings"])
+    kernels = next(row["found"] for row in found["findings"] if row["what"] == "numba's cache")
+    assert kernels.startswith("empty") or int(kernels.split()[0]) > 0
 
 
 def test_doctor_works_without_rich(monkeypatch):
@@ -97,6 +99,11 @@ def test_explain_counts_what_hardware_would_run():
     assert rows["hardware, an epoch"] == "100 rows in 4 steps: 1,400 circuits, 14,000 shots"
 
 
+def test_explain_takes_a_backend():
+    out = qstore("explain", "QuantumReadout", "n_qubits=2", "--backend", "statevector", "--json")[1]
+    assert {row["what"]: row["value"] for row in json.loads(out)}["runs on"].startswith("statevector (as asked")
+
+
 def test_bench_compares_engines():
     words = [
         "bench",
@@ -133,6 +140,8 @@ def test_check_backend_runs_the_conformance_kit():
         (["draw", "nowhere.json"], "cannot be read"),
         (["draw", "-"], "is not JSON"),
         (["explain", "QuantumReadout", "n_qubits=0"], "n_qubits"),
+        (["explain", "QuantumReadout", "n_qubits=2", "backend=aer"], "Write --backend NAME"),
+        (["explain", "QuantumReadout", "n_qubits=2", "--backend", "statevectr"], "Did you mean 'statevector'?"),
         (["check-backend", "statevectr"], "Did you mean 'statevector'?"),
         (["bnch"], "invalid choice"),
     ],
@@ -152,7 +161,7 @@ def test_compare_prints_a_table_and_what_was_found():
     words = ["compare", "--data", "wine", "--seeds", "2", "--epochs", "2", "--qubits", "2"]
     status, out, _ = qstore(*words)
     assert status == 0
-    assert "logistic" in out
+    assert "logistic: a logistic regression" in out
     assert out.splitlines()[-1].startswith("Of 1 data sets")
     [row] = json.loads(qstore(*words, "--json")[1])
     assert row["data"] == "wine"
