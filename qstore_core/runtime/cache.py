@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections import OrderedDict
+from contextlib import suppress
 from dataclasses import dataclass
 from types import GetSetDescriptorType
 from typing import Any, NamedTuple
@@ -158,8 +159,8 @@ def _estimate(executable: Any) -> int:
     seen: set[int] = set()
     while waiting and len(seen) < _MOST_OBJECTS:
         thing = waiting.pop()
-        if id(thing) in seen or isinstance(thing, _SHARED):
-            continue
+        if id(thing) in seen or isinstance(thing, _SHARED) or hasattr(type(thing), "compile"):
+            continue  # what compiles is a backend; asking the object itself could run code of others
         seen.add(id(thing))
         if isinstance(getattr(type(thing), "nbytes", None), _FIELDS) and isinstance(thing.nbytes, int):
             total += thing.nbytes
@@ -170,14 +171,17 @@ def _estimate(executable: Any) -> int:
         elif isinstance(thing, list | tuple | set | frozenset):
             waiting += [value for value in thing if not isinstance(value, _SCALARS)]
         else:
-            inside = getattr(thing, "__dict__", None)
-            waiting += [inside] if type(inside) is dict else []
-            waiting += [getattr(thing, name, None) for name in getattr(type(thing), "__slots__", ())]
+            with suppress(Exception):  # some make attributes up, and fail at it
+                inside = vars(thing)
+                waiting += [inside] if type(inside) is dict else []
+            for name in getattr(type(thing), "__slots__", ()):
+                with suppress(Exception):
+                    waiting.append(object.__getattribute__(thing, name))
     return total
 
 
 _FIELDS = property | GetSetDescriptorType
-_SHARED = type | Circuit | Measurement | Backend
+_SHARED = type | Circuit | Measurement
 _SCALARS = (int, float, complex, str, bytes, bool, type(None), type(sys))
 
 

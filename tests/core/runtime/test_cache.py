@@ -149,6 +149,26 @@ def test_the_size_of_what_says_nothing_is_estimated():
     assert 16_000 <= cache.info().nbytes <= 100_000
 
 
+def test_the_size_of_objects_that_make_attributes_up():
+    """As numba's do while another thread compiles: asking for one that is missing fails in its own way."""
+
+    class Strange:
+        __slots__ = ("missing",)
+
+        def __getattr__(self, name):
+            raise KeyError(name)
+
+    class Arrays(Counting):
+        def compile(self, circuit, measurement, **arguments):
+            executable = super().compile(circuit, measurement, **arguments)
+            executable.tables = [Strange(), np.zeros(1000)]
+            return executable
+
+    cache = _Cache(max_nbytes=1 << 30)
+    cache.get(recipe(Arrays()))
+    assert 8_000 <= cache.info().nbytes <= 100_000
+
+
 def test_seeds_are_no_part_of_what_is_compiled():
     """30 exact layers of 30 seeds, 30 sampled ones."""
     backend = Counting()
