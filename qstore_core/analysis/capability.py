@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from ..circuit.measurement import Expectation, Pauli
-from ..errors import SpecError
+from ..circuit.checks import shown
+from ..circuit.measurement import Expectation, Pauli, Probabilities
+from ..errors import ShapeError, SpecError
 from ..interchange.files import as_array
 from ..layers.definition import LayerDefinition
 from ..layers.numpy import QuantumLayer
@@ -36,7 +37,7 @@ def expressibility(layer: Any, *, samples: int = 1000, bins: int = 75, seed: int
         seed: Of the weights.
 
     Raises:
-        SpecError: more than 6 qubits, or no weights.
+        SpecError: more than 6 qubits, no weights, or channels.
 
     Example:
         >>> from qstore_core import QuantumFeatureExtractor
@@ -139,6 +140,11 @@ def effective_dimension(
     if kappa <= 1.0:
         raise SpecError(f"data={data} is too small for an effective dimension: n γ / (2π log n) must be above 1.")
     plain, rows = _plain(layer), np.asarray(x, dtype=np.float64)
+    if not isinstance(plain.spec.measurement, Probabilities):
+        raise SpecError(
+            f"an effective dimension is one of probabilities, the layer measures {shown(plain.spec.measurement)}.",
+            argument="layer",
+        )
     weights, outputs = plain.spec.n_weights, plain.output_dim
     rng = np.random.default_rng(seed)
     fishers = np.zeros((samples, weights, weights))
@@ -169,13 +175,26 @@ def _plain(layer: Any) -> QuantumLayer:
     """The same circuit, weights and measurement on NumPy arrays, whatever the layer's framework."""
     spec = _definition(layer).spec
     plain = QuantumLayer(spec.circuit, spec.measurement)
-    plain.theta = as_array(layer.theta)
+    theta = as_array(layer.theta)
+    if theta.ndim != 1:
+        raise ShapeError(
+            f"this is a measure of one theta ({spec.n_weights},), received an ensemble of shape {theta.shape}. Give "
+            "the layer one member's.",
+            expected=(spec.n_weights,),
+            received=theta.shape,
+        )
+    plain.theta = theta
     return plain
 
 
 def _over_random_weights(layer: Any, measurement: Expectation, samples: int, seed: int) -> np.ndarray:
     """Outputs (samples, O) at zero features, for weights uniform over a turn."""
     circuit = _definition(layer).spec.circuit
+    if circuit.noisy:
+        raise SpecError(
+            "this is a measure of pure states, and the circuit has channels: use the circuit without them.",
+            argument="layer",
+        )
     other = QuantumLayer(circuit, measurement)
     if not circuit.n_weights:
         raise SpecError("the layer has no weights to draw at random.", argument="layer")

@@ -15,6 +15,7 @@ from qstore_core import (
     QuantumFeatureExtractor,
     QuantumLayer,
     QuantumReadout,
+    ShapeError,
     SpecError,
 )
 from qstore_core.analysis import (
@@ -129,6 +130,20 @@ def test_plots_show_what_was_found():
 def test_bad_arguments_are_named(call):
     with pytest.raises(SpecError):
         call()
+
+
+def test_what_a_measure_is_not_defined_for_is_refused():
+    noisy = Circuit(2)
+    noisy.ry(noisy.weights(1)[0], 0), noisy.depolarizing(0.1, 0)
+    for measure in (expressibility, entangling_capability):
+        with pytest.raises(SpecError, match="has channels"):
+            measure(QuantumLayer(noisy, Expectation("Z")), samples=5)
+    layer = QuantumFeatureExtractor(2, encoding="angle")
+    with pytest.raises(SpecError, match="one of probabilities"):
+        effective_dimension(layer, np.ones((1, 2)), data=1000, samples=1)
+    layer.theta = np.stack([layer.theta] * 3)
+    with pytest.raises(ShapeError, match="an ensemble of shape"):
+        fourier_spectrum(layer)
 
 
 def test_identity_blocks_keep_gradients_where_random_angles_lose_them():
