@@ -281,7 +281,7 @@ class Sampled:
         self.tape, self._backend = tape, backend
         turning, measurements = _one_basis(tape)
         place = {wire: q for q, wire in enumerate(wires_of(tape))}
-        self._measurements = [mp.map_wires(place) for mp in measurements]
+        self._measurements = [_mapped(mp, place) for mp in measurements]
         self._is_shadow = any(isinstance(mp, ClassicalShadowMP | ShadowExpvalMP) for mp in measurements)
         turned = [piece for op in expanded(turning) for piece in pieces(op)]
         self.gates, self.numbers = followed(*gates_and_numbers(tape), turned, place)
@@ -305,7 +305,7 @@ class Sampled:
     def _shadow(self, rng: np.random.Generator) -> Any:
         """Of a classical shadow every shot has a basis of its own: PennyLane draws them from the state."""
         parts, _ = run(self.gates, Reading(), Batch([self.numbers]), self._backend)
-        state = states_of(parts)[0]
+        state = states_of(parts)[0].reshape((2,) * self.gates.n_qubits)
         wires = qml.wires.Wires(range(self.gates.n_qubits))
         results = [
             tuple(mp.process_state_with_shots(state, wires, high - low, rng=rng) for mp in self._measurements)
@@ -317,6 +317,15 @@ class Sampled:
     def _read(self, samples: np.ndarray) -> Any:
         read = tuple(mp.process_samples(samples, self._wires) for mp in self._measurements)
         return read[0] if len(read) == 1 else read
+
+
+def _mapped(measured: Any, place: dict[Any, int]) -> Any:
+    """A measurement on qubits; PennyLane leaves the observables of a shadow on the wires where they are."""
+    if isinstance(measured, ShadowExpvalMP):
+        one, several = isinstance(measured.H, qml.operation.Operator), measured.H
+        mapped = several.map_wires(place) if one else [h.map_wires(place) for h in several]
+        return ShadowExpvalMP(mapped, seed=measured.seed, k=measured.k)
+    return measured.map_wires(place)
 
 
 def _one_basis(tape: QuantumScript) -> tuple[list[Any], list[Any]]:

@@ -433,6 +433,25 @@ def test_gradients_with_shots_come_from_the_shift_rule_and_one_call():
     assert abs(qml.grad(circuit)(x) + np.sin(0.4)) < SIGMAS / np.sqrt(2 * 2000)
 
 
+def test_classical_shadows_of_several_wires():
+    @qml.qnode(device(WIRES, seed=2))
+    def circuit(x):
+        qml.RX(x, wires=0), qml.CNOT([0, 7]), qml.X("a")
+        return qml.shadow_expval([qml.Z(7) @ qml.Z(0), qml.Z("a") @ qml.Z(0), qml.Y("a")])
+
+    found = qml.set_shots(circuit, 4000)(0.5)
+    # A snapshot's estimate of a word of k letters is 0, or 3**k with a sign: its variance is at most 3**k.
+    bounds = SIGMAS * np.sqrt(np.array([9, 9, 3]) / 4000)
+    assert (np.abs(found - np.array([1.0, -np.cos(0.5), 0.0])) < bounds).all()
+
+    @qml.qnode(device([1, 0], seed=2))
+    def flipped():
+        qml.X(1)
+        return qml.shadow_expval(qml.Z(1))
+
+    assert abs(qml.set_shots(flipped, 4000)() + 1.0) < SIGMAS * np.sqrt(3 / 4000)
+
+
 # -- what is refused -----------------------------------------------------------------------------------------------
 
 
