@@ -232,6 +232,7 @@ def compare(table, seed, index):
         rounded = [theta.astype(dtype), features.astype(dtype), cotangents.astype(measurement.output_dtype(dtype))]
         expected = reference(layer, *(array.astype(float) for array in rounded[:2]), rounded[2].astype(kind))
         stretch = 1.0 if dtype == "float64" else angle_stretch(layer.spec, rounded[0], rounded[1])
+        stretch *= largest_sum(measurement, circuit.n_qubits)
         limits = [
             allow(e, tolerance[dtype]) * stretch
             for e, tolerance in zip(expected, (VALUE, GRADIENT, GRADIENT), strict=True)
@@ -244,6 +245,12 @@ def compare(table, seed, index):
                 table.add(name, dtype, quantity, r, e, limit, seed)
         if dtype == "float64" and index % DEVICES_EVERY == 0:
             compare_devices(table, seed, primitive(layer), rounded)
+
+
+def largest_sum(measurement, n_qubits):
+    """The largest Σ|coefficient| measured, where above 1: rounding is on that scale, also where terms cancel."""
+    observables = getattr(measurement.primitive(n_qubits), "observables", ())
+    return max([1.0, *(sum(abs(c) for _, c in o.terms) for o in observables)])
 
 
 def compare_devices(table, seed, layer, rounded):

@@ -106,7 +106,7 @@ def build(settings: Settings, image_shape: tuple[int, int, int], n_outputs: int)
     parts["average"] = Average()
     features = CONV_WIDTHS[-1]
     for stage in settings.stages:
-        parts[f"dense_{stage.width}"] = Dense(features, stage.width, **options)
+        parts[f"{stage.name}_dense"] = Dense(features, stage.width, **options)
         features = stage.outputs
         parts[stage.name] = quantum(stage, settings) if settings.quantum else classical(stage, **options)
         # ⟨Z⟩ of an entangled state is close to 0 for every image: bring its small differences to unit size.

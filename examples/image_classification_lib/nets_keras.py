@@ -55,7 +55,7 @@ def build(settings: Settings, image_shape: tuple[int, int, int], n_outputs: int)
     parts += [Block(width, name=f"block_{width}") for width in CONV_WIDTHS[1:]]
     parts.append(keras.Sequential([layers.ReLU(), layers.GlobalAveragePooling2D()], name="average"))
     for stage in settings.stages:
-        parts.append(layers.Dense(stage.width, activation="relu", name=f"dense_{stage.width}"))
+        parts.append(layers.Dense(stage.width, activation="relu", name=f"{stage.name}_dense"))
         parts.append(quantum(stage, settings) if settings.quantum else classical(stage))
         # ⟨Z⟩ of an entangled state is close to 0 for every image: bring its small differences to unit size.
         parts.append(layers.BatchNormalization(**BATCH_NORM, name=f"{stage.name}_norm"))

@@ -76,7 +76,7 @@ def build(settings: Settings, image_shape: tuple[int, int, int], n_outputs: int)
     parts["average"] = nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     features = CONV_WIDTHS[-1]
     for stage in settings.stages:
-        parts[f"dense_{stage.width}"] = nn.Sequential(nn.Linear(features, stage.width), nn.ReLU())
+        parts[f"{stage.name}_dense"] = nn.Sequential(nn.Linear(features, stage.width), nn.ReLU())
         parts[stage.name], features = quantum(stage, settings) if settings.quantum else classical(stage)
         # ⟨Z⟩ of an entangled state is close to 0 for every image: bring its small differences to unit size.
         parts[f"{stage.name}_norm"] = nn.BatchNorm1d(features, **_NORM)
