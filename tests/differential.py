@@ -36,7 +36,7 @@ from qstore_core import (
     get_backend,
 )
 from qstore_core.circuit.gates import GATES
-from tests.tolerances import GRADIENT, NOISY, SIGMAS, VALUE, allow, angle_stretch
+from tests.tolerances import FLOAT32_SUM, GRADIENT, NOISY, SIGMAS, VALUE, allow, angle_stretch
 
 SHOTS = 4096
 SAMPLED_EVERY, NOISY_EVERY, DEVICES_EVERY = 10, 10, 5
@@ -85,6 +85,9 @@ def random_layer(seed):
     ][rng.integers(10)]  # fmt: skip
     features = rng.normal(size=(3, circuit.n_amplitudes + circuit.n_inputs))
     return circuit, measurement, rng.normal(size=circuit.n_weights), features, rng
+
+
+_VALUES = {"float64": VALUE["float64"], "float32": FLOAT32_SUM}  # some dozen random gates
 
 
 @dataclass
@@ -235,7 +238,7 @@ def compare(table, seed, index):
         stretch *= largest_sum(measurement, circuit.n_qubits)
         limits = [
             allow(e, tolerance[dtype]) * stretch
-            for e, tolerance in zip(expected, (VALUE, GRADIENT, GRADIENT), strict=True)
+            for e, tolerance in zip(expected, (_VALUES, GRADIENT, GRADIENT), strict=True)
         ]
         for name, function, backend in subjects(index, measurement):
             received = function(backend, arguments, *rounded)

@@ -24,8 +24,9 @@ def snippets(page):
 # Saving a model, Keras turns variables into arrays in a way that NumPy 2 deprecates.
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 @pytest.mark.parametrize("page", [page for page in PAGES if page not in FRAGMENTS and snippets(page)])
-def test_the_snippets_of_a_page_run_as_a_reader_would_type_them(page):
-    """From top to bottom, in one session."""
+def test_the_snippets_of_a_page_run_as_a_reader_would_type_them(page, tmp_path, monkeypatch):
+    """From top to bottom, in one session, in a folder of the reader's."""
+    monkeypatch.chdir(tmp_path)
     namespace = {"__name__": "snippet"}
     for number, text in enumerate(snippets(page), 1):
         exec(compile(text, f"{page}, Python snippet {number}", "exec", dont_inherit=True), namespace)

@@ -120,7 +120,7 @@ def test_plain_operations_are_the_layer_with_its_weights_and_gradients():
     shared = QuantumReadout(2, encoding="angle", seed=0)
     twice = as_operations(nn.Sequential(shared, nn.Sequential(shared)))
     assert twice[0] is twice[1][0]
-    assert not shared._in_operations
+    assert not shared._layer_call.in_operations
 
 
 def test_plain_operations_under_inductor_differentiate_twice():

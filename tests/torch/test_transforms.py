@@ -660,10 +660,8 @@ def test_nothing_outlives_the_backward_pass(backend):
     layer = layer_of(backend)
     x, _ = point(layer)
     y = layer(x)
-    saved = y.grad_fn.saved_tensors[2]
     y.sum().backward()
-    assert torch.allclose(layer(x), y)
-    del saved
+    assert getattr(y.grad_fn, "vjp_fn", None) is None  # what holds the states of engines on the host
     with pytest.raises(RuntimeError, match="backward through the graph a second time"):
         y.grad_fn.saved_tensors  # noqa: B018
 
