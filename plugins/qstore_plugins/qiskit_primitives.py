@@ -71,10 +71,10 @@ class Estimator(OnEngine, BaseEstimatorV2):
         values = expectations([(one.program, one.rows, one.terms) for one in asked], self._backend)
         results = []
         for one, table in zip(asked, values, strict=True):
-            evs = table[one.row_of, one.term_of]
+            evs = np.asarray(table[one.row_of, one.term_of])  # of one number too
             precision = one.pub.precision
             if precision:
-                evs = np.random.default_rng(self.seed).normal(evs, precision)
+                evs = np.asarray(np.random.default_rng(self.seed).normal(evs, precision))
             data = DataBin(evs=evs, stds=np.full(evs.shape, float(precision)), shape=evs.shape)
             metadata = {"target_precision": precision, "circuit_metadata": one.pub.circuit.metadata}
             results.append(PubResult(data, metadata=metadata))

@@ -126,6 +126,21 @@ def test_precision_is_noise_as_in_qiskit():
         assert np.all(ours.data.stds == 0.1)
 
 
+@pytest.mark.parametrize("precision", [0.0, 0.1])
+def test_one_number_is_an_array_without_axes(precision):
+    circuit = QuantumCircuit(1)
+    circuit.h(0)
+    pub = (circuit, SparsePauliOp("X"))
+    results = [
+        one.run([pub], precision=precision).result()[0].data
+        for one in (Estimator(seed=0), StatevectorEstimator(seed=0))
+    ]
+    for data in results:
+        assert isinstance(data.evs, np.ndarray)
+        assert data.evs.shape == data.stds.shape == ()
+        assert abs(data.evs - 1) <= SIGMAS * precision + EXACT
+
+
 def test_projectors_are_observables():
     circuit = QuantumCircuit(2)
     circuit.ry(0.7, 0)
