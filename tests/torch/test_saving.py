@@ -117,3 +117,10 @@ def test_a_layer_on_a_backend_object_can_be_copied():
     twin = copy.deepcopy(layer)
     x = torch.rand(3, 4)
     torch.testing.assert_close(twin(x), layer(x))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_a_checkpoint_that_was_cast_as_a_whole_loads(dtype):
+    layer, other = (qstore_torch.QuantumReadout(2, seed=seed) for seed in (1, 2))
+    other.load_state_dict({name: value.to(dtype) for name, value in layer.state_dict().items()})
+    torch.testing.assert_close(other.theta, layer.theta.to(dtype).to(other.theta.dtype))
