@@ -43,7 +43,6 @@ napoleon_custom_sections = ["Shapes", ("Source", "notes")]
 
 html_theme = "furo"
 html_title = "qstore"
-html_static_path = ["_static"]
 html_show_sphinx = False
 pygments_style = "friendly"
 pygments_dark_style = "monokai"

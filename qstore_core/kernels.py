@@ -47,9 +47,6 @@ class QuantumKernel:
         init: Of the weights that the circuit has, as in the layers.
         seed: Of the weights and of samples.
 
-    Attributes:
-        theta: The weights, float64 (W,), radians.
-
     Example:
         One qubit, RY(x): the overlap of two states is cos((x - y)/2):
 
@@ -92,7 +89,7 @@ class QuantumKernel:
 
     @property
     def theta(self) -> np.ndarray:
-        """The weights."""
+        """The weights, float64 (W,), radians."""
         return self._theta
 
     @theta.setter

@@ -148,7 +148,7 @@ class Measurement(Component):
         self.primitive(n_qubits).check(n_qubits)
 
     def postprocess(self, ops: Any, values: Any, resolution: float) -> Any:
-        """Outputs (B, O), or (B, *output_shape), from the values (B, P) of `primitive`.
+        """Outputs (B, O), or (B,) and `output_shape`, from the values (B, P) of `primitive`.
 
         Args:
             ops: Array functions of the framework, see `qstore_core.engines.ops`.
