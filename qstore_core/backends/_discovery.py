@@ -28,6 +28,7 @@ OFF_SWITCH = "QSTORE_DISABLE_PLUGINS"
 _EXTRAS = {  # what may be missing for a backend of ours → the extra that brings it
     "dask": "dask",
     "distributed": "dask",
+    "jax": "jax",
     "keras": "tf",
     "llvmlite": "fast",
     "numba": "fast",
@@ -40,10 +41,12 @@ _EXTRAS = {  # what may be missing for a backend of ours → the extra that brin
 _LIBRARIES = {  # backends of ours → the library without which they cannot be loaded
     "aer": "qiskit_aer",
     "dask": "distributed",
+    "jax": "jax",
     "numba": "numba",
     "pennylane": "pennylane",
     "tensorflow": "tensorflow",
     "torch": "torch",
+    "triton": "triton",
 }
 
 
@@ -175,6 +178,8 @@ def pip_command(info: BackendInfo, entry: metadata.EntryPoint | None, missing: s
     if missing is None:
         return f"Its libraries do not fit together. Try: pip install --upgrade {_extra(info, '')}"
     top = missing.partition(".")[0]
+    if top == "triton":
+        return "It comes with PyTorch's builds for CUDA: https://pytorch.org."
     if info.own and top in _EXTRAS:
         return f"Install it with: pip install {_extra(info, _EXTRAS[top])}"
     requires = entry.dist.requires if entry is not None and entry.dist is not None else None

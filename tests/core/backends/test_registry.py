@@ -574,3 +574,10 @@ def test_check_options():
     assert (caught.value.argument, caught.value.backend) == ("levle", "local")
     with pytest.raises(OptionError, match="It has none"):
         check_options({"x": 1}, backend="local")
+
+
+@pytest.mark.parametrize(("name", "library", "said"), [("jax", "jax", "qstore[jax]"), ("triton", "triton", "CUDA")])
+def test_what_a_backend_of_ours_lacks_is_said_in_the_list(name, library, said, monkeypatch):
+    monkeypatch.setitem(sys.modules, library, None)
+    [info] = [info for info in list_backends() if info.name == name]
+    assert (info.status, said in info.reason) == ("unavailable", True)
