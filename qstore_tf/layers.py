@@ -227,9 +227,11 @@ class KerasLayer(LayerDefinition, keras.Layer):
         if good.all():
             raise InputError(f"{self.name} refuses this batch, but none of its rows.")
         spread = (ops.sum(theta) + ops.sum(x, 1)) * ops.convert_to_tensor(np.where(good, 0, np.nan), theta.dtype)
-        if not good.any():
+        # In their places a row that is not refused, so that the layer still says which gradients there are.
+        instead = ops.stop_gradient(x[int(good.argmax())]) if good.any() else ops.zeros_like(x[0])
+        if not good.any() and not self._program.valid_rows(angles, np.zeros_like(rows[:1])).all():
             return ops.zeros((len(rows), self._program.spec.output_dim), theta.dtype) + spread[:, None]
-        known = ops.where(good[:, None], x, ops.stop_gradient(x[int(good.argmax())]))  # a row that is not refused
+        known = ops.where(good[:, None], x, instead)
         return self._layer_call(theta, known, training=training, frozen=not self.trainable) + spread[:, None]
 
     async def call_async(self, x: Any) -> Any:

@@ -264,6 +264,8 @@ def test_an_interrupted_run_goes_on_and_ends_as_if_nothing_had_been(example, tmp
     assert "other settings" in capsys.readouterr().err
 
 
+# Keras turns bfloat16 tensors into arrays in a way that NumPy 2 deprecates.
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_mixed_precision_and_checkpoints_train_the_same_network(example, tmp_path):
     plain = run(example, tmp_path / "plain", "torch")
     checkpointed = run(example, tmp_path / "checkpointed", "torch", "--checkpoint-gradients")
