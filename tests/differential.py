@@ -251,9 +251,13 @@ def compare(table, seed, index):
 
 
 def largest_sum(measurement, n_qubits):
-    """The largest Σ|coefficient| measured, where above 1: rounding is on that scale, also where terms cancel."""
+    """The scale of rounding: the largest Σ|coefficient| measured, where above 1, also where terms cancel.
+
+    What is computed from squares of measured values, such as a variance or a purity, moves twice as far.
+    """
     observables = getattr(measurement.primitive(n_qubits), "observables", ())
-    return max([1.0, *(sum(abs(c) for _, c in o.terms) for o in observables)])
+    largest = max([1.0, *(sum(abs(c) for _, c in o.terms) for o in observables)])
+    return largest * (2.0 if measurement.primitive(n_qubits) != measurement else 1.0)
 
 
 def compare_devices(table, seed, layer, rounded):
