@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from qstore_core import Capabilities, CapabilityError, Circuit, OptionError, hookimpl, lower
+from qstore_core import Capabilities, Circuit, OptionError, hookimpl, lower
+from qstore_core.backends.contract import check_exact
 from qstore_core.circuit.measurement import Measurement
 from qstore_core.engines.adjoint import value_and_vjp
 from qstore_core.engines.array import ArrayProgram
@@ -151,12 +152,7 @@ class JaxBackend:
         self, circuit: Circuit, measurement: Measurement, *, dtype: str = "float32", shots: int | None = None
     ) -> JaxExecutable:
         """Lower the circuit and lay it out."""
-        if shots is not None:
-            raise CapabilityError(
-                f"backend 'jax' computes exact expectation values, but shots={shots} was asked for. "
-                "Use shots=None, or a backend that samples.",
-                backend=self.name,
-            )
+        check_exact(shots, backend=self.name)
         check_memory(circuit.n_qubits, dtype=dtype, backend=self.name)
         return JaxExecutable(ArrayProgram(lower(circuit, measurement)), dtype)
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from qstore_core import Capabilities, CapabilityError, Circuit, OptionError, hookimpl, lower
+from qstore_core import Capabilities, Circuit, OptionError, hookimpl, lower
+from qstore_core.backends.contract import check_exact
 from qstore_core.circuit.measurement import Measurement
 from qstore_core.engines.adjoint import value_and_vjp
 from qstore_core.engines.array import ArrayProgram
@@ -175,12 +176,7 @@ class TensorflowBackend:
         shots: int | None = None,
     ) -> TensorflowExecutable:
         """Lower the circuit and lay it out."""
-        if shots is not None:
-            raise CapabilityError(
-                f"backend 'tensorflow' computes exact expectation values, but shots={shots} was asked for. "
-                "Use shots=None, or a backend that samples.",
-                backend=self.name,
-            )
+        check_exact(shots, backend=self.name)
         check_memory(circuit.n_qubits, dtype=dtype, backend=self.name)
         return TensorflowExecutable(ArrayProgram(lower(circuit, measurement)))
 

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch.autograd import forward_ad
 
-from qstore_core import Capabilities, CapabilityError, Circuit, OptionError, hookimpl, lower
+from qstore_core import Capabilities, Circuit, OptionError, hookimpl, lower
+from qstore_core.backends.contract import check_exact
 from qstore_core.circuit.measurement import Measurement
 from qstore_core.engines.adjoint import value_and_vjp
 from qstore_core.engines.array import ArrayProgram
@@ -262,12 +263,7 @@ class TorchBackend:
         shots: int | None = None,
     ) -> TorchExecutable:
         """Lower the circuit and lay it out."""
-        if shots is not None:
-            raise CapabilityError(
-                f"backend 'torch' computes exact expectation values, but shots={shots} was asked for. "
-                "Use shots=None, or a backend that samples.",
-                backend=self.name,
-            )
+        check_exact(shots, backend=self.name)
         check_memory(circuit.n_qubits, dtype=dtype, backend=self.name)
         return TorchExecutable(ArrayProgram(lower(circuit, measurement)), dtype)
 

@@ -27,7 +27,7 @@ import pluggy
 
 from ..circuit.circuit import Circuit
 from ..circuit.measurement import Measurement
-from ..errors import OptionError, nearest
+from ..errors import CapabilityError, OptionError, nearest
 
 __all__ = [
     "CONTRACT_VERSION",
@@ -35,6 +35,7 @@ __all__ = [
     "Capabilities",
     "Executable",
     "RunReport",
+    "check_exact",
     "check_options",
     "contract_problems",
     "hookimpl",
@@ -171,6 +172,27 @@ def check_options(options: Mapping[str, object], known: Iterable[str] = (), *, b
                 argument=option,
                 backend=backend,
             )
+
+
+def check_exact(shots: int | None, *, backend: str) -> None:
+    """Refuse shots, where a backend computes exact values alone; for the first line of its `compile`.
+
+    Raises:
+        CapabilityError: shots were asked for.
+
+    Example:
+        >>> check_exact(None, backend="mine")
+        >>> check_exact(100, backend="mine")
+        Traceback (most recent call last):
+        ...
+        qstore_core.errors.CapabilityError: backend 'mine' computes exact expectation values, but shots=100 was ...
+    """
+    if shots is not None:
+        raise CapabilityError(
+            f"backend {backend!r} computes exact expectation values, but shots={shots} was asked for. "
+            "Use shots=None, or a backend that samples.",
+            backend=backend,
+        )
 
 
 def contract_problems(backend: object) -> list[str]:

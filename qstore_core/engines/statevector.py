@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from ..backends.contract import Capabilities, hookimpl
+from ..backends.contract import Capabilities, check_exact, hookimpl
 from ..circuit.circuit import Circuit
 from ..circuit.measurement import Measurement
 from ..circuit.plan import Plan, lower
-from ..errors import CapabilityError, OptionError
+from ..errors import OptionError
 from .adjoint import value_and_vjp
 from .array import ArrayProgram
 from .memory import check_memory
@@ -168,12 +168,7 @@ class StatevectorBackend:
         shots: int | None = None,
     ) -> StatevectorExecutable:
         """Lower the circuit and lay it out for NumPy."""
-        if shots is not None:
-            raise CapabilityError(
-                f"backend 'statevector' computes exact expectation values, but shots={shots} was asked for. "
-                "Use shots=None, or a backend that samples.",
-                backend=self.name,
-            )
+        check_exact(shots, backend=self.name)
         check_memory(circuit.n_qubits, dtype=dtype, backend=self.name)
         return StatevectorExecutable(lower(circuit, measurement), dtype)
 

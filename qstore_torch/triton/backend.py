@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from qstore_core import Capabilities, CapabilityError, Circuit, InputError, lower
+from qstore_core.backends.contract import check_exact
 from qstore_core.circuit.encoding import unit_rows
 from qstore_core.circuit.measurement import Amplitudes, Measurement
 from qstore_core.circuit.plan import Plan
@@ -39,12 +40,7 @@ class TritonBackend:
         self, circuit: Circuit, measurement: Measurement, *, dtype: str = "float32", shots: int | None = None
     ) -> TritonExecutable:
         """Lower the circuit to tables. Kernels are compiled once per size and precision, at the first call."""
-        if shots is not None:
-            raise CapabilityError(
-                f"backend 'triton' computes exact expectation values, but shots={shots} was asked for. "
-                "Use shots=None, or a backend that samples.",
-                backend=self.name,
-            )
+        check_exact(shots, backend=self.name)
         if isinstance(measurement, Amplitudes):
             raise CapabilityError(
                 "backend 'triton' computes expectation values and probabilities, no states. Use 'torch'.",

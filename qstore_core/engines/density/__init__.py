@@ -17,13 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from ...backends.contract import Capabilities, check_options, hookimpl
+from ...backends.contract import Capabilities, check_exact, check_options, hookimpl
 from ...circuit.circuit import Circuit
 from ...circuit.measurement import Measurement
 from ...circuit.noise import NoiseModel, check_noise_model
-from ...errors import CapabilityError, OptionError, ShapeError
+from ...errors import CapabilityError, ShapeError
 from ..memory import check_bytes
-from ..numba.threads import run_all, thread_count
+from ..numba.threads import check_threads, run_all, thread_count
 from .amplitudes import components, components_vjp, ground_state
 from .arrays import ArrayKernels
 from .matrices import Matrices
@@ -61,12 +61,7 @@ class DensityBackend:
 
     def __init__(self, noise_model: NoiseModel | Mapping[str, Any] | None = None, threads: int | None = None) -> None:
         """Check the options."""
-        if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
-            raise OptionError(
-                f"threads is a whole number of at least 1 or None, received {threads!r}.",
-                argument="threads",
-                backend=self.name,
-            )
+        check_threads(threads, backend=self.name)
         self.noise_model, self.threads = check_noise_model(noise_model, self.name), threads
         self.capabilities = Capabilities(
             vjp=True, embedded=True, channels=True, noisy=self.noise_model is not None, max_qubits=MOST_QUBITS
@@ -86,12 +81,7 @@ class DensityBackend:
         shots: int | None = None,
     ) -> DensityExecutable:
         """Lower the circuit, with the noise behind its gates."""
-        if shots is not None:
-            raise CapabilityError(
-                f"backend 'density' computes exact expectation values, but shots={shots} was asked for. "
-                "Use shots=None, or a backend that samples.",
-                backend=self.name,
-            )
+        check_exact(shots, backend=self.name)
         if circuit.n_qubits > MOST_QUBITS:
             raise CapabilityError(
                 f"backend 'density' takes at most {MOST_QUBITS} qubits, received {circuit.n_qubits}: a density matrix "

@@ -14,16 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from ...backends.contract import Capabilities, check_options, hookimpl
+from ...backends.contract import Capabilities, check_exact, check_options, hookimpl
 from ...backends.forking import new_lock
 from ...circuit.circuit import Circuit
 from ...circuit.measurement import Amplitudes, Measurement
 from ...circuit.plan import Plan, lower
-from ...errors import CapabilityError, InputError, OptionError, ShapeError
+from ...errors import CapabilityError, InputError, ShapeError
 from ..memory import check_bytes, check_memory
 from .lowering.tables import Program
 from .records import BACKWARD, FINISH, FORWARD, KEPT, MOST_ELEMENTS, READY
-from .threads import run_all, thread_count
+from .threads import check_threads, run_all, thread_count
 
 __all__ = ["Layout", "NumbaBackend", "NumbaExecutable"]
 
@@ -59,12 +59,7 @@ class NumbaBackend:
 
     def __init__(self, threads: int | None = None) -> None:
         """Check the option, and that numba can be imported."""
-        if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
-            raise OptionError(
-                f"threads is a whole number of at least 1 or None, received {threads!r}.",
-                argument="threads",
-                backend=self.name,
-            )
+        check_threads(threads, backend=self.name)
         from .kernels.entry import (
             entry,
         )  # imports numba: an ImportError here is reported with the command that mends it
@@ -85,12 +80,7 @@ class NumbaBackend:
         shots: int | None = None,
     ) -> NumbaExecutable:
         """Lower the circuit to tables. The kernels are compiled once per precision, at the first call ever."""
-        if shots is not None:
-            raise CapabilityError(
-                f"backend 'numba' computes exact expectation values, but shots={shots} was asked for. "
-                "Use shots=None, or a backend that samples.",
-                backend=self.name,
-            )
+        check_exact(shots, backend=self.name)
         if isinstance(measurement, Amplitudes):
             raise CapabilityError(
                 "backend 'numba' computes expectation values and probabilities, no states. Use 'statevector'.",

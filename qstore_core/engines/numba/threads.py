@@ -14,9 +14,21 @@ from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from typing import Any
 
-__all__ = ["run_all", "thread_count"]
+from ...errors import OptionError
+
+__all__ = ["check_threads", "run_all", "thread_count"]
 
 Task = Callable[[], Any]
+
+
+def check_threads(threads: Any, *, backend: str) -> None:
+    """Raise `OptionError` for a `threads` option that is neither None nor a whole number of at least 1."""
+    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
+        raise OptionError(
+            f"threads is a whole number of at least 1 or None, received {threads!r}.",
+            argument="threads",
+            backend=backend,
+        )
 
 
 def thread_count(limit: int | None = None) -> int:
