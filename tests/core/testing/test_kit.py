@@ -44,7 +44,8 @@ def test_a_backend_of_samples():
     report = run_checks(Over("sampler", sample=sample_any, exact=False, vjp=False), skip=skip)
     assert report.ok, str(report)
     status = {outcome.check: outcome.status for outcome in report.outcomes}
-    assert status["values: gates"] == status["layers"] == status["shots: seeds"] == "passed" or status["layers"]
+    assert status["values: gates"] == status["shots: seeds"] == "passed"
+    assert status["layers"] == "skipped"  # an object that does not pickle; values and gradients are right
     assert status["gradient: weights"] == "skipped"
 
 
