@@ -26,7 +26,7 @@ import time
 import numpy as np
 
 from qstore_core import QuantumFeatureExtractor, lower
-from qstore_core.circuit.plan import Diagonal, Plan
+from qstore_core.circuit.lowering.plan import Diagonal, Plan
 
 from .problem import Problem
 

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from qstore_core import QuantumFeatureExtractor, lower
-from qstore_core.engines.adjoint import value_and_vjp
-from qstore_core.engines.array import ArrayProgram
-from qstore_core.engines.planes import PlanesOps
+from qstore_core.engines.arrays.adjoint import value_and_vjp
+from qstore_core.engines.arrays.planes import PlanesOps
+from qstore_core.engines.arrays.program import ArrayProgram
 
 ROWS = 32
 

@@ -10,30 +10,10 @@ import typing
 from .backends.allowed import allow_backends
 from .backends.contract import CONTRACT_VERSION, Backend, Capabilities, Executable, RunReport, hookimpl
 from .backends.registry import get_backend, list_backends, register_backend, unregister_backend
-from .circuit.ansatz import (
-    Ansatz,
-    HardwareEfficient,
-    IdentityBlocks,
-    RealAmplitudes,
-    StronglyEntangling,
-    register_ansatz,
-    unregister_ansatz,
-)
-from .circuit.channels import Channel
 from .circuit.circuit import Circuit, register_gate, unregister_gate
-from .circuit.encoding import (
-    IQP,
-    ZZ,
-    Amplitude,
-    AngleEncoding,
-    Basis,
-    Encoding,
-    register_encoding,
-    unregister_encoding,
-)
-from .circuit.gates import AxisRotation, Cnot, Gate
-from .circuit.initial import register_init, unregister_init
-from .circuit.measurement import (
+from .circuit.gates.table import AxisRotation, Cnot, Gate
+from .circuit.lowering.plan import Plan, lower
+from .circuit.measurements.measurement import (
     Amplitudes,
     Expectation,
     Measurement,
@@ -43,11 +23,31 @@ from .circuit.measurement import (
     register_measurement,
     unregister_measurement,
 )
-from .circuit.measurement_states import DensityMatrix, Entropy, Fidelity, Purity, State
-from .circuit.measurement_statistics import Counts, Covariance, LogProbabilities, Samples, Variance
-from .circuit.noise import NoiseModel, NoiseRule
-from .circuit.plan import Plan, lower
-from .circuit.spec import LayerSpec
+from .circuit.measurements.states import DensityMatrix, Entropy, Fidelity, Purity, State
+from .circuit.measurements.statistics import Counts, Covariance, LogProbabilities, Samples, Variance
+from .circuit.noise.channels import Channel
+from .circuit.noise.model import NoiseModel, NoiseRule
+from .circuit.spec.ansatz import (
+    Ansatz,
+    HardwareEfficient,
+    IdentityBlocks,
+    RealAmplitudes,
+    StronglyEntangling,
+    register_ansatz,
+    unregister_ansatz,
+)
+from .circuit.spec.encoding import (
+    IQP,
+    ZZ,
+    Amplitude,
+    AngleEncoding,
+    Basis,
+    Encoding,
+    register_encoding,
+    unregister_encoding,
+)
+from .circuit.spec.initial import register_init, unregister_init
+from .circuit.spec.layer_spec import LayerSpec
 from .errors import (
     BackendError,
     BackendUnavailableError,
@@ -72,7 +72,7 @@ from .errors import (
 )
 from .interchange.aer_noise import noise_model_from_aer
 from .interchange.files import load, save
-from .kernels import QuantumKernel
+from .layers.kernels import QuantumKernel
 from .layers.numpy import QuantumEncoder, QuantumFeatureExtractor, QuantumLayer, QuantumPooling, QuantumReadout
 from .runtime.cache import CacheInfo, cache_clear, cache_info
 from .runtime.fallback import fallback_counts, reset_fallback_counts

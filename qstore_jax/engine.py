@@ -11,11 +11,11 @@ import numpy as np
 
 from qstore_core import Capabilities, Circuit, OptionError, hookimpl, lower
 from qstore_core.backends.contract import check_exact
-from qstore_core.circuit.measurement import Measurement
-from qstore_core.engines.adjoint import value_and_vjp
-from qstore_core.engines.array import ArrayProgram
+from qstore_core.circuit.measurements.measurement import Measurement
+from qstore_core.engines.arrays.adjoint import value_and_vjp
+from qstore_core.engines.arrays.ops import Scatter, inverse_index
+from qstore_core.engines.arrays.program import ArrayProgram
 from qstore_core.engines.memory import check_memory
-from qstore_core.engines.ops import Scatter, inverse_index
 
 __all__ = ["OPS", "JaxBackend", "JaxExecutable", "JaxOps"]
 
@@ -23,7 +23,7 @@ _COMPLEX = {np.dtype("float32"): np.complex64, np.dtype("float64"): np.complex12
 
 
 class JaxOps:
-    """`qstore_core.engines.array.Ops` for JAX. Constants are part of a traced graph, so none is kept."""
+    """`qstore_core.engines.arrays.ops.Ops` for JAX. Constants are part of a traced graph, so none is kept."""
 
     def here(self) -> JaxOps:
         """Itself: JAX's graphs have complex numbers everywhere."""

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from qstore_core.circuit.initial import Init, check_init
+from qstore_core.circuit.spec.initial import Init, check_init
 
 __all__ = ["as_init"]
 

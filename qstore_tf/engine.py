@@ -10,12 +10,12 @@ import tensorflow as tf
 
 from qstore_core import Capabilities, Circuit, OptionError, hookimpl, lower
 from qstore_core.backends.contract import check_exact
-from qstore_core.circuit.measurement import Measurement
-from qstore_core.engines.adjoint import value_and_vjp
-from qstore_core.engines.array import ArrayProgram
+from qstore_core.circuit.measurements.measurement import Measurement
+from qstore_core.engines.arrays.adjoint import value_and_vjp
+from qstore_core.engines.arrays.ops import Scatter, inverse_index
+from qstore_core.engines.arrays.planes import PlanesOps
+from qstore_core.engines.arrays.program import ArrayProgram
 from qstore_core.engines.memory import check_memory
-from qstore_core.engines.ops import Scatter, inverse_index
-from qstore_core.engines.planes import PlanesOps
 
 from .situation import leaves
 
@@ -25,7 +25,7 @@ _COMPLEX = {tf.float32: tf.complex64, tf.float64: tf.complex128}
 
 
 class TensorflowOps:
-    """`qstore_core.engines.array.Ops` for TensorFlow. In a graph constants are part of it, so none is kept."""
+    """`qstore_core.engines.arrays.ops.Ops` for TensorFlow. In a graph constants are part of it, so none is kept."""
 
     def here(self) -> TensorflowOps | PlanesOps:
         """Real numbers in graphs that leave: other runtimes have no complex ones."""

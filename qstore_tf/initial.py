@@ -10,7 +10,7 @@ import numpy as np
 
 from qstore_core import SpecError
 from qstore_core.circuit.checks import read_fields, shown
-from qstore_core.circuit.initial import Init, check_init
+from qstore_core.circuit.spec.initial import Init, check_init
 
 __all__ = ["as_init"]
 

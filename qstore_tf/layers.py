@@ -15,7 +15,7 @@ from keras import ops
 
 from qstore_core import InputError, LayerSpec, QstoreError, ShapeError, SpecError
 from qstore_core.backends import runner
-from qstore_core.circuit.initial import Init, initial_theta
+from qstore_core.circuit.spec.initial import Init, initial_theta
 from qstore_core.layers import definition
 from qstore_core.layers.definition import LayerDefinition
 from qstore_core.runtime.program import Execution, LayerProgram

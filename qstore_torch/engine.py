@@ -12,12 +12,12 @@ from torch.autograd import forward_ad
 
 from qstore_core import Capabilities, Circuit, OptionError, hookimpl, lower
 from qstore_core.backends.contract import check_exact
-from qstore_core.circuit.measurement import Measurement
-from qstore_core.engines.adjoint import value_and_vjp
-from qstore_core.engines.array import ArrayProgram
+from qstore_core.circuit.measurements.measurement import Measurement
+from qstore_core.engines.arrays.adjoint import value_and_vjp
+from qstore_core.engines.arrays.ops import Scatter, inverse_index
+from qstore_core.engines.arrays.planes import PlanesOps
+from qstore_core.engines.arrays.program import ArrayProgram
 from qstore_core.engines.memory import check_memory
-from qstore_core.engines.ops import Scatter, inverse_index
-from qstore_core.engines.planes import PlanesOps
 
 __all__ = [
     "OPS",
@@ -41,7 +41,7 @@ _NUMPY = {getattr(torch, name): name for name in ("float32", "float64", "complex
 
 
 class TorchOps:
-    """`qstore_core.engines.array.Ops` for PyTorch.
+    """`qstore_core.engines.arrays.ops.Ops` for PyTorch.
 
     Args:
         recorded: These functions serve one graph that is being recorded: constants are kept for it.

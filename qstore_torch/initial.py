@@ -12,7 +12,7 @@ import torch
 
 from qstore_core import SpecError
 from qstore_core.circuit.checks import check_choice, read_fields
-from qstore_core.circuit.initial import Init, check_init
+from qstore_core.circuit.spec.initial import Init, check_init
 
 __all__ = ["as_init"]
 

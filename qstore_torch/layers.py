@@ -11,7 +11,7 @@ from torch import nn
 
 from qstore_core import CapabilityError, InputError, LayerSpec, SpecError
 from qstore_core.backends import runner
-from qstore_core.circuit.initial import Init, initial_theta
+from qstore_core.circuit.spec.initial import Init, initial_theta
 from qstore_core.layers import definition
 from qstore_core.layers.definition import LayerDefinition
 from qstore_core.layers.numpy import numbered

@@ -35,7 +35,7 @@ from qstore_core import (
     Variance,
     get_backend,
 )
-from qstore_core.circuit.gates import GATES
+from qstore_core.circuit.gates.table import GATES
 from tests.tolerances import FLOAT32_SUM, GRADIENT, NOISY, SIGMAS, VALUE, allow, angle_stretch
 
 SHOTS = 4096

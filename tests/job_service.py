@@ -29,7 +29,7 @@ from pathlib import Path
 import numpy as np
 
 from qstore_core import BackendError, Capabilities, CapabilityError, Circuit, JobLostError, JobPolicy, TransientError
-from qstore_core.circuit.measurement import as_measurement
+from qstore_core.circuit.measurements.measurement import as_measurement
 
 FAULTS = (
     "delay",  # the answer comes late

@@ -11,7 +11,7 @@ import functools
 import numpy as np
 
 from qstore_core import Probabilities
-from qstore_core.circuit.gates import GATES
+from qstore_core.circuit.gates.table import GATES
 
 PAULI = {
     "I": np.eye(2),

@@ -24,8 +24,8 @@ from qstore_core import (
     Probabilities,
     RealAmplitudes,
 )
-from qstore_core.circuit import spec as specs
-from qstore_core.circuit.gates import GATES
+from qstore_core.circuit.gates.table import GATES
+from qstore_core.circuit.spec import layer_spec as specs
 
 from .faults import ERRORS, PLACES, TROUBLES, Fault
 

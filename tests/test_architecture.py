@@ -24,7 +24,13 @@ OUTSIDE = [
     ROOT / "plugins" / "qstore_plugins",
 ]
 OUTSIDE_FILES = [path for folder in OUTSIDE for path in sorted(folder.rglob("*.py"))]
-PUBLIC = [path for path in (*sorted(CORE.rglob("*.py")), *OUTSIDE_FILES) if not path.stem.startswith("_")]
+PUBLIC = [  # and packages that are a module with private ones beside it
+    path
+    for path in (*sorted(CORE.rglob("*.py")), *OUTSIDE_FILES)
+    if not re.search(r"/_(?!_init__)", path.as_posix().removeprefix(ROOT.as_posix()))
+    and path != CORE / "__init__.py"
+    and (path.stem != "__init__" or re.search("^(class|def) ", path.read_text(encoding="utf-8"), re.MULTILINE))
+]
 FRAMEWORKS = {"torch", "tensorflow", "keras", "jax", "numba", "llvmlite", "scipy", "qiskit", "pennylane"}
 
 
@@ -282,13 +288,20 @@ def test_modules_are_small():
     assert not {name: size for name, size in sizes.items() if size > 500}
 
 
+def test_folders_are_small():
+    """At most twelve names at any level, so that a reader sees where a line belongs."""
+    for folder in {path.parent for path in (*CORE.rglob("*.py"), *OUTSIDE_FILES)}:
+        names = {path.name for path in folder.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+        assert len(names - {"__init__.py", "__main__.py"}) <= 12, folder
+
+
 def test_the_walks_name_what_there_is():
     """Files, modules and names in "One batch through …" exist."""
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     walk = text.split("### One batch through PyTorch")[1].split("\n## ")[0]
     assert all((ROOT / name).exists() for name in re.findall(r"`(qstore_\w+/[\w/]+\.py)`", walk))
-    modules = re.findall(r"`((?:backends|circuit|engines|runtime)/\w+)`", walk)
-    assert all((CORE / f"{name}.py").exists() for name in modules)
+    modules = re.findall(r"`((?:backends|circuit|engines|runtime)/[\w/]+)`", walk)
+    assert all((CORE / f"{name}.py").exists() or (CORE / name).is_dir() for name in modules)
     sources = "".join(path.read_text(encoding="utf-8") for path in [*CORE.rglob("*.py"), *OUTSIDE_FILES])
     names = {part for name in re.findall(r"`([A-Za-z_.]+)`", walk) for part in name.split(".")}
     assert not {name for name in names if not re.search(rf"\b{name}\b", sources)}

@@ -7,7 +7,7 @@ import pytest
 
 import qstore_core
 from qstore_core import Capabilities, Circuit, QuantumFeatureExtractor, get_backend
-from qstore_core.circuit.gates import GATES, SHIFT_RULES
+from qstore_core.circuit.gates.table import GATES, SHIFT_RULES
 from tests.tolerances import EXACT
 
 BATCH = 3

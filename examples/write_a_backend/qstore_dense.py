@@ -12,7 +12,7 @@ import numpy as np
 
 from qstore_core import Capabilities, CapabilityError, OptionError, Probabilities, hookimpl
 from qstore_core.backends.contract import check_options
-from qstore_core.circuit.gates import GATES
+from qstore_core.circuit.gates.table import GATES
 
 QSTORE_CONTRACT = 2
 PAULIS = {letter: GATES[letter.lower()].matrix() for letter in "XYZ"}

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from qstore_core import Circuit
-from qstore_core.circuit.angle import Angle, as_angle
+from qstore_core.circuit.angles.angle import Angle, as_angle
 from qstore_core.circuit.circuit import Operation
-from qstore_core.circuit.gates import GATES, Axis, Cnot
+from qstore_core.circuit.gates.table import GATES, Axis, Cnot
 
 __all__ = ["Turned", "amplitude_angles", "amplitude_gates", "steps_of", "turned"]
 

@@ -13,9 +13,9 @@ from qiskit.exceptions import QiskitError
 
 from qstore_core import Circuit, Expectation, InputError, Pauli, Probabilities, SpecError
 from qstore_core.backends.forking import new_lock
-from qstore_core.circuit.encoding import unit_rows_and_vjp
-from qstore_core.circuit.functions import Derived, flattened
-from qstore_core.circuit.measurement import Measurement
+from qstore_core.circuit.angles.functions import Derived, flattened
+from qstore_core.circuit.measurements.measurement import Measurement
+from qstore_core.circuit.spec.encoding import unit_rows_and_vjp
 from qstore_core.engines.statevector import NumpyOps
 from qstore_core.interchange.qiskit import from_qiskit
 from qstore_core.runtime.cache import Recipe, compiled

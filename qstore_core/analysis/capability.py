@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..circuit.checks import shown
-from ..circuit.measurement import Expectation, Pauli, Probabilities
+from ..circuit.measurements.measurement import Expectation, Pauli, Probabilities
 from ..errors import ShapeError, SpecError
 from ..interchange.files import as_array
 from ..layers.definition import LayerDefinition

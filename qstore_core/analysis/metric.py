@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from ..circuit.angle import Angle
-from ..circuit.angle_table import AngleTable
+from ..circuit.angles.angle import Angle
+from ..circuit.angles.functions import flattened
+from ..circuit.angles.table import AngleTable
 from ..circuit.checks import check_choice
 from ..circuit.circuit import Circuit, Operation
-from ..circuit.encoding import unit_rows
-from ..circuit.functions import flattened
-from ..circuit.gates import GATES, PAULIS, Cnot
+from ..circuit.gates.table import GATES, PAULIS, Cnot
+from ..circuit.spec.encoding import unit_rows
 from ..engines.memory import check_bytes
 from ..engines.statevector import NumpyOps
 from ..errors import InputError, ShapeError, SpecError

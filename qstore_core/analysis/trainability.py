@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..circuit.initial import Init, initial_theta
-from ..circuit.measurement import Pauli, as_measurement
+from ..circuit.measurements.measurement import Pauli, as_measurement
+from ..circuit.spec.initial import Init, initial_theta
 from ..errors import SpecError
 from ..layers.numpy import QuantumFeatureExtractor, QuantumLayer
 

@@ -26,7 +26,7 @@ import numpy as np
 import pluggy
 
 from ..circuit.circuit import Circuit
-from ..circuit.measurement import Measurement
+from ..circuit.measurements.measurement import Measurement
 from ..errors import CapabilityError, OptionError, nearest
 
 __all__ = [

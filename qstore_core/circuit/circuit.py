@@ -21,8 +21,7 @@ from typing import Any
 
 from ..errors import SpecError, nearest
 from ..notebook import drawing
-from .angle import Angle, AngleLike, as_angle, input_, weight
-from .channels import CHANNELS, Channel
+from .angles.angle import Angle, AngleLike, as_angle, input_, weight
 from .checks import (
     MAX_OPERATIONS,
     MAX_SLOTS,
@@ -36,8 +35,9 @@ from .checks import (
 )
 from .composing import Composing
 from .drawing import WIDTH, draw
-from .gates import GATES, Gate, gate
-from .user_gates import add_gate, module_of, remove_gate
+from .gates.table import GATES, Gate, gate
+from .gates.user import add_gate, module_of, remove_gate
+from .noise.channels import CHANNELS, Channel
 
 __all__ = ["Circuit", "Operation", "check_n_qubits", "register_gate", "unregister_gate", "whole_number"]
 
@@ -372,7 +372,7 @@ def register_gate(entry: Gate) -> Gate:
 
     Example:
         >>> import numpy as np
-        >>> from qstore_core.circuit.gates import AxisRotation, Cnot, Gate
+        >>> from qstore_core.circuit.gates.table import AxisRotation, Cnot, Gate
         >>> XX = np.kron([[0, 1], [1, 0]], [[0, 1], [1, 0]])
         >>> entry = register_gate(Gate(
         ...     name="example_xx", n_qubits=2, n_params=1,

@@ -9,12 +9,12 @@ from typing import Any, Self
 import numpy as np
 
 from ..errors import SpecError
-from . import synthesis
-from .angle import FUNCTIONS, Angle, AngleLike, as_angle
+from .angles.angle import FUNCTIONS, Angle, AngleLike, as_angle
 from .checks import MAX_OPERATIONS, MAX_SLOTS, check_items, check_operations, check_whole, shown
-from .gate_families import MOST_QUBITS
-from .gates import GATES, Cnot, gate
-from .observable import Observable
+from .gates import synthesis
+from .gates.families import MOST_QUBITS
+from .gates.table import GATES, Cnot, gate
+from .measurements.observable import Observable
 
 __all__ = ["Composing"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from .gates import GATES
+from .gates.table import GATES
 
 __all__ = ["WIDTH", "Drawable", "columns", "draw", "labels"]
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ..circuit.initial import initial_theta
-from ..circuit.spec import LayerSpec
+from ..circuit.spec.initial import initial_theta
+from ..circuit.spec.layer_spec import LayerSpec
 from ..errors import QstoreError
 from ..runtime.execution import Execution
 from ..runtime.program import LayerProgram

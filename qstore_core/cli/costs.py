@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ..circuit.functions import flattened
-from ..circuit.gates import GATES, SHIFT_RULES
-from ..circuit.measurement import Expectation
-from ..circuit.plan import Diagonal, Plan, Rotation, lower
-from ..circuit.spec import LayerSpec
+from ..circuit.angles.functions import flattened
+from ..circuit.gates.table import GATES, SHIFT_RULES
+from ..circuit.lowering.plan import Diagonal, Plan, Rotation, lower
+from ..circuit.measurements.measurement import Expectation
+from ..circuit.spec.layer_spec import LayerSpec
 from ..runtime.execution import Execution
 from ..runtime.program import LayerProgram
 
@@ -23,7 +23,7 @@ def multiply_adds(plan: Plan) -> tuple[int, int]:
     states and contracts them.
 
     Example:
-        >>> from qstore_core.circuit.spec import feature_extractor
+        >>> from qstore_core.circuit.spec.layer_spec import feature_extractor
         >>> spec = feature_extractor(2, 1, encoding="angle")
         >>> multiply_adds(lower(spec.circuit, spec.measurement))[0] > 0
         True

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..circuit import spec as specs
 from ..circuit.checks import check_choice
-from ..circuit.spec import LayerSpec
+from ..circuit.spec import layer_spec as specs
+from ..circuit.spec.layer_spec import LayerSpec
 from ..errors import SpecError, nearest
 from ..layers.presets import PRESETS
 

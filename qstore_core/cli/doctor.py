@@ -15,7 +15,7 @@ import numpy as np
 
 from ..backends.registry import list_backends
 from ..circuit.circuit import Circuit
-from ..circuit.measurement import Expectation
+from ..circuit.measurements.measurement import Expectation
 from ..errors import QstoreError
 from ..layers.numpy import QuantumLayer
 from ..runtime.cache import cache_info

@@ -17,9 +17,9 @@ from typing import Any
 
 from .. import pictures
 from ..backends.registry import list_backends
+from ..circuit.angles.functions import flattened
 from ..circuit.drawing import WIDTH
-from ..circuit.functions import flattened
-from ..circuit.plan import lower
+from ..circuit.lowering.plan import lower
 from ..errors import QstoreError
 from ..testing.__main__ import main as check_backend
 from . import bench, costs, doctor, output

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..circuit.measurement import Measurement, Probabilities
+from ..circuit.measurements.measurement import Measurement, Probabilities
 
 __all__ = ["Group", "Readout", "Samples"]
 

@@ -12,13 +12,13 @@ import numpy as np
 
 from ..backends.contract import Capabilities, check_exact, hookimpl
 from ..circuit.circuit import Circuit
-from ..circuit.measurement import Measurement
-from ..circuit.plan import Plan, lower
+from ..circuit.lowering.plan import Plan, lower
+from ..circuit.measurements.measurement import Measurement
 from ..errors import OptionError
-from .adjoint import value_and_vjp
-from .array import ArrayProgram
+from .arrays.adjoint import value_and_vjp
+from .arrays.ops import Scatter, inverse_index
+from .arrays.program import ArrayProgram
 from .memory import check_memory
-from .ops import Scatter, inverse_index
 
 __all__ = ["NumpyOps", "StatevectorBackend", "StatevectorExecutable"]
 

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from ..circuit.angle import Angle
+from ..circuit.angles.angle import Angle
 from ..circuit.circuit import Circuit
-from ..circuit.plan import Factor
-from ..circuit.window import Enter, Gather, Rotate, Window
-from .array import Polynomials, plus
-from .ops import Array, Ops, frozen
+from ..circuit.lowering.plan import Factor
+from ..circuit.lowering.window import Enter, Gather, Rotate, Window
+from .arrays.ops import Array, Ops, frozen
+from .arrays.program import Polynomials, plus
 
 __all__ = ["WindowProgram"]
 

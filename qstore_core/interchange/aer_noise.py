@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from ..circuit.channels import Channel
 from ..circuit.checks import shown
-from ..circuit.gates import ALIASES, GATES
-from ..circuit.noise import NoiseModel
+from ..circuit.gates.table import ALIASES, GATES
+from ..circuit.noise.channels import Channel
+from ..circuit.noise.model import NoiseModel
 from ..errors import BackendUnavailableError, SpecError
 
 __all__ = ["noise_model_from_aer"]

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..circuit.angle import Angle, as_angle
+from ..circuit.angles.angle import Angle, as_angle
 from ..circuit.circuit import Circuit
-from ..circuit.gates import GATES, PAULIS, Cnot
-from ..circuit.measurement import Expectation, Measurement, Observable, Probabilities
+from ..circuit.gates.table import GATES, PAULIS, Cnot
+from ..circuit.measurements.measurement import Expectation, Measurement, Observable, Probabilities
 from ..errors import SpecError
 
 __all__ = ["Imported", "as_observables", "diagonal", "matrix_observable", "on_qubits", "within"]

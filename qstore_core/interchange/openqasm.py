@@ -11,7 +11,7 @@ from typing import Any
 
 from ..circuit.checks import MAX_OPERATIONS, check_choice, check_items, shown
 from ..circuit.circuit import Circuit
-from ..circuit.measurement import Measurement, Probabilities
+from ..circuit.measurements.measurement import Measurement, Probabilities
 from ..errors import BackendUnavailableError, SpecError
 from .common import Imported
 from .qiskit import from_qiskit, library, measure, written

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..backends.forking import new_lock
-from ..circuit.angle import FUNCTIONS, Angle, input_, weight
+from ..circuit.angles.angle import FUNCTIONS, Angle, input_, weight
 from ..circuit.checks import MAX_OPERATIONS, MAX_SLOTS, check_choice, check_whole, shown
 from ..circuit.circuit import Circuit
 from ..errors import SpecError

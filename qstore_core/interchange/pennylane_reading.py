@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from ..circuit.angle import Angle, input_
-from ..circuit.channels import Channel
+from ..circuit.angles.angle import Angle, input_
 from ..circuit.checks import check_operations
 from ..circuit.circuit import Circuit
-from ..circuit.gates import GATES
-from ..circuit.measurement import Expectation, Measurement, Observable, Probabilities
-from ..circuit.measurement_states import DensityMatrix, Entropy, Purity, State
-from ..circuit.measurement_statistics import Variance
-from ..circuit.synthesis import MOST_QUBITS
+from ..circuit.gates.synthesis import MOST_QUBITS
+from ..circuit.gates.table import GATES
+from ..circuit.measurements.measurement import Expectation, Measurement, Observable, Probabilities
+from ..circuit.measurements.states import DensityMatrix, Entropy, Purity, State
+from ..circuit.measurements.statistics import Variance
+from ..circuit.noise.channels import Channel
 from ..errors import QstoreError, SpecError
 from .common import Imported, as_observables, matrix_observable, on_qubits
 from .symbols import is_symbolic, single

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from ..circuit.angle import FUNCTIONS, Angle
-from ..circuit.channels import Channel
+from ..circuit.angles.angle import FUNCTIONS, Angle
 from ..circuit.checks import shown
 from ..circuit.circuit import Circuit
-from ..circuit.measurement import Expectation, Measurement
-from ..circuit.measurement_states import DensityMatrix, Entropy, Purity, State
-from ..circuit.measurement_statistics import Variance
+from ..circuit.measurements.measurement import Expectation, Measurement
+from ..circuit.measurements.states import DensityMatrix, Entropy, Purity, State
+from ..circuit.measurements.statistics import Variance
+from ..circuit.noise.channels import Channel
 from ..errors import BackendUnavailableError, SpecError
 from .common import as_observables, within
 

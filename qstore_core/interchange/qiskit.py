@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..circuit.angle import FUNCTIONS, Angle
+from ..circuit.angles.angle import FUNCTIONS, Angle
 from ..circuit.checks import MAX_OPERATIONS, check_choice, check_items, shown
 from ..circuit.circuit import Circuit
-from ..circuit.measurement import Expectation, Measurement, Probabilities
+from ..circuit.measurements.measurement import Expectation, Measurement, Probabilities
 from ..errors import BackendUnavailableError, SpecError
 from .common import Imported, within
 from .qiskit_reading import KNOWN, THEIRS, Reader

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from ..circuit.angle import FUNCTIONS, Angle, as_angle
+from ..circuit.angles.angle import FUNCTIONS, Angle, as_angle
 from ..circuit.checks import check_operations, shown
 from ..circuit.circuit import Circuit
-from ..circuit.gate_families import MOST_QUBITS
-from ..circuit.gates import GATES
-from ..circuit.measurement import Expectation, Measurement, Observable, Probabilities
-from ..circuit.synthesis import MOST_QUBITS as MOST_OF_UNITARY
+from ..circuit.gates.families import MOST_QUBITS
+from ..circuit.gates.synthesis import MOST_QUBITS as MOST_OF_UNITARY
+from ..circuit.gates.table import GATES
+from ..circuit.measurements.measurement import Expectation, Measurement, Observable, Probabilities
 from ..errors import QstoreError, SpecError
 from .common import diagonal, on_qubits
 

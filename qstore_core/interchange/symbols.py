@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..circuit.angle import Angle, as_angle
+from ..circuit.angles.angle import Angle, as_angle
 from ..errors import SpecError
 
 __all__ = ["Imaginary", "Symbols", "is_symbolic", "single", "symbols"]

@@ -14,14 +14,14 @@ import numpy as np
 
 from .. import notebook
 from ..backends.allowed import check_allowed
-from ..circuit import spec as specs
-from ..circuit.ansatz import IdentityBlocks
 from ..circuit.checks import check_choice, read_fields, shown
 from ..circuit.circuit import Circuit
 from ..circuit.component import Component
 from ..circuit.drawing import WIDTH
-from ..circuit.initial import Init, check_init, init_to_config, initial_theta
-from ..circuit.spec import LayerSpec
+from ..circuit.spec import layer_spec as specs
+from ..circuit.spec.ansatz import IdentityBlocks
+from ..circuit.spec.initial import Init, check_init, init_to_config, initial_theta
+from ..circuit.spec.layer_spec import LayerSpec
 from ..errors import QstoreError, SpecError
 from ..runtime.fallback import FallbackEvent
 from ..runtime.program import Execution, LayerProgram

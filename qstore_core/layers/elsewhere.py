@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Self
 
 from ..circuit.circuit import Circuit
-from ..circuit.spec import LayerSpec
+from ..circuit.spec.layer_spec import LayerSpec
 from ..errors import SpecError
 from ..interchange import openqasm, pennylane, pennylane_writing, qiskit
 from ..interchange.common import Imported

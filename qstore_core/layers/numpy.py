@@ -15,8 +15,8 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from ..backends.forking import new_lock
-from ..circuit.initial import Init, initial_theta
-from ..circuit.spec import LayerSpec
+from ..circuit.spec.initial import Init, initial_theta
+from ..circuit.spec.layer_spec import LayerSpec
 from ..engines.statevector import NumpyOps
 from ..errors import ShapeError
 from ..runtime.profiling import timed

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from ..backends.contract import Backend, Executable
 from ..backends.forking import on_fork
 from ..circuit.circuit import Circuit
-from ..circuit.measurement import Measurement
+from ..circuit.measurements.measurement import Measurement
 
 __all__ = ["CacheInfo", "Recipe", "cache_clear", "cache_generation", "cache_info", "compile_recipe", "compiled"]
 

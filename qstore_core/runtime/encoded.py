@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from ..backends.contract import Backend
-from ..circuit.encoding import check_finite, unit_rows_and_vjp
-from ..circuit.functions import flattened
-from ..circuit.measurement import Amplitudes
-from ..circuit.spec import LayerSpec
+from ..circuit.angles.functions import flattened
+from ..circuit.measurements.measurement import Amplitudes
+from ..circuit.spec.encoding import check_finite, unit_rows_and_vjp
+from ..circuit.spec.layer_spec import LayerSpec
 from ..engines.statevector import NumpyOps
 from ..errors import BackendError, GradientError, InputError
 from . import profiling

@@ -11,10 +11,10 @@ from typing import Any
 
 from ..backends.contract import Backend, Capabilities
 from ..backends.registry import get_backend, list_backends
-from ..circuit.channels import refuse_channels
 from ..circuit.checks import MAX_SHOTS, check_whole
 from ..circuit.circuit import Circuit, whole_number
-from ..circuit.measurement import Amplitudes, Measurement
+from ..circuit.measurements.measurement import Amplitudes, Measurement
+from ..circuit.noise.channels import refuse_channels
 from ..errors import CapabilityError, GradientError, SpecError, UnknownBackendError, nearest
 from .route import FRAMEWORKS
 

@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from ..circuit.angle import Angle
-from ..circuit.angle_table import AngleTable
+from ..circuit.angles.angle import Angle
+from ..circuit.angles.table import AngleTable
 from ..circuit.circuit import Circuit
-from ..circuit.gates import GATES, SHIFT_RULES
+from ..circuit.gates.table import GATES, SHIFT_RULES
 from ..errors import GradientError
 
 __all__ = ["NO_AMPLITUDE_RULE", "Differences", "ParameterShift", "unshared"]

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from ..backends.contract import Backend
+from ..circuit.angles.functions import flattened
 from ..circuit.circuit import Circuit
-from ..circuit.functions import flattened
-from ..circuit.light_cone import LEAST_QUBITS, Narrowing, narrow
-from ..circuit.measurement import Measurement
+from ..circuit.lowering.light_cone import LEAST_QUBITS, Narrowing, narrow
+from ..circuit.measurements.measurement import Measurement
+from ..engines.arrays.ops import Scatter, frozen
 from ..engines.memory import check_bytes, check_memory
-from ..engines.ops import Scatter, frozen
 from ..engines.statevector import NumpyOps
 from ..engines.window import WindowProgram
 from ..errors import InputError

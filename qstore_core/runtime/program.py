@@ -15,7 +15,7 @@ import numpy as np
 from ..backends.contract import Backend, Capabilities
 from ..backends.registry import get_backend
 from ..backends.seeds import SeedStream
-from ..circuit.spec import LayerSpec
+from ..circuit.spec.layer_spec import LayerSpec
 from ..engines.memory import check_memory
 from ..errors import (
     BackendUnavailableError,

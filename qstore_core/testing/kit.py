@@ -11,7 +11,7 @@ from typing import Any
 
 from ..backends.contract import CONTRACT_VERSION, Backend
 from ..errors import SpecError, nearest
-from . import _backend, _calls, _features, _gradients, _jobs, _noise, _sampling, _tensors, _values  # noqa: F401 - their checks
+from . import _checks  # noqa: F401 - they register themselves
 from .compare import ConformanceError
 from .sentences import SENTENCES
 from .subject import Check, Subject, registered

@@ -8,10 +8,10 @@ from itertools import permutations
 
 import numpy as np
 
-from ..circuit.angle import Angle
+from ..circuit.angles.angle import Angle
 from ..circuit.circuit import Circuit
-from ..circuit.gates import GATES
-from ..circuit.measurement import Expectation, Measurement, Observable, Pauli, Probabilities
+from ..circuit.gates.table import GATES
+from ..circuit.measurements.measurement import Expectation, Measurement, Observable, Pauli, Probabilities
 from .reference import unit
 from .subject import SEED
 

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..circuit.circuit import Circuit, Operation
-from ..circuit.gates import GATES
-from ..circuit.measurement import Amplitudes, Expectation, Measurement, Pauli, Probabilities
+from ..circuit.gates.table import GATES
+from ..circuit.measurements.measurement import Amplitudes, Expectation, Measurement, Pauli, Probabilities
 
 __all__ = ["deviations", "outputs", "slopes", "unit"]
 

@@ -15,7 +15,7 @@ from ..backends.contract import Backend, RunReport
 from ..backends.jobs.runner import as_executable
 from ..backends.registry import get_backend
 from ..circuit.circuit import Circuit
-from ..circuit.measurement import Expectation, Measurement, Probabilities
+from ..circuit.measurements.measurement import Expectation, Measurement, Probabilities
 from ..errors import CapabilityError
 from . import reference
 from .compare import ConformanceError, same, shaped

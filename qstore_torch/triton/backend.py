@@ -9,10 +9,10 @@ import torch
 
 from qstore_core import Capabilities, CapabilityError, Circuit, InputError, lower
 from qstore_core.backends.contract import check_exact
-from qstore_core.circuit.encoding import unit_rows
-from qstore_core.circuit.measurement import Amplitudes, Measurement
-from qstore_core.circuit.plan import Plan
-from qstore_core.engines.array import ArrayProgram
+from qstore_core.circuit.lowering.plan import Plan
+from qstore_core.circuit.measurements.measurement import Amplitudes, Measurement
+from qstore_core.circuit.spec.encoding import unit_rows
+from qstore_core.engines.arrays.program import ArrayProgram
 
 from .. import engine as plain
 from . import launch

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from qstore_core.circuit.plan import Plan
+from qstore_core.circuit.lowering.plan import Plan
 
 from . import kernels
 from .tables import Program

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from qstore_core.circuit.plan import Diagonal, Rotation, parity
+from qstore_core.circuit.lowering.plan import Diagonal, Rotation, parity
 
 __all__ = ["Layout", "Round", "arrange", "commute", "coordinates", "independent", "natural", "rounds_of", "span_rank"]
 

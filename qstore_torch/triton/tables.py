@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from qstore_core.circuit.angle import Angle
-from qstore_core.circuit.plan import Diagonal, Plan, Rotation
+from qstore_core.circuit.angles.angle import Angle
+from qstore_core.circuit.lowering.plan import Diagonal, Plan, Rotation
 
 from .layout import Layout, Round, arrange, natural, rounds_of, span_rank
 

@@ -14,7 +14,7 @@ from qulacs.state import inner_product
 
 from qstore_core import Capabilities, CapabilityError, Probabilities, RunReport, hookimpl
 from qstore_core.backends.contract import check_options
-from qstore_core.circuit.gates import GATES
+from qstore_core.circuit.gates.table import GATES
 
 QSTORE_CONTRACT = 2
 MAX_QUBITS = 16

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from qstore_core import Pauli
-from qstore_core.circuit.gates import GATES
+from qstore_core.circuit.gates.table import GATES
 
 from .backend import QulacsBackend
 from .backend import QulacsExecutable as E

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from qstore_core import Capabilities, CapabilityError, Probabilities
-from qstore_core.circuit.gates import GATES
+from qstore_core.circuit.gates.table import GATES
 
 from .faults import fault
 

@@ -20,7 +20,7 @@ import qstore_core
 import qstore_tf
 import qstore_torch
 from qstore_core import Circuit, LayerSpec, SpecError
-from qstore_core.circuit.gates import GATES
+from qstore_core.circuit.gates.table import GATES
 from tests import reference
 from tests.outside import echo_gate
 from tests.outside.brick_ansatz import Bricks

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from qstore_core import Circuit, Expectation, Pauli, Probabilities
-from qstore_core.circuit.gates import GATES
+from qstore_core.circuit.gates.table import GATES
 
 PAULI = {
     "I": np.eye(2),

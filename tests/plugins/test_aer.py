@@ -86,7 +86,7 @@ def test_adjoint_gradients_equal_differences(problem):
 
 
 def test_a_batch_in_several_circuits_is_the_same(monkeypatch):
-    from qstore_plugins import _aer_register
+    from qstore_plugins.aer import _register as _aer_register
 
     circuit = Circuit(2, amplitudes=True)
     w, x = circuit.weights(2), circuit.inputs(1)
@@ -160,7 +160,7 @@ def test_a_gradient_is_two_submissions(submissions):
 
 
 def test_circuits_are_transpiled_once(monkeypatch):
-    from qstore_plugins import _aer_circuits
+    from qstore_plugins.aer import _circuits as _aer_circuits
 
     calls, transpile = [], _aer_circuits.transpile
     monkeypatch.setattr(_aer_circuits, "transpile", lambda *a, **k: calls.append(1) or transpile(*a, **k))

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from qstore_plugins._lowering import amplitude_angles, amplitude_gates, turned
 
 from qstore_core import Circuit, Expectation, Pauli, Probabilities
-from qstore_core.circuit.angle_table import AngleTable, gate_angles
-from qstore_core.circuit.gates import GATES
+from qstore_core.circuit.angles.table import AngleTable, gate_angles
+from qstore_core.circuit.gates.table import GATES
 from qstore_core.engines.readout import Readout
 from tests.reference import apply, difference_vjp, simulate, state
 from tests.strategies import problems

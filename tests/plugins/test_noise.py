@@ -19,8 +19,8 @@ from qstore_core import (
     get_backend,
     noise_model_from_aer,
 )
-from qstore_core.circuit.channels import transfer_matrix
-from qstore_core.circuit.gates import GATES
+from qstore_core.circuit.gates.table import GATES
+from qstore_core.circuit.noise.channels import transfer_matrix
 from qstore_core.testing import conformance_checks, reference
 from tests.tolerances import EXACT, FINITE_DIFFERENCE, NOISY, SIGMAS
 

@@ -36,7 +36,7 @@ def test_values_and_gradients_are_those_of_the_layers_on_arrays(backend, entangl
 
 def test_by_cones_on_tensors():
     """What a window would do more cheaply, by cones all the same."""
-    from qstore_core.circuit import light_cone
+    from qstore_core.circuit.lowering import light_cone
     from qstore_core.runtime.cache import Recipe
     from qstore_core.runtime.narrow import _InCones
     from qstore_torch.engine import OPS

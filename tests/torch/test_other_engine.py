@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from qstore_core import Capabilities, FallbackWarning
-from qstore_core.circuit.gates import GATES
+from qstore_core.circuit.gates.table import GATES
 from qstore_torch import QuantumFeatureExtractor, QuantumReadout
 
 X = torch.rand(6, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

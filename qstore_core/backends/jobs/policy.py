@@ -24,7 +24,7 @@ from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 import numpy as np
 
 from ...circuit.circuit import Circuit
-from ...circuit.measurement import Measurement
+from ...circuit.measurements.measurement import Measurement
 from ...errors import SpecError, TransientError, nearest
 from ..contract import Backend
 

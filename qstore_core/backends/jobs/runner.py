@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from ...circuit.circuit import Circuit
-from ...circuit.measurement import Measurement
+from ...circuit.measurements.measurement import Measurement
 from ...errors import BackendError, DeadlineError, JobLostError, TransientError
 from .. import runner
 from ..contract import Backend, RunReport

@@ -19,8 +19,8 @@ import numpy as np
 
 from ...backends.contract import Capabilities, check_exact, check_options, hookimpl
 from ...circuit.circuit import Circuit
-from ...circuit.measurement import Measurement
-from ...circuit.noise import NoiseModel, check_noise_model
+from ...circuit.measurements.measurement import Measurement
+from ...circuit.noise.model import NoiseModel, check_noise_model
 from ...errors import CapabilityError, ShapeError
 from ..memory import check_bytes
 from ..numba.threads import check_threads, run_all, thread_count

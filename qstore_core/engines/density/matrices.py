@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ...circuit.angle_table import AngleTable
-from ...circuit.gates import Axis
+from ...circuit.angles.table import AngleTable
+from ...circuit.gates.table import Axis
 from .program import Single, rotation_terms
 
 __all__ = ["Matrices"]
@@ -26,7 +26,7 @@ class Matrices:
     Example:
         RY(w) takes Z to cos(w) Z and X to X + …:
 
-        >>> from qstore_core.circuit.angle import weight
+        >>> from qstore_core.circuit.angles.angle import weight
         >>> single = Single(0)
         >>> single.add(((0.0, 1.0, 0.0), weight(0)))
         >>> products, _ = Matrices([single]).values(np.array([0.5]), np.zeros((1, 0)))

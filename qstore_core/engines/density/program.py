@@ -23,12 +23,12 @@ from functools import reduce
 
 import numpy as np
 
-from ...circuit.angle import Angle
-from ...circuit.channels import transfer_matrix
+from ...circuit.angles.angle import Angle
 from ...circuit.circuit import Circuit
-from ...circuit.gates import GATES, Axis, Cnot
-from ...circuit.measurement import Expectation, Measurement, Probabilities
-from ...circuit.plan import steps_of
+from ...circuit.gates.table import GATES, Axis, Cnot
+from ...circuit.lowering.plan import steps_of
+from ...circuit.measurements.measurement import Expectation, Measurement, Probabilities
+from ...circuit.noise.channels import transfer_matrix
 
 __all__ = ["Pair", "Program", "Single", "Step", "readout", "rotation_terms"]
 

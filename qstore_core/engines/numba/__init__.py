@@ -17,8 +17,8 @@ import numpy as np
 from ...backends.contract import Capabilities, check_exact, check_options, hookimpl
 from ...backends.forking import new_lock
 from ...circuit.circuit import Circuit
-from ...circuit.measurement import Amplitudes, Measurement
-from ...circuit.plan import Plan, lower
+from ...circuit.lowering.plan import Plan, lower
+from ...circuit.measurements.measurement import Amplitudes, Measurement
 from ...errors import CapabilityError, InputError, ShapeError
 from ..memory import check_bytes, check_memory
 from .lowering.tables import Program

@@ -18,9 +18,9 @@ import numpy as np
 
 from ...backends.contract import Capabilities, RunReport, check_options, hookimpl
 from ...circuit.circuit import Circuit
-from ...circuit.gates import GATES
-from ...circuit.measurement import Measurement
-from ...circuit.noise import NoiseModel, check_noise_model
+from ...circuit.gates.table import GATES
+from ...circuit.measurements.measurement import Measurement
+from ...circuit.noise.model import NoiseModel, check_noise_model
 from ...errors import CapabilityError
 from ..density.matrices import Matrices
 from ..memory import check_bytes

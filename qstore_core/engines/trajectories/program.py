@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...circuit.channels import Channel
 from ...circuit.circuit import Circuit
-from ...circuit.gates import PAULIS, Axis, Cnot
-from ...circuit.plan import steps_of
+from ...circuit.gates.table import PAULIS, Axis, Cnot
+from ...circuit.lowering.plan import steps_of
+from ...circuit.noise.channels import Channel
 from ..density.program import Single
 
 __all__ = ["Choice", "Program", "Step", "half_turn_terms"]

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ...circuit.gates import Cnot
+from ...circuit.gates.table import Cnot
 from ..density.program import Single
 from .program import Choice, Program
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qstore_core.circuit.angle import Angle, as_angle, input_, weight
+from qstore_core.circuit.angles.angle import Angle, as_angle, input_, weight
 from qstore_core.errors import SpecError
 from tests.strategies import expressions, vectors
 from tests.tolerances import EXACT, allow

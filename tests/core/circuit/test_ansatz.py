@@ -17,8 +17,8 @@ from qstore_core import (
     SpecError,
     StronglyEntangling,
 )
-from qstore_core.circuit import spec as specs
-from qstore_core.circuit.ansatz import as_ansatz, as_entanglement, entangling_pairs
+from qstore_core.circuit.spec import layer_spec as specs
+from qstore_core.circuit.spec.ansatz import as_ansatz, as_entanglement, entangling_pairs
 from tests.tolerances import EXACT
 
 PAIRS = {

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qstore_core import CapabilityError, Channel, Circuit, Expectation, QuantumLayer, SpecError, get_backend, lower
-from qstore_core.circuit.channels import CHANNELS, transfer_matrix
 from qstore_core.circuit.drawing import draw
-from qstore_core.circuit.gates import GATES, PAULIS
+from qstore_core.circuit.gates.table import GATES, PAULIS
+from qstore_core.circuit.noise.channels import CHANNELS, transfer_matrix
 from qstore_core.testing import reference
 from tests.strategies import channels, noisy_circuits
 from tests.tolerances import EXACT, MATRIX

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 
 from qstore_core import Circuit, SpecError
-from qstore_core.circuit.angle import input_, weight
+from qstore_core.circuit.angles.angle import input_, weight
 from tests.strategies import circuits
 
 

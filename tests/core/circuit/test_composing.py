@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qstore_core import Circuit, Expectation, Pauli, QuantumLayer, SpecError
-from qstore_core.circuit.gates import GATES, gate
-from qstore_core.circuit.user_gates import check_numbers
+from qstore_core.circuit.gates.table import GATES, gate
+from qstore_core.circuit.gates.user import check_numbers
 from tests import reference
 from tests.strategies import circuits, points
 from tests.tolerances import EXACT, EXACT_GRADIENT, FINITE_DIFFERENCE, allow

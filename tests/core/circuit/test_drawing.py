@@ -7,7 +7,7 @@ from hypothesis import given
 
 from qstore_core import Circuit, QuantumEncoder, QuantumPooling
 from qstore_core.circuit.drawing import columns, draw
-from qstore_core.circuit.gates import GATES
+from qstore_core.circuit.gates.table import GATES
 from tests.strategies import circuits
 
 
@@ -28,7 +28,7 @@ def test_the_default_ansatz():
 
 @given(circuits(max_qubits=5))
 def test_one_line_per_qubit_all_equally_long(circuit):
-    lines = draw(circuit).splitlines()
+    lines = draw(circuit, width=None).splitlines()
     assert len(lines) == circuit.n_qubits
     assert len({len(line) for line in lines}) == 1
     assert [line.split(":")[0].strip() for line in lines] == [str(q) for q in range(circuit.n_qubits)]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qstore_core import IQP, ZZ, Amplitude, AngleEncoding, Basis, Circuit, Encoding, SpecError
-from qstore_core.circuit.encoding import as_encoding, unit_rows
+from qstore_core.circuit.spec.encoding import as_encoding, unit_rows
 from qstore_core.engines.statevector import NumpyOps
 from tests import reference
 from tests.tolerances import EXACT, FLOAT32_SUM

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qstore_core import Circuit, Expectation, InputError, QstoreError, QuantumLayer, SpecError, lower
-from qstore_core.circuit.angle import FUNCTIONS, Angle, as_angle, input_, weight
-from qstore_core.circuit.functions import flattened
+from qstore_core.circuit.angles.angle import FUNCTIONS, Angle, as_angle, input_, weight
+from qstore_core.circuit.angles.functions import flattened
 from qstore_core.runtime.graph_values import forward_or_nan, value_and_vjp_or_nan
 from tests import reference
 from tests.tolerances import EXACT, EXACT_GRADIENT, FINITE_DIFFERENCE, GRADIENT, VALUE, allow

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 
 from qstore_core.circuit.circuit import Circuit
-from qstore_core.circuit.gates import GATES, SHIFT_RULES, Cnot, gate
+from qstore_core.circuit.gates.table import GATES, SHIFT_RULES, Cnot, gate
 from qstore_core.errors import SpecError
 from tests.reference import PAULI, embed
 from tests.strategies import vectors

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from qstore_core import QuantumFeatureExtractor, SpecError
-from qstore_core.circuit.initial import initial_theta
+from qstore_core.circuit.spec.initial import initial_theta
 
 MANY = 20_000
 

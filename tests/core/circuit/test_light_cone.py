@@ -3,10 +3,10 @@
 import pytest
 
 from qstore_core import Expectation, LogProbabilities, Probabilities
-from qstore_core.circuit.ansatz import entangling_pairs
 from qstore_core.circuit.circuit import Circuit
-from qstore_core.circuit.light_cone import LEAST_QUBITS, narrow
-from qstore_core.circuit.spec import feature_extractor
+from qstore_core.circuit.lowering.light_cone import LEAST_QUBITS, narrow
+from qstore_core.circuit.spec.ansatz import entangling_pairs
+from qstore_core.circuit.spec.layer_spec import feature_extractor
 
 
 def chain(n, depth=2, pattern="linear"):

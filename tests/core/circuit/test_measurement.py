@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qstore_core import Expectation, Observable, Pauli, Probabilities, SpecError
-from qstore_core.circuit.measurement import as_measurement
+from qstore_core.circuit.measurements.measurement import as_measurement
 from tests import reference
 from tests.strategies import measurements, observables
 from tests.tolerances import MATRIX

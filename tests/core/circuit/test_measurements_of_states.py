@@ -28,9 +28,9 @@ from qstore_core import (
     State,
     Variance,
 )
-from qstore_core.circuit.gates import GATES
-from qstore_core.circuit.observable import symmetrised
-from qstore_core.circuit.synthesis import prepare
+from qstore_core.circuit.gates.synthesis import prepare
+from qstore_core.circuit.gates.table import GATES
+from qstore_core.circuit.measurements.observable import symmetrised
 from tests import reference
 from tests.measured import CASES, circuit_and_point, expected, reduced
 from tests.strategies import observables
@@ -271,7 +271,7 @@ def test_states_of_gates_of_any_size_and_of_amplitudes():
 
 
 def test_a_user_gates_phase_must_be_linear():
-    from qstore_core.circuit.gates import AxisRotation, Gate, phase_of
+    from qstore_core.circuit.gates.table import AxisRotation, Gate, phase_of
 
     steps = (AxisRotation(0, (0.0, 0.0, 1.0), (1.0,)),)
     turned = Gate(

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from qstore_core import Circuit, LayerSpec, Pauli, QstoreError, QuantumLayer, QuantumReadout, SpecError
 from qstore_core.circuit import checks
-from qstore_core.circuit.angle import Angle
-from qstore_core.circuit.measurement import as_measurement
+from qstore_core.circuit.angles.angle import Angle
+from qstore_core.circuit.measurements.measurement import as_measurement
 from tests.strategies import circuits, layer_arguments, layer_specs, measurements
 
 STRANGE = (

@@ -9,10 +9,19 @@ import pytest
 from hypothesis import given
 
 from qstore_core import Circuit, Expectation, Pauli, Probabilities, lower
-from qstore_core.circuit import spec as specs
-from qstore_core.circuit.angle import Angle
-from qstore_core.circuit.gates import GATES, Cnot
-from qstore_core.circuit.plan import Diagonal, Frame, Rotation, collect_diagonals, decompose, drop_unseen, parity, track
+from qstore_core.circuit.angles.angle import Angle
+from qstore_core.circuit.gates.table import GATES, Cnot
+from qstore_core.circuit.lowering.plan import (
+    Diagonal,
+    Frame,
+    Rotation,
+    collect_diagonals,
+    decompose,
+    drop_unseen,
+    parity,
+    track,
+)
+from qstore_core.circuit.spec import layer_spec as specs
 from tests.reference import PAULI, simulate, state
 from tests.strategies import circuits, problems
 from tests.tolerances import EXACT, allow

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from qstore_core import IQP, ZZ, AngleEncoding, HardwareEfficient, RealAmplitudes, StronglyEntangling
-from qstore_core.circuit import spec as specs
-from qstore_core.circuit.encoding import unit_rows
+from qstore_core.circuit.spec import layer_spec as specs
+from qstore_core.circuit.spec.encoding import unit_rows
 from qstore_core.engines.statevector import NumpyOps
 from tests import reference
 from tests.tolerances import EXACT

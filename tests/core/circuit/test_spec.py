@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 
 from qstore_core import IQP, Circuit, Expectation, LayerSpec, Pauli, Probabilities, ShapeError, SpecError
-from qstore_core.circuit import spec as specs
+from qstore_core.circuit.spec import layer_spec as specs
 from tests.strategies import batches, layer_specs
 
 

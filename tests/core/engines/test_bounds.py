@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qstore_core import Circuit, Expectation, ShapeError, SpecError, get_backend
-from qstore_core.circuit.angle import Angle
-from qstore_core.circuit.plan import Rotation, lower
-from qstore_core.engines.array import ArrayProgram
+from qstore_core.circuit.angles.angle import Angle
+from qstore_core.circuit.lowering.plan import Rotation, lower
+from qstore_core.engines.arrays.program import ArrayProgram
 
 pytest.importorskip("numba")
 

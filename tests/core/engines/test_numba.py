@@ -30,7 +30,7 @@ from qstore_core import (
     QuantumFeatureExtractor,
     get_backend,
 )
-from qstore_core.circuit.plan import lower, parity
+from qstore_core.circuit.lowering.plan import lower, parity
 from qstore_core.runtime.program import Execution, LayerProgram
 from tests.strategies import layer_specs, problems
 from tests.tolerances import allow

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 
 from qstore_core import Circuit, Expectation, lower
-from qstore_core.engines.adjoint import value_and_vjp
-from qstore_core.engines.array import ArrayProgram
-from qstore_core.engines.planes import Planes, PlanesOps
+from qstore_core.engines.arrays.adjoint import value_and_vjp
+from qstore_core.engines.arrays.planes import Planes, PlanesOps
+from qstore_core.engines.arrays.program import ArrayProgram
 from qstore_core.engines.statevector import NumpyOps
 from tests.strategies import problems
 from tests.tolerances import EXACT, EXACT_GRADIENT, allow

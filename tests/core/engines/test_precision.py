@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from qstore_core import Circuit, Expectation, Observable, Probabilities, QuantumFeatureExtractor, get_backend, lower
-from qstore_core.engines.adjoint import value_and_vjp
-from qstore_core.engines.array import ArrayProgram
-from qstore_core.engines.planes import PlanesOps
+from qstore_core.engines.arrays.adjoint import value_and_vjp
+from qstore_core.engines.arrays.planes import PlanesOps
+from qstore_core.engines.arrays.program import ArrayProgram
 from qstore_core.engines.statevector import NumpyOps
 from tests.tolerances import FLOAT32_SUM, SUM, SUM_GRADIENT
 

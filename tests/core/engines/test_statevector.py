@@ -19,8 +19,8 @@ from qstore_core import (
     Probabilities,
     get_backend,
 )
-from qstore_core.circuit import spec as specs
-from qstore_core.engines import adjoint
+from qstore_core.circuit.spec import layer_spec as specs
+from qstore_core.engines.arrays import adjoint
 from qstore_core.engines.memory import check_memory
 from qstore_core.runtime.gradients import ParameterShift, unshared
 from tests.reference import PAULI, difference_vjp, embed, simulate, state, unit_rows

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qstore_core import Circuit, Expectation, Pauli, Probabilities, QuantumLayer, QuantumReadout, SpecError
-from qstore_core.circuit.gates import GATES
+from qstore_core.circuit.gates.table import GATES
 from tests import reference
 from tests.strategies import circuits, points
 from tests.tolerances import EXACT, EXACT_GRADIENT, allow

@@ -29,7 +29,7 @@ from qstore_core import (
     ShapeError,
     SpecError,
 )
-from qstore_core.circuit import spec as specs
+from qstore_core.circuit.spec import layer_spec as specs
 from tests.strategies import KINDS
 
 MODULES = (qstore_core, qstore_torch, qstore_tf)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 
 from qstore_core import Circuit, Expectation, GradientError, Probabilities, QuantumLayer
-from qstore_core.circuit.gates import GATES, SHIFT_RULES
+from qstore_core.circuit.gates.table import GATES, SHIFT_RULES
 from qstore_core.runtime.gradients import Differences, ParameterShift, unshared
 from tests.reference import difference_vjp, simulate
 from tests.strategies import problems

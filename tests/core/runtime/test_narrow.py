@@ -18,8 +18,8 @@ from qstore_core import (
     cache_info,
     get_backend,
 )
-from qstore_core.circuit import light_cone
-from qstore_core.circuit.window import window
+from qstore_core.circuit.lowering import light_cone
+from qstore_core.circuit.lowering.window import window
 from qstore_core.engines.statevector import NumpyOps
 from qstore_core.runtime.cache import Recipe
 from qstore_core.runtime.narrow import _InCones, _InWindow

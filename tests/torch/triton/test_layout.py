@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qstore_core import lower
-from qstore_core.circuit.plan import Diagonal, Rotation, parity
+from qstore_core.circuit.lowering.plan import Diagonal, Rotation, parity
 from qstore_torch.triton.layout import Layout, arrange, commute, coordinates, natural, rounds_of, span_rank
 
 from ...strategies import circuits, measurements
@@ -109,7 +109,7 @@ def test_pairs_of_a_round_are_neighbouring_registers_and_zero_comes_first(data, 
 
 @pytest.mark.parametrize("registers", [1, 2, 3])
 def test_a_layer_of_independent_rotations_fills_its_rounds(registers):
-    from qstore_core.circuit import spec as specs
+    from qstore_core.circuit.spec import layer_spec as specs
 
     spec = specs.feature_extractor(n_qubits=6, depth=1)
     plan = lower(spec.circuit, spec.measurement)

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 
 from qstore_core import CapabilityError, Circuit, Expectation, Pauli, Probabilities, lower
-from qstore_core.circuit import spec as specs
-from qstore_core.circuit.encoding import unit_rows_and_vjp
+from qstore_core.circuit.spec import layer_spec as specs
+from qstore_core.circuit.spec.encoding import unit_rows_and_vjp
 from qstore_core.engines.statevector import NumpyOps, StatevectorExecutable
 
 from ...strategies import circuits, layer_specs, problems

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ....circuit.angle import Angle, as_angle
-from ....circuit.plan import Diagonal, Factor, Plan, parity
+from ....circuit.angles.angle import Angle, as_angle
+from ....circuit.lowering.plan import Diagonal, Factor, Plan, parity
 
 __all__ = ["PhaseLayer", "RotationLayer", "YRotation", "blocks_of", "duals", "independent_groups", "rank", "schedule"]
 

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ....circuit.angle import Angle
-from ....circuit.plan import Plan
+from ....circuit.angles.angle import Angle
+from ....circuit.lowering.plan import Plan
 from ....errors import CapabilityError
-from ...ops import check_slots
+from ...arrays.ops import check_slots
 from ..records import (
     GRADIENT_ONLY,
     HEADER,

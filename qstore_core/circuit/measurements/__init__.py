@@ -1,0 +1,3 @@
+"""Observables, and what is measured of a circuit."""
+
+__all__: list[str] = []

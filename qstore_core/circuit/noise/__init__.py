@@ -1,0 +1,3 @@
+"""Channels, and models that say where they stand."""
+
+__all__: list[str] = []

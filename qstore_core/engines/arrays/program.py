@@ -1,0 +1,499 @@
+"""Interprets a Plan in any array namespace: the quantum part of the NumPy, PyTorch and TensorFlow engines.
+
+The state is an array (batch, 2**n). Rotations of a layer are grouped: the Kronecker product of up to four qubits'
+matrices is one small matrix product. A change of frame is one gather. All entanglers after the last rotation are
+folded into the measurement. A framework supplies `Ops`, a dozen array functions; nothing here knows which one it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import numpy as np
+
+from ...circuit.angles.angle import Angle
+from ...circuit.circuit import Circuit
+from ...circuit.lowering.plan import Diagonal, Plan, Rotation
+from .measuring import Measuring
+from .ops import Array, Ops, Scatter, Signs, change_of_frame, check_slots, frozen
+
+__all__ = [
+    "ArrayProgram",
+    "DiagonalLayer",
+    "FusedRotations",
+    "Group",
+    "KronLayer",
+    "Polynomials",
+    "Stack",
+    "group_sizes",
+    "kronecker_index",
+    "plus",
+]
+
+
+_EYE = frozen(np.eye(2, dtype=complex))
+_EYE_ROW = frozen(np.eye(2, dtype=complex)[None])
+_ONE = frozen(np.ones(1))
+_ONE_ROW = frozen(np.ones((1, 1)))
+
+
+class Polynomials:
+    """Angles as arrays: evaluates many `Angle`s at once. Variables are `[theta, inputs, 1]`, or `[theta, 1]`."""
+
+    def __init__(self, angles: Sequence[Angle], plan: Plan | Circuit) -> None:
+        """Tabulate the terms of all angles: `length` of them each, padded with coefficient 0."""
+        used = sorted({slot for a in angles for slot in a.slots})
+        self.count = len(angles)
+        self.uses_inputs = any(kind == "x" for kind, _ in used)
+        # Variables in use only, weights first, so that nothing is gathered twice.
+        self.weights = np.array([j for kind, j in used if kind == "w"], dtype=np.int64)
+        self.inputs = np.array([i for kind, i in used if kind == "x"], dtype=np.int64)
+        place = {slot: k for k, slot in enumerate(used)}
+        one = len(used)
+        rows = [[(m, c) for m, c in a.terms if m] for a in angles]
+        degree = max((len(m) for row in rows for m, _ in row), default=0)
+        self.length = max((len(row) for row in rows), default=0)
+        flat = [term for row in rows for term in row + [((), 0.0)] * (self.length - len(row))]
+        self.needs_one = any(len(m) < degree for m, _ in flat)
+        self.factors = [np.array([place[m[d]] if d < len(m) else one for m, _ in flat]) for d in range(degree)]
+        self.scale = np.array([c for _, c in flat])
+        self.offset = np.array([a.constant for a in angles])
+        self.zeros = np.zeros((1, self.length))
+        for value in (*self.factors, self.zeros, self.scale, self.offset, self.weights, self.inputs):
+            frozen(value)
+        # The usual case, one slot per angle: a gather, no product.
+        self.plain = self.length == 1 and bool(np.all(self.scale == 1.0)) and not np.any(self.offset)
+        # For gradients: where each factor's slope belongs; dropped where it is a slot of the other kind, or the 1.
+        names = [*used, ("one", 0)]
+        self.to_weights = [_scatter(f, names, "w", plan.n_weights) for f in self.factors]
+        self.to_inputs = [_scatter(f, names, "x", plan.n_inputs) for f in self.factors]
+
+    def variables(self, ops: Ops, theta: Array, x: Array) -> Array:
+        """The variables in use, (V,) or (B, V)."""
+        parts = []
+        if not self.uses_inputs:
+            if len(self.weights):
+                parts.append(ops.take(theta, self.weights, -1))
+            if self.needs_one:
+                parts.append(ops.const(_ONE, theta))
+        else:
+            zero = ops.zero_column(x)
+            if len(self.weights):
+                parts.append(zero + ops.take(theta, self.weights, -1))
+            parts.append(ops.take(x, self.inputs, -1))
+            if self.needs_one:
+                parts.append(zero + ops.const(_ONE, theta))
+        return parts[0] if len(parts) == 1 else ops.concat(parts)
+
+    def evaluate(self, ops: Ops, theta: Array, x: Array) -> Array:
+        """The angles, (A,) or (B, A)."""
+        if not self.factors:
+            return ops.const(self.offset, theta)
+        variables = self.variables(ops, theta, x)
+        values = ops.take(variables, self.factors[0], -1)
+        for factor in self.factors[1:]:
+            values = values * ops.take(variables, factor, -1)
+        if self.plain:
+            return values
+        values = values * ops.const(self.scale, theta)
+        if self.length > 1:
+            values = ops.sum(ops.reshape(values, (*self._lead, self.count, self.length)), -1)
+        return values + ops.const(self.offset, theta)
+
+    def slopes(self, ops: Ops, d_angles: Array, theta: Array) -> Array:
+        """Gradients of the angles as gradients of the products of slots, one for every term."""
+        if self.plain:
+            return d_angles
+        if self.length > 1:
+            d_angles = ops.reshape(d_angles, (*self._lead, self.count, 1)) + ops.const(self.zeros, theta)
+            d_angles = ops.reshape(d_angles, (*self._lead, self.count * self.length))
+        return d_angles * ops.const(self.scale, theta)
+
+    def pull(self, ops: Ops, theta: Array, x: Array, d_angles: Array) -> tuple[Array | None, Array | None]:
+        """Gradients of the angles, (A,) or (B, A), as those of theta (W,) and x (B, I); None for what has no part."""
+        d_theta = d_x = None
+        if not self.factors:
+            return d_theta, d_x
+        d_values = self.slopes(ops, d_angles, theta)
+        taken: list[Array] = []
+        if len(self.factors) > 1:
+            variables = self.variables(ops, theta, x)
+            taken = [ops.take(variables, f, -1) for f in self.factors]
+        for k in range(len(self.factors)):
+            own = d_values
+            for j, other in enumerate(taken):
+                own = own if j == k else own * other
+            if self.uses_inputs:
+                d_x = plus(d_x, ops.scatter_last(own, self.to_inputs[k]))
+                own = ops.sum(own, 0) if len(self.weights) else None
+            if own is not None:
+                d_theta = plus(d_theta, ops.scatter_last(own, self.to_weights[k]))
+        return d_theta, d_x
+
+    @property
+    def _lead(self) -> tuple[int, ...]:
+        return (-1,) if self.uses_inputs else ()
+
+
+def plus(total: Array | None, term: Array | None) -> Array | None:
+    """A sum whose terms may be missing."""
+    return term if total is None else total if term is None else total + term
+
+
+_PAULI_I = np.stack(
+    [-1j * np.array(m, dtype=complex) for m in ([[0, 1], [1, 0]], [[0, -1j], [1j, 0]], [[1, 0], [0, -1]])]
+)
+
+
+def _scatter(factor: np.ndarray, names: Sequence[tuple[str, int]], kind: str, width: int) -> Scatter:
+    index = [names[k][1] if names[k][0] == kind else width for k in factor]
+    return Scatter(np.array(index, dtype=np.int64), width)
+
+
+class FusedRotations:
+    """The 2x2 matrices of many fused rotations, (R, 2, 2) or (B, R, 2, 2)."""
+
+    def __init__(self, rotations: Sequence[Rotation], plan: Plan) -> None:
+        """Pad the factor lists to one length with rotations by zero."""
+        self.count = len(rotations)
+        # What cos² + sin² lacks to 1 shows once per rotation in every output: of many qubits, too much.
+        self.widens = plan.n_qubits > 8
+        self.length = max((len(r.factors) for r in rotations), default=0)
+        padding = ((0.0, 0.0, 1.0), Angle())
+        table = [[r.factors[k] if k < len(r.factors) else padding for r in rotations] for k in range(self.length)]
+        self.polynomials = Polynomials([angle for row in table for _, angle in row], plan)
+        self.generators = frozen(np.array([[np.tensordot(axis, _PAULI_I, 1) for axis, _ in row] for row in table]))
+
+    def factor_matrices(self, ops: Ops, theta: Array, x: Array) -> tuple[Array, Array]:
+        """Matrices cos(a/2) - i sin(a/2) axis·σ, (…, K, R, 2, 2), and their derivatives by a/2."""
+        half = self.polynomials.evaluate(ops, theta, x) * 0.5
+        lead = (-1,) if self.polynomials.uses_inputs else ()
+        half = ops.reshape(half, (*lead, self.length, self.count, 1, 1))
+        wide = ops.wide(half) if self.widens else half
+        cos, sin = (ops.complex(ops.narrow(f(wide), half), None) for f in (ops.cos, ops.sin))
+        eye, generators = ops.const(_EYE, cos), ops.const(self.generators, cos)
+        return cos * eye + sin * generators, cos * generators - sin * eye
+
+    def matrices(self, ops: Ops, theta: Array, x: Array) -> Array:
+        """The product of the factors."""
+        factors, _ = self.factor_matrices(ops, theta, x)
+        out = factors[..., 0, :, :, :]
+        for k in range(1, self.length):
+            out = ops.matmul(factors[..., k, :, :, :], out)
+        return out
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Kronecker products of groups of one size.
+
+    Products are outer products of flat matrices, sorted once at the end: frameworks broadcast few axes at a time.
+
+    Attributes:
+        per_sample: Arrays have a leading batch axis.
+        singles: Matrices of the first, second, … qubit of all groups, each (…, G, 4).
+        partial: Outer products of the first, the first two, … of them, (…, G, 4**k).
+        whole: Kronecker products, (…, G, 2**size, 2**size).
+    """
+
+    per_sample: bool
+    singles: list[Array]
+    partial: list[Array]
+    whole: Array
+
+    def matrix(self, number: int) -> Array:
+        """The matrix of one group."""
+        return self.whole[..., number, :, :]
+
+
+Stacks = dict[tuple[bool, int], Stack]  # by (per sample, group size)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Neighbouring qubits whose matrices are multiplied out: `rows` are rotation numbers, -1 for identity."""
+
+    first: int
+    size: int
+    rows: tuple[int, ...]
+    per_sample: bool
+    key: tuple[bool, int]  # which stack of Kronecker products, and
+    number: int  # which of it
+
+
+@dataclass(frozen=True)
+class KronLayer:
+    """A gather (None where the frame stays), then matrices on groups of qubits."""
+
+    gather: np.ndarray | None
+    groups: tuple[Group, ...]
+
+
+@dataclass(frozen=True)
+class DiagonalLayer:
+    """Phases exp(-i/2 angles @ signs)."""
+
+    parts: tuple[tuple[Signs, Polynomials], ...]  # -1/2 of the signs; of the shared and of the per-sample terms
+
+    @property
+    def per_sample(self) -> bool:
+        """True where the phases differ from sample to sample."""
+        return any(angles.uses_inputs for _, angles in self.parts)
+
+
+@lru_cache(maxsize=8)
+def kronecker_index(size: int) -> np.ndarray:
+    """Where each entry of a Kronecker product of `size` 2x2 matrices stands in the outer product of flat matrices."""
+    edge = np.arange(1 << size)
+    row, column = edge[:, None], edge[None, :]
+    index = np.zeros((1 << size, 1 << size), dtype=np.int64)
+    for k in range(size - 1, -1, -1):  # the first matrix is the most significant
+        index = 4 * index + 2 * (row >> k & 1) + (column >> k & 1)
+    return frozen(index.ravel())
+
+
+def group_sizes(n_qubits: int) -> list[int]:
+    """Sizes of the groups: one up to five qubits, else as even as possible and at most four."""
+    if n_qubits <= 5:
+        return [n_qubits]
+    count = -(-n_qubits // 4)
+    return [n_qubits // count + (k < n_qubits % count) for k in range(count)]
+
+
+@dataclass
+class _Building:
+    frame: int = 0
+    rows: dict[int, int] = field(default_factory=dict)
+    gather: np.ndarray | None = None
+
+
+class ArrayProgram:
+    """A Plan laid out for array engines. Immutable after construction; shared by threads."""
+
+    def __init__(self, plan: Plan) -> None:
+        """Lay the steps out as layers."""
+        check_slots(plan)
+        self.plan = plan
+        n = plan.n_qubits
+        self.sizes = group_sizes(n)
+        self.firsts = [sum(self.sizes[:k]) for k in range(len(self.sizes))]
+        self.rotations = [s for s in plan.steps if isinstance(s, Rotation)]
+        shared = [r for r in self.rotations if not r.uses_inputs]
+        sampled = [r for r in self.rotations if r.uses_inputs]
+        self.shared_rotations, self.sampled_rotations = FusedRotations(shared, plan), FusedRotations(sampled, plan)
+        self._row = {id(r): k for k, r in enumerate(shared)} | {id(r): len(shared) + k for k, r in enumerate(sampled)}
+        self.n_shared = len(shared)
+        self.stacks: dict[tuple[bool, int], list[tuple[int, ...]]] = {}
+        self.layers: list[KronLayer | DiagonalLayer] = []
+        self._frame = 0
+        self._tables: dict[tuple[int, ...], Signs] = {}
+        self._lay_out()
+        self.stack_order = {key: self._order(key) for key in self.stacks}
+        self.stack_order_is_plain = all(order is None for key, order in self.stack_order.items() if not key[0])
+        self.shared_places, self.sampled_places = self._places(False), self._places(True)
+        self.from_zero = not plan.n_amplitudes
+        self.measuring = Measuring(plan, plan.frames[self._frame])
+        angles = [a for s in plan.steps for _, a in (s.factors if isinstance(s, Rotation) else s.terms)]
+        kinds = {kind for angle in angles for kind, _ in angle.slots}
+        strings = plan.measurement.strings
+        measures_state = not strings or any(x or z for x, z, _ in strings)
+        self._reads_theta = "w" in kinds or not plan.n_weights
+        self._reads_inputs = "x" in kinds or (measures_state if plan.n_amplitudes else not plan.n_inputs)
+
+    def _order(self, key: tuple[bool, int]) -> np.ndarray | None:
+        """Which rows of `matrix_rows` a stack multiplies out, group by group; None for all in order."""
+        rows = np.array(self.stacks[key]).ravel()
+        identity = len(self.rotations) if key[0] else self.n_shared
+        order = np.where(rows < 0, identity, rows)
+        return None if np.array_equal(order, np.arange(identity)) and not key[0] else frozen(order)
+
+    def _places(self, sampled: bool) -> np.ndarray:
+        """Where each rotation's matrix stands in the stacks laid out one after the other, four numbers each."""
+        pool = [rows for key, stack in self.stacks.items() if key[0] or not sampled for rows in np.array(stack).ravel()]
+        place = {row: k for k, row in enumerate(pool) if row >= 0}
+        numbers = range(self.n_shared, len(self.rotations)) if sampled else range(self.n_shared)
+        index = [4 * place[row] + part for row in numbers for part in range(4)]
+        return frozen(np.array(index, dtype=np.int64))
+
+    # -- layout -------------------------------------------------------------------------------------------------
+
+    def _lay_out(self) -> None:
+        plan, open_ = self.plan, None
+        for step in plan.steps:
+            if isinstance(step, Diagonal):
+                self._close(open_)
+                open_ = None
+                self.layers.append(self._diagonal(step))
+                continue
+            frame = plan.frames[self._frame]
+            same = [q for q in range(plan.n_qubits) if frame.v[q] == step.v and frame.u[q] == step.u]
+            if not same:
+                self._close(open_)
+                index = change_of_frame(frame, plan.frames[step.frame], plan.n_qubits)
+                self._frame = step.frame
+                open_, same = _Building(gather=index), [step.qubit]
+            elif open_ is None or same[0] in open_.rows:
+                self._close(open_)
+                open_ = _Building()
+            open_.rows[same[0]] = self._row[id(step)]
+        self._close(open_)
+
+    def _close(self, building: _Building | None) -> None:
+        if building is None:
+            return
+        groups = []
+        for first, size in zip(self.firsts, self.sizes, strict=True):
+            rows = tuple(building.rows.get(q, -1) for q in range(first, first + size))
+            if all(r < 0 for r in rows):
+                continue
+            per_sample = any(r >= self.n_shared for r in rows)
+            stack = self.stacks.setdefault((per_sample, size), [])
+            stack.append(rows)
+            groups.append(Group(first, size, rows, per_sample, (per_sample, size), len(stack) - 1))
+        self.layers.append(KronLayer(building.gather, tuple(groups)))
+
+    def _diagonal(self, step: Diagonal) -> DiagonalLayer:
+        # Masks are on the physical index; the array is in the current frame: parity(p & m) with p = A l.
+        frame = self.plan.frames[self._frame]
+        masks = [frame.logical_mask(mask) for mask, _ in step.terms]
+        pairs = list(zip(masks, (angle for _, angle in step.terms), strict=True))
+        chosen = ([(m, a) for m, a in pairs if a.uses_inputs == wanted] for wanted in (False, True))
+        parts = ((tuple(m for m, _ in part), [a for _, a in part]) for part in chosen if part)
+        return DiagonalLayer(tuple((self._signs(masks), Polynomials(angles, self.plan)) for masks, angles in parts))
+
+    def _signs(self, masks: tuple[int, ...]) -> Signs:
+        """The same tables for all layers with these masks."""
+        if masks not in self._tables:
+            self._tables[masks] = Signs(masks, self.plan.n_qubits, -0.5)
+        return self._tables[masks]
+
+    # -- run ----------------------------------------------------------------------------------------------------
+
+    def rotation_matrices(self, ops: Ops, theta: Array, x: Array) -> tuple[Array | None, Array | None]:
+        """Matrices of the shared (R, 2, 2) and of the per-sample rotations (B, R, 2, 2)."""
+        shared = self.shared_rotations.matrices(ops, theta, x) if self.shared_rotations.count else None
+        sampled = self.sampled_rotations.matrices(ops, theta, x) if self.sampled_rotations.count else None
+        return shared, sampled
+
+    def kronecker(self, ops: Ops, shared: Array | None, sampled: Array | None) -> Stacks:
+        """Kronecker products of all groups, by stack."""
+        out = {}
+        for (per_sample, size), order in self.stack_order.items():
+            lead, count = (-1,) if per_sample else (), len(self.stacks[per_sample, size])
+            rows = self.matrix_rows(ops, shared, sampled, per_sample)
+            if order is not None:
+                rows = ops.take(rows, order, -3)
+            rows = ops.reshape(rows, (*lead, count, size, 4))
+            singles = [rows[..., k, :] for k in range(size)]
+            partial = [singles[0]]
+            for k in range(1, size):
+                product = ops.reshape(partial[-1], (*lead, count, 1 << 2 * k, 1)) * ops.reshape(
+                    singles[k], (*lead, count, 1, 4)
+                )
+                partial.append(ops.reshape(product, (*lead, count, 4 << 2 * k)))
+            whole = partial[-1] if size == 1 else ops.permute(partial[-1], kronecker_index(size))
+            whole = ops.reshape(whole, (*lead, count, 1 << size, 1 << size))
+            out[per_sample, size] = Stack(per_sample, singles, partial, whole)
+        return out
+
+    def matrix_rows(self, ops: Ops, shared: Array | None, sampled: Array | None, per_sample: bool) -> Array:
+        """All matrices in the order that groups number them, the identity last."""
+        if not per_sample:
+            whole = self.stack_order_is_plain
+            return shared if whole else _concat_rows(ops, shared, ops.const(_EYE_ROW, shared))
+        assert sampled is not None
+        nothing = 0 * sampled[:, :1]
+        parts = [sampled, ops.const(_EYE_ROW, sampled) + nothing]
+        if shared is not None:
+            parts.insert(0, nothing + ops.reshape(shared, (1, self.n_shared, 2, 2)))
+        return _concat_rows(ops, *parts)
+
+    def apply_group(self, ops: Ops, state: Array, group: Group, matrix: Array) -> Array:
+        """`matrix` (g, g) or (B, g, g) on the group's qubits."""
+        n = self.plan.n_qubits
+        g, right = 1 << group.size, 1 << (n - group.first - group.size)
+        if not group.per_sample:
+            if right == 1:
+                out = ops.matmul(ops.reshape(state, (-1, g)), ops.swap_last(matrix))
+            else:
+                out = ops.matmul(matrix, ops.reshape(state, (-1, g, right)))
+        else:
+            matrix = ops.reshape(matrix, (-1, 1, g, g))
+            out = ops.matmul(matrix, ops.reshape(state, (-1, 1 << group.first, g, right)))
+        return ops.reshape(out, (-1, 1 << n))
+
+    def phases(self, ops: Ops, layer: DiagonalLayer, theta: Array, x: Array) -> Array:
+        """The phases of a diagonal layer as unit complex numbers, (1, N) or (B, N)."""
+        total = None
+        for signs, angles in layer.parts:
+            term = signs.spread(ops, ops.reshape(angles.evaluate(ops, theta, x), (-1, signs.count)))
+            total = term if total is None else total + term
+        return ops.complex(ops.cos(total), ops.sin(total))
+
+    def start(self, ops: Ops, theta: Array, inputs: Array) -> tuple[Array, Array]:
+        """The start state and the angle inputs. From |0…0⟩ the state has one row until samples differ."""
+        width = self.plan.n_amplitudes
+        if not width:
+            first = ops.pad_last(ops.const(_ONE_ROW, theta), 1 << self.plan.n_qubits)
+            return ops.complex(first, None), inputs
+        if not self.plan.n_inputs:
+            return ops.complex(inputs, None), inputs
+        return ops.complex(inputs[:, :width], None), inputs[:, width:]
+
+    def forward(self, ops: Ops, theta: Array, inputs: Array) -> Array:
+        """`theta` (W,), `inputs` (B, I) → outputs (B, O)."""
+        state, x = self.start(ops, theta, inputs)
+        shared, sampled = self.rotation_matrices(ops, theta, x)
+        stacks = self.kronecker(ops, shared, sampled)
+        state = self.run(ops, state, stacks, theta, x)
+        out = self.measuring.outputs(ops, state)
+        # A circuit without per-sample parts has one row of results for any batch.
+        out = out + ops.zero_column(inputs) if self.from_zero else out
+        # Outputs that depend on nothing have derivatives all the same, of any order: zeros. Frameworks have none for
+        # what no operation read.
+        if not self._reads_theta:
+            out = out + ops.sum(ops.sin(0.0 * theta), -1)
+        if not self._reads_inputs:
+            out = out + ops.sum(ops.sin(0.0 * inputs), -1, keepdims=True)
+        return out
+
+    def is_product(self, number: int) -> bool:
+        """True for a first layer that rotates every group of |0…0⟩: its columns multiply out to the state."""
+        layer = self.layers[number]
+        return number == 0 and self.from_zero and isinstance(layer, KronLayer) and len(layer.groups) == len(self.sizes)
+
+    def run(self, ops: Ops, state: Array, stacks: Stacks, theta: Array, x: Array) -> Array:
+        """Apply all layers."""
+        for number, layer in enumerate(self.layers):
+            if isinstance(layer, DiagonalLayer):
+                state = state * self.phases(ops, layer, theta, x)
+                continue
+            if self.is_product(number):  # |0…0⟩ is its own image under a change of frame
+                state = self.product_state(ops, layer, stacks)
+                continue
+            if layer.gather is not None:
+                state = ops.permute(state, layer.gather)
+            for group in layer.groups:
+                state = self.apply_group(ops, state, group, stacks[group.key].matrix(group.number))
+        return state
+
+    def product_state(self, ops: Ops, layer: KronLayer, stacks: Stacks) -> Array:
+        """The state after a first layer that rotates every qubit of |0…0⟩."""
+        state = None
+        for group in layer.groups:
+            column = stacks[group.key].matrix(group.number)[..., :, 0]
+            column = ops.reshape(column, (-1, 1, 1 << group.size))
+            width = 1 << group.first
+            state = column if state is None else ops.reshape(state, (-1, width, 1)) * column
+            state = ops.reshape(state, (-1, width << group.size))
+        return state
+
+
+def _concat_rows(ops: Ops, *matrices: Array) -> Array:
+    """Concatenate (…, R, 2, 2) along R."""
+    lead = (-1,) if len(matrices[0].shape) == 4 else ()
+    flat = [ops.reshape(m, (*lead, 4 * int(m.shape[-3]))) for m in matrices]
+    total = sum(int(m.shape[-3]) for m in matrices)
+    return ops.reshape(ops.concat(flat), (*lead, total, 2, 2))
