@@ -1,6 +1,6 @@
 """The `statevector` engine: NumPy only, always there.
 
-Forward as in `engines.array`, gradients as in `engines.adjoint`.
+Forward as in `engines.arrays.program`, gradients as in `engines.arrays.adjoint`.
 """
 
 from __future__ import annotations

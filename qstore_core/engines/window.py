@@ -1,4 +1,4 @@
-"""Computes a `circuit.window.Window` in any array namespace.
+"""Computes a `circuit.lowering.window.Window` in any array namespace.
 
 What is held per sample is ⟨P⟩ for every Pauli string P on the qubits of the window: 4**w real numbers, which CNOTs
 permute, and of which a rotation turns the letters X, Y and Z of its qubit. The gradient is a reverse sweep.

@@ -1,7 +1,7 @@
 """Executables of wide circuits that are computed on few qubits at a time: by light cones, or in a window.
 
 One seam: what `EncodedExecutable` calls is either the backend's compiled circuit, or one of these, which behaves in the
-same way. See `circuit.light_cone` for when.
+same way. See `circuit.lowering.light_cone` for when.
 """
 
 from __future__ import annotations

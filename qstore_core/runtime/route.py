@@ -21,7 +21,7 @@ class Framework:
     Attributes:
         title: Its name in sentences.
         engine: Name of our engine on its tensors.
-        ops: Where its array functions are (`engines.ops.Ops`), imported when they are first needed.
+        ops: Where its array functions are (`engines.arrays.ops.Ops`), imported when they are first needed.
         gpu: Name of a faster engine on CUDA tensors; "" where there is none.
         gpu_qubits: Most qubits, by precision, for which "auto" takes it: where docs/performance.md has it faster.
     """

@@ -157,7 +157,7 @@ def test_a_process_without_the_file_says_what_to_import(which):
     code = f"""
 import json, sys
 from qstore_core import LayerSpec, SpecError
-from qstore_core.circuit.measurement import as_measurement
+from qstore_core.circuit.measurements.measurement import as_measurement
 read = as_measurement if {which == "measurement"} else LayerSpec.from_dict
 try:
     read(json.load(sys.stdin))

@@ -92,7 +92,7 @@ class Derived:
         """Weights (W,) and inputs (B, I) of the circuit → those of the flat one, and the vjp of that.
 
         Args:
-            ops: Array functions, see `engines.ops`.
+            ops: Array functions, see `engines.arrays.ops`.
             theta: Weights.
             inputs: Amplitudes, then angles.
         """

@@ -93,7 +93,7 @@ class Encoding(Component):
         check_finite(rows, name)
 
     def nan_where_invalid(self, ops: Any, x: Any) -> Any:
-        """Features in a framework's array functions (`engines.ops.Ops`), with NaN where `validate` refuses a number.
+        """Features in a framework's array functions (`engines.arrays.ops.Ops`); NaN where `validate` refuses a number.
 
         A graph can refuse nothing: NaN outputs are what it gives instead.
         """
