@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from qstore_core.engines.arrays.program import ArrayProgram
 from qstore_core.engines.memory import check_memory
 
 from .situation import leaves
+from .stack import exporter
 
 __all__ = ["OPS", "TensorflowBackend", "TensorflowExecutable", "TensorflowOps"]
 
@@ -29,7 +31,7 @@ class TensorflowOps:
 
     def here(self) -> TensorflowOps | PlanesOps:
         """Real numbers in graphs that leave: other runtimes have no complex ones."""
-        return PLANES if leaves() else self
+        return _planes(exporter() or "") if leaves() else self
 
     def const(self, value: np.ndarray, like: tf.Tensor) -> tf.Tensor:
         """`value` in the precision of `like`."""
@@ -158,7 +160,11 @@ def _permute(x: tf.Tensor, index: np.ndarray, inverse: np.ndarray) -> tf.Tensor:
 
 
 OPS = TensorflowOps()
-PLANES = PlanesOps(OPS, double=False)  # LiteRT has one precision
+
+
+@cache
+def _planes(runtime: str) -> PlanesOps:
+    return PlanesOps(OPS, double=False, runtime=runtime)  # LiteRT has one precision
 
 
 class TensorflowBackend:

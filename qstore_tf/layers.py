@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import random
-import sys
 from collections.abc import Mapping
 from functools import cache
 from typing import Any, ClassVar, Self
@@ -19,9 +18,9 @@ from qstore_core.circuit.spec.initial import Init, initial_theta
 from qstore_core.layers import definition
 from qstore_core.layers.definition import LayerDefinition
 from qstore_core.runtime.program import Execution, LayerProgram
-from qstore_core.runtime.route import FRAMEWORKS
 
 from .initial import as_init
+from .stack import in_a_loop_of_keras
 
 __all__ = [
     "KerasLayer",
@@ -210,12 +209,11 @@ class KerasLayer(LayerDefinition, keras.Layer):
         try:
             out = self._layer_call(theta, rows, training=training, frozen=not self.trainable)
         except InputError:
-            if not _in_a_loop_of_keras():
+            if not in_a_loop_of_keras():
                 raise
             out = self._call_or_nan(theta, rows, training)
         if self._postprocesses:
-            functions = FRAMEWORKS[str(self._program.framework)].load_ops()
-            out = self._postprocessed(functions, out, float(np.finfo(work).eps))
+            out = self._postprocessed(keras_backend().functions(), out, float(np.finfo(work).eps))
         if len(shape) != 2:
             out = ops.reshape(out, (*ops.shape(x)[:-1], *self.spec.sample_shape))
         return ops.cast(out, self._output_dtype(self.compute_dtype))
@@ -300,17 +298,6 @@ def keras_backend() -> Any:
             "Set KERAS_BACKEND before importing keras, or use the layers of qstore_core on NumPy arrays."
         )
     return importlib.import_module(f".on_{name}", __package__)
-
-
-def _in_a_loop_of_keras() -> bool:
-    """Whether the call comes from `fit`, `evaluate`, `predict` or one of their steps."""
-    frame = sys._getframe(1)
-    while frame is not None:
-        module = frame.f_globals.get("__name__", "")
-        if module.startswith("keras.src.backend.") and module.endswith(".trainer"):
-            return True
-        frame = frame.f_back  # type: ignore[assignment]
-    return False
 
 
 def _draw_seed() -> int:

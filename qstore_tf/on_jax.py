@@ -7,11 +7,14 @@ from typing import Any
 
 import jax
 
-from qstore_core import SpecError
+from qstore_core import CapabilityError, SpecError
 from qstore_core.runtime.program import LayerProgram
 from qstore_jax import call
+from qstore_jax.engine import OPS, JaxOps
 
-__all__ = ["FRAMEWORK", "LayerCall", "as_plain", "check_dtype", "supports_jit", "traced"]
+from .stack import exporter
+
+__all__ = ["FRAMEWORK", "LayerCall", "as_plain", "check_dtype", "functions", "supports_jit", "traced"]
 
 FRAMEWORK = "jax"
 
@@ -21,7 +24,24 @@ class LayerCall(call.LayerCall):
 
     def __call__(self, theta: jax.Array, x: jax.Array, **_: Any) -> jax.Array:
         """Run the layer; JAX knows whether it is differentiated."""
+        if isinstance(x, jax.core.Tracer) and (runtime := exporter()):
+            raise CapabilityError(f"{self.program.name}: Keras on JAX makes no {runtime} files of it. {_ELSEWHERE}")
         return super().__call__(theta, x)
+
+
+class _SavedOps(JaxOps):
+    """Of SavedModels, which TensorFlow runs."""
+
+    def eigvalsh(self, x: jax.Array) -> jax.Array:
+        raise CapabilityError(f"a SavedModel from JAX has no eigenvalues. {_ELSEWHERE}")
+
+
+_ELSEWHERE = 'Save the model, load it with KERAS_BACKEND="tensorflow", and export it there.'
+
+
+def functions() -> JaxOps:
+    """Array functions for what is computed from outputs."""
+    return OPS if exporter() is None else _SavedOps()
 
 
 def as_plain(x: Any, name: str) -> Any:

@@ -11,11 +11,12 @@ import tensorflow as tf
 from qstore_core import CapabilityError, GradientError, InputError, SpecError
 from qstore_core.runtime.program import LayerProgram
 
+from .engine import OPS
 from .host import HostFunction
 from .situation import has_tangents, place
 from .tensor import on_tensors
 
-__all__ = ["FRAMEWORK", "LayerCall", "as_plain", "call_host", "check_dtype", "supports_jit", "traced"]
+__all__ = ["FRAMEWORK", "LayerCall", "as_plain", "call_host", "check_dtype", "functions", "supports_jit", "traced"]
 
 FRAMEWORK = "tensorflow"
 
@@ -38,6 +39,11 @@ class LayerCall:
         if where.where == "host":
             return self._on_host(theta, x, keep=training is not False, frozen=frozen)
         return on_tensors(self.program, theta, x)
+
+
+def functions() -> Any:
+    """Array functions for what is computed from outputs."""
+    return OPS.here()
 
 
 def as_plain(x: Any, name: str) -> Any:

@@ -9,11 +9,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from qstore_core.engines.arrays.planes import PlanesOps
 from qstore_core.runtime.program import LayerProgram
 from qstore_torch import call
+from qstore_torch.engine import OPS, surroundings
+from qstore_torch.graph import operations
 from qstore_torch.host import to_tensor
 
-__all__ = ["FRAMEWORK", "LayerCall", "as_plain", "call_host", "check_dtype", "supports_jit", "traced"]
+from .stack import exporter
+
+__all__ = ["FRAMEWORK", "LayerCall", "as_plain", "call_host", "check_dtype", "functions", "supports_jit", "traced"]
 
 FRAMEWORK = "torch"
 
@@ -22,8 +27,19 @@ class LayerCall(call.LayerCall):
     """`theta` (W,), `x` (B, F), both float32 or float64 → (B, O)."""
 
     def __call__(self, theta: torch.Tensor, x: torch.Tensor, **_: Any) -> torch.Tensor:
-        """Run the layer; autograd knows whether it trains."""
+        """Run the layer; autograd knows whether it trains. In files that Keras writes are PyTorch's own operations."""
+        if (torch.compiler.is_compiling() or surroundings() == "tracing") and _exporter() is not None:
+            return operations(self.content, theta, x)
         return super().__call__(theta, x)
+
+
+_exporter = torch.compiler.assume_constant_result(exporter)
+
+
+def functions() -> Any:
+    """Array functions for what is computed from outputs."""
+    runtime = _exporter()
+    return OPS if runtime is None else PlanesOps(OPS, double=True, runtime=runtime)
 
 
 def as_plain(x: Any, name: str) -> Any:

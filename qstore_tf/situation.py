@@ -5,9 +5,7 @@ The one place that knows TensorFlow from inside.
 
 from __future__ import annotations
 
-import sys
 from functools import lru_cache
-from types import FrameType
 
 import tensorflow as tf
 from tensorflow.python.eager import forwardprop_util, record
@@ -18,6 +16,8 @@ from tensorflow.python.saved_model import save_context
 
 from qstore_core.runtime.program import LayerProgram
 from qstore_core.runtime.route import Route
+
+from .stack import exporter, is_below
 
 __all__ = ["adds_tangents", "has_tangents", "is_recorded", "is_saved", "leaves", "place", "records", "vectorises"]
 
@@ -39,7 +39,7 @@ def place(program: LayerProgram, *tensors: tf.Tensor) -> Route:
         return program.route(mode="graph", device=device, transform="tf.vectorized_map")
     if leaves():
         where = program.route(mode="file", device=device)
-        if where.where != "refused" or is_saved():
+        if where.where != "refused" or is_saved() or exporter() is not None:
             return where
     return program.route(mode="graph", device=device)
 
@@ -47,7 +47,7 @@ def place(program: LayerProgram, *tensors: tf.Tensor) -> Route:
 def leaves() -> bool:
     """True in a graph that is written to disk, or may be: a concrete function that was asked for, not called."""
     return not tf.executing_eagerly() and (
-        is_saved() or _is_below(polymorphic_function, "_get_concrete_function_garbage_collected")
+        is_saved() or is_below(polymorphic_function, "_get_concrete_function_garbage_collected")
     )
 
 
@@ -69,7 +69,7 @@ def has_tangents(*tensors: tf.Tensor) -> bool:
 
 def adds_tangents() -> bool:
     """True where an accumulator outside of a `tf.function` adds tangents to what was traced without."""
-    return _is_below(concrete_function, "_wrap_forward_function_with_jvps")
+    return is_below(concrete_function, "_wrap_forward_function_with_jvps")
 
 
 def records() -> bool:
@@ -79,18 +79,7 @@ def records() -> bool:
 
 def vectorises() -> bool:
     """True inside a loop body that TensorFlow is about to vectorise, which it cannot do with host calls."""
-    return not tf.executing_eagerly() and _is_below(parallel_for, "_pfor_impl")
-
-
-def _is_below(module: object, function: str) -> bool:
-    """True where `function` of `module` is on the call stack."""
-    scope = vars(module)
-    frame: FrameType | None = sys._getframe()
-    while frame is not None:
-        if frame.f_code.co_name == function and frame.f_globals is scope:
-            return True
-        frame = frame.f_back
-    return False
+    return not tf.executing_eagerly() and is_below(parallel_for, "_pfor_impl")
 
 
 @lru_cache(maxsize=1)

@@ -8,11 +8,12 @@ import torch
 from torch.masked import MaskedTensor
 
 from qstore_core import GradientError, InputError
+from qstore_core.engines.arrays.planes import PlanesOps
 from qstore_core.runtime.program import LayerProgram
 from qstore_core.runtime.route import Route
 
-from .engine import has_tangent, surroundings
-from .graph import content_of, in_graph, operations
+from .engine import OPS, TorchOps, has_tangent, surroundings
+from .graph import content_of, exports_to_onnx, in_graph, operations
 from .host import TransformedFunction, on_host, to_array
 from .tensor import on_tensors
 
@@ -62,6 +63,11 @@ class LayerCall:
             with torch.autograd.profiler.record_function(self.program.name):
                 return self._on(where, theta, x, around)
         return self._on(where, theta, x, around)
+
+    def functions(self) -> TorchOps | PlanesOps:
+        """Array functions for what is computed from outputs."""
+        runtime = "ONNX" if exports_to_onnx() else ""
+        return PlanesOps(OPS, double=True, runtime=runtime) if runtime or self.in_operations else OPS
 
     def _route(self, around: str, theta: torch.Tensor, x: torch.Tensor) -> Route:
         """Where an unusual call computes."""

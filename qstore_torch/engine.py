@@ -87,7 +87,7 @@ class TorchOps:
     def permute(self, x: torch.Tensor, index: np.ndarray) -> torch.Tensor:
         """Take along the last axis; the gradient is a take by the inverse permutation, not a scatter."""
         forward = self._keep(index, x.device, torch.int64)
-        if not x.requires_grad or not is_plain() or forward_ad._current_level >= 0:
+        if self._recorded or not x.requires_grad or not is_plain() or forward_ad._current_level >= 0:
             return x.index_select(-1, forward)
         return _Permute.apply(x, forward, self._keep(index, x.device, torch.int64, "inverse"))
 
@@ -172,7 +172,7 @@ class TorchOps:
         up, down = _SUBNORMAL[x.dtype]
         # Forward mode sees through `detach`, not through `round`. Subnormal numbers are multiples of the smallest one.
         constant = torch.round(x * up * down) * (1 / up) * (1 / down)
-        return x - torch.where(x.abs() < self.smallest_normal(x), constant, 0.0)
+        return x - constant.masked_fill(x.abs() >= self.smallest_normal(x), 0.0)
 
     def smallest_normal(self, x: torch.Tensor) -> float:
         """Of the precision of x."""

@@ -21,7 +21,7 @@ from qstore_core.runtime.program import Execution, LayerProgram
 from .engine import full_precision, surroundings
 from .host import to_array, to_tensor
 
-__all__ = ["content_of", "draw_seed", "in_graph", "layer", "layer_vjp", "operations"]
+__all__ = ["content_of", "draw_seed", "exports_to_onnx", "in_graph", "layer", "layer_vjp", "operations"]
 
 _objects: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
 _numbers = itertools.count()
@@ -94,7 +94,7 @@ def in_graph(content: str, width: int, theta: torch.Tensor, x: torch.Tensor) -> 
     """
     if torch.compiler.is_compiling() and _is_transformed():
         return operations(content, theta, x, "a function transform")
-    if _exports_to_onnx():
+    if exports_to_onnx():
         return operations(content, theta, x)
     wanted = torch.is_grad_enabled()
     wrt_theta, wrt_x = wanted and theta.requires_grad, wanted and x.requires_grad
@@ -104,7 +104,8 @@ def in_graph(content: str, width: int, theta: torch.Tensor, x: torch.Tensor) -> 
 
 
 @torch.compiler.assume_constant_result
-def _exports_to_onnx() -> bool:
+def exports_to_onnx() -> bool:
+    """True while PyTorch's exporter to ONNX traces a model."""
     return bool(torch.onnx.is_in_onnx_export())
 
 

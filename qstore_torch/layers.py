@@ -18,7 +18,6 @@ from qstore_core.layers.numpy import numbered
 from qstore_core.runtime.program import Execution, LayerProgram
 
 from .call import LayerCall, as_plain
-from .engine import OPS
 from .graph import draw_seed
 from .initial import as_init
 
@@ -95,7 +94,7 @@ class TorchLayer(LayerDefinition, nn.Module):
         half = isinstance(x, torch.Tensor) and x.is_floating_point() and x.dtype not in _WORK
         values = self._values(x.float() if half else x)
         rows = values if values.dim() == 2 else values.flatten(0, -2)
-        out: torch.Tensor = self._postprocessed(OPS, rows, torch.finfo(values.dtype).eps)
+        out: torch.Tensor = self._postprocessed(self._layer_call.functions(), rows, torch.finfo(values.dtype).eps)
         out = out.reshape(*values.shape[:-1], *self._spec.sample_shape)
         return out.to(x.dtype) if half and self._narrows else out
 

@@ -16,7 +16,22 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from qstore_core import Circuit, DensityMatrix, Entropy, LogProbabilities, Pauli, Purity, Variance
+from qstore_core import (
+    Circuit,
+    Counts,
+    Covariance,
+    DensityMatrix,
+    Entropy,
+    Expectation,
+    Fidelity,
+    LogProbabilities,
+    Pauli,
+    Probabilities,
+    Purity,
+    Samples,
+    State,
+    Variance,
+)  # fmt: skip
 
 PAGE, RUNNER = (
     Path(__file__).parents[1] / "docs" / "exporting.md",
@@ -25,6 +40,7 @@ PAGE, RUNNER = (
 
 PYTORCH = ("torch.export", "AOTInductor", "ONNX from PyTorch")
 KERAS = ("SavedModel", "ONNX from Keras", "LiteRT")
+FORMATS = (*PYTORCH, *KERAS, "OpenVINO")
 
 
 @dataclass(frozen=True)
@@ -57,7 +73,10 @@ def _measured(measurement: Any) -> Callable[[ModuleType], Any]:
     return lambda module: module.QuantumLayer(circuit, measurement, seed=0)
 
 
-_COMPLEX = ("ONNX from PyTorch", "ONNX from Keras", "LiteRT")
+_BELL = Circuit(2)
+_BELL.h(0)
+_BELL.cnot(0, 1)
+_REAL = ("ONNX from PyTorch", "ONNX from Keras", "LiteRT", "OpenVINO")  # have neither complex numbers nor eigenvalues
 
 ROWS = (
     Row("`QuantumEncoder`", lambda module: module.QuantumEncoder(2)),
@@ -74,10 +93,21 @@ ROWS = (
     Row("`QuantumLayer`, `LogProbabilities`", _measured(LogProbabilities()), "angles"),
     Row("`QuantumLayer`, `Variance`", _measured(Variance((Pauli("ZI"), Pauli("XX")))), "angles"),
     Row("`QuantumLayer`, `Purity`", _measured(Purity([0])), "angles"),
-    Row("`QuantumLayer`, `DensityMatrix` (complex outputs)", _measured(DensityMatrix([0])), "angles", _COMPLEX),
-    Row("`QuantumLayer`, `Entropy` (eigenvalues)", _measured(Entropy([0])), "angles", _COMPLEX),
+    Row("`QuantumLayer`, `Probabilities`", _measured(Probabilities([1])), "angles"),
+    Row("`QuantumLayer`, `Expectation`", _measured(Expectation(observables=(Pauli("ZX") + Pauli("YY"),))), "angles"),
+    Row("`QuantumLayer`, `Covariance`", _measured(Covariance(Pauli("ZI"), Pauli("XX"))), "angles"),
+    Row("`QuantumLayer`, `Fidelity`", _measured(Fidelity(_BELL)), "angles"),
+    Row("`QuantumLayer`, `Entropy(order=2)`", _measured(Entropy([0], order=2)), "angles"),
+    Row("`QuantumLayer`, `Entropy(order=3)`", _measured(Entropy([0], order=3)), "angles"),
+    Row("`QuantumLayer`, `Entropy` (eigenvalues)", _measured(Entropy([0])), "angles", _REAL),
+    Row("`QuantumLayer`, `DensityMatrix` (complex)", _measured(DensityMatrix([0])), "angles", _REAL),
+    Row("`QuantumLayer`, `State` (complex)", _measured(State()), "angles", _REAL),
+    Row("`QuantumLayer`, `Counts`", _measured(Counts(10)), "angles", FORMATS),
+    Row("`QuantumLayer`, `Samples`", _measured(Samples(10)), "angles", FORMATS),
 )
 EVERYWHERE = tuple(row for row in ROWS if not row.missing)
+COMPLEX = tuple(row for row in ROWS if row.missing == _REAL)
+DRAWN = tuple(row for row in ROWS if row.missing == FORMATS)
 
 TEXT = """# Exporting
 
@@ -109,6 +139,9 @@ ONNX takes the model as it is, or a program of `as_operations`, with a free batc
 torch.onnx.export(model, (x,), "model.onnx", dynamo=True, dynamic_shapes=({0: "rows"},))
 ```
 
+A layer that ONNX does not hold is refused there by the sentence of the layer. A *program* that holds such a layer is
+past that: converting it ends in words of PyTorch's.
+
 `torch.compile` keeps the operator too; `torch.compile(qstore_torch.as_operations(model))` gives inductor operations.
 
 ## Keras
@@ -117,7 +150,17 @@ torch.onnx.export(model, (x,), "model.onnx", dynamo=True, dynamic_shapes=({0: "r
 model.export("folder")                                  # SavedModel
 model.export("model.onnx", format="onnx")               # pip install tf2onnx
 model.export("model.tflite", format="litert")           # LiteRT, without TensorFlow ("Flex") operations
+model.export("model.xml", format="openvino")            # pip install openvino
+model.export("model.pt2", format="torch")               # Keras on PyTorch: torch.export
 ```
+
+| Keras on | SavedModel | ONNX | LiteRT | OpenVINO | torch.export |
+|---|---|---|---|---|---|
+| TensorFlow | yes | yes | yes | yes | |
+| PyTorch | | yes | | yes | yes |
+| JAX | yes, without eigenvalues | refused: export from TensorFlow | | refused: export from TensorFlow | |
+
+An empty cell is a format that Keras does not write there, or only with a package that these tests do not have.
 
 `TFLiteConverter` makes the same of a SavedModel. LiteRT has one precision: models in float64 do not convert, and long
 sums in these files are sums of short sums, within 2e-6 of double precision in place of 1e-6. A basis-encoded layer has
@@ -125,6 +168,19 @@ no gradient for its features: a model loaded from a SavedModel gives NaN for it.
 
 The image classifier of the examples does both, and tries the files on 200 digits in ONNX Runtime and LiteRT:
 `python examples/image_classification.py --quick-test --export out`.
+
+## OpenVINO and Core ML
+
+OpenVINO reads the ONNX files of both. Where the processor has bfloat16, OpenVINO computes in it unless it is told
+otherwise, with two digits left:
+
+```py
+openvino.Core().compile_model("model.onnx", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+```
+
+`coremltools.convert(program.run_decompositions({}), compute_precision=coremltools.precision.FLOAT32)` makes a Core ML
+model of a program of `as_operations`; half precision, coremltools' default, does not hold all of its constants. Core ML
+runs on Apple's systems alone, so that the tests convert the layers, and do not run them.
 
 ## JAX
 
@@ -140,7 +196,8 @@ blob = jax.export.export(jax.jit(layer.apply))(theta, x).serialize()
 
 ## What leaves in which format
 
-Every cell is a test, in a process that does not know qstore; `python -m tests.formats` makes this page.
+Every cell is a test, in a process that does not know qstore; `python -m tests.formats` makes this page. What is refused
+is refused when the model is exported, by a sentence that says what to use.
 """
 
 BACKENDS = (
@@ -152,12 +209,12 @@ BACKENDS = (
 
 def page() -> str:
     """docs/exporting.md."""
-    formats = (*PYTORCH, *KERAS)
-    lines = [TEXT, f"| layer | {' | '.join(formats)} |", "|---" * (len(formats) + 1) + "|"]
-    lines += [f"| {row.title} | {' | '.join('no' if f in row.missing else 'yes' for f in formats)} |" for row in ROWS]
+    lines = [TEXT, f"| layer | {' | '.join(FORMATS)} |", "|---" * (len(FORMATS) + 1) + "|"]
+    cells = {row: ["refused" if f in row.missing else "yes" for f in FORMATS] for row in ROWS}
+    lines += [f"| {row.title} | {' | '.join(found)} |" for row, found in cells.items()]
     lines += [
         "",
-        "Layers whose outputs are complex, or eigenvalues of complex matrices, need a runtime that has those.",
+        "Complex outputs and eigenvalues of complex matrices need a runtime that has those; samples need the host.",
         "",
     ]
     lines += ["| backend | |", "|---|---|", *(f"| {backend} | {outcome} |" for backend, outcome in BACKENDS)]

@@ -194,7 +194,37 @@ def main(folder):
         model.layers[1].set_weights([np.ones((6, 1)), np.zeros(1)])
     if backend == "jax":
         on_two_devices(keras, qstore_tf)
+    if backend != "tensorflow":
+        found |= exported(keras, qstore_tf, folder)
     np.savez(folder / f"{backend}.npz", **found)
+
+
+def exported(keras, module, folder):
+    """What Keras writes on PyTorch and on JAX, and where it stops."""
+    model, x = keras.Sequential([keras.Input((8,)), make(module, "extractor", seed=0)]), rows()
+    found = {"to export": model.predict(x, verbose=0)}
+    if keras.config.backend() == "torch":
+        import torch
+
+        model.export(folder / "of_torch.onnx", format="onnx", verbose=False)
+        free = {0: torch.export.Dim("rows")}
+        model.export(folder / "of_torch.pt2", format="torch", dynamic_shapes=free, verbose=False)
+        program = torch.export.load(folder / "of_torch.pt2")
+        assert not any("qstore" in str(node.target) for node in program.graph.nodes)
+        return found | {"exported": program.module()(torch.from_numpy(x)).detach().numpy()}
+    import tensorflow as tf
+
+    model.export(folder / "of_jax", verbose=False)
+    loaded = tf.saved_model.load(folder / "of_jax")
+    found["exported"] = loaded.serve(x).numpy()
+    entropy = module.QuantumLayer(circuit(), qstore_core.Entropy([0]), seed=0)
+    for refused, format_, file in ((entropy, "tf_saved_model", "no"), (model.layers[0], "openvino", "no.xml")):
+        refused = keras.Sequential([keras.Input((5 if refused is entropy else 8,)), refused])
+        try:
+            refused.export(str(folder / file), format=format_, verbose=False)
+        except Exception as error:  # noqa: BLE001 - OpenVINO wraps ours
+            found[f"no {format_}"] = str(error)
+    return found
 
 
 def on_two_devices(keras, module):

@@ -218,7 +218,7 @@ def test_adapters_and_plugins_touch_no_private_attribute_of_the_core(path):
         # Calls; a registered operator, which torch.compile does not look into; an optimizer.
         ("qstore_torch", {"call", "graph", "natural"}),
         # What Keras computes with; which kind of graph is being made, from TensorFlow's inside; an optimizer.
-        ("qstore_tf", {"natural", "on_jax", "on_tensorflow", "on_torch", "situation"}),
+        ("qstore_tf", {"natural", "on_jax", "on_tensorflow", "on_torch", "situation", "stack"}),
         ("qstore_jax", {"call", "modules"}),  # the same layers as modules of flax and equinox
     ],
 )

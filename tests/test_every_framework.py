@@ -18,8 +18,9 @@ import torch
 import qstore_core
 import qstore_jax
 import qstore_torch
+from tests.formats import run
 from tests.keras_worker import CASES, DTYPES, STEPS, data, make, rows, targets
-from tests.tolerances import FRAMEWORK, FRAMEWORK_GRADIENT
+from tests.tolerances import EXPORTED, FRAMEWORK, FRAMEWORK_GRADIENT
 
 KERAS = ("tensorflow", "jax", "torch")
 FRAMEWORKS = ("NumPy", "PyTorch", "JAX", *(f"Keras on {name}" for name in KERAS))
@@ -48,9 +49,14 @@ class Worker(threading.Thread):
 
 
 @pytest.fixture(scope="module")
-def keras_results(tmp_path_factory):
+def keras_folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("keras")
+
+
+@pytest.fixture(scope="module")
+def keras_results(keras_folder):
     """What each backend of Keras found, by name."""
-    folder = tmp_path_factory.mktemp("keras")
+    folder = keras_folder
     first = Worker("tensorflow", folder)
     found = {"tensorflow": first.results()}  # writes the file that the others read
     others = [Worker(name, folder) for name in KERAS[1:]]
@@ -162,6 +168,27 @@ def test_what_keras_users_expect(keras_results, backend):
 @pytest.mark.parametrize("backend", KERAS[1:])
 def test_a_file_of_one_backend_is_loaded_on_another(keras_results, backend):
     assert np.abs(keras_results[backend]["loaded"] - keras_results["tensorflow"]["saved"]).max() < FRAMEWORK["float32"]
+
+
+@pytest.mark.parametrize("backend", KERAS[1:])
+def test_what_keras_exports_on_other_backends_computes_the_same(keras_results, backend):
+    found = keras_results[backend]
+    assert np.abs(found["exported"] - found["to export"]).max() < FRAMEWORK["float32"]
+
+
+def test_keras_on_pytorch_writes_onnx_that_runs_without_qstore(keras_results, keras_folder):
+    pytest.importorskip("onnxruntime")
+    np.savez(keras_folder / "onnx.npz", x=rows(), y=keras_results["torch"]["to export"])
+    run("onnx", keras_folder / "of_torch.onnx", keras_folder / "onnx.npz", EXPORTED)
+
+
+@pytest.mark.parametrize(("format_", "why"), [("tf_saved_model", "no eigenvalues"), ("openvino", "no OpenVINO files")])
+def test_keras_on_jax_says_where_to_export(keras_results, format_, why):
+    if format_ == "openvino":
+        pytest.importorskip("openvino")
+    message = str(keras_results["jax"][f"no {format_}"])
+    assert why in message
+    assert 'load it with KERAS_BACKEND="tensorflow", and export it there' in message
 
 
 @pytest.mark.parametrize("backend", KERAS)

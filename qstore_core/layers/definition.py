@@ -22,7 +22,8 @@ from ..circuit.spec import layer_spec as specs
 from ..circuit.spec.ansatz import IdentityBlocks
 from ..circuit.spec.initial import Init, check_init, init_to_config, initial_theta
 from ..circuit.spec.layer_spec import LayerSpec
-from ..errors import QstoreError, SpecError
+from ..engines.arrays.planes import Planes
+from ..errors import CapabilityError, QstoreError, SpecError
 from ..runtime.fallback import FallbackEvent
 from ..runtime.program import Execution, LayerProgram
 from ..runtime.record import LastRun
@@ -221,7 +222,12 @@ class LayerDefinition(ToElsewhere):
     def _postprocessed(self, ops: Any, values: Any, epsilon: float) -> Any:
         """Outputs from what the circuits gave, in the framework's array functions."""
         assert self._spec.measurement is not None
-        return self._spec.measurement.postprocess(ops, values, self._resolution(epsilon))
+        measured = self._spec.measurement
+        try:
+            out = measured.postprocess(ops, values, self._resolution(epsilon))
+            return ops.joined(out) if isinstance(out, Planes) else out
+        except CapabilityError as error:
+            raise CapabilityError(f"{self._program.name} measures {measured.name!r}: {error}") from error
 
     def _output_dtype(self, dtype: str) -> str:
         """Dtype of the outputs where the framework's rules say `dtype`."""

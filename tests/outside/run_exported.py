@@ -21,6 +21,14 @@ def onnx(path: str) -> Run:
     return lambda x: session.run(None, {session.get_inputs()[0].name: x})[0]
 
 
+def openvino(path: str) -> Run:
+    """OpenVINO, which takes bfloat16 unless it is told otherwise."""
+    import openvino
+
+    compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return lambda x: compiled([x])[0]
+
+
 def litert(path: str) -> Run:
     """The LiteRT runtime, which has no TensorFlow operations."""
     from ai_edge_litert.interpreter import Interpreter
@@ -66,7 +74,7 @@ def jax(path: str) -> Run:
 
 def main(format_: str, path: str, data: str, tolerance: str) -> None:
     """Compare; raise where outputs are others."""
-    run, arrays = {f.__name__: f for f in (onnx, litert, exported, aoti, jax)}[format_](path), np.load(data)
+    run, arrays = {f.__name__: f for f in (onnx, openvino, litert, exported, aoti, jax)}[format_](path), np.load(data)
     for rows in (slice(None), slice(0, 1)):
         np.testing.assert_allclose(run(arrays["x"][rows]), arrays["y"][rows], rtol=0, atol=float(tolerance))
     assert not {"qstore_core", "qstore_torch", "qstore_tf", "qstore_jax"} & set(sys.modules)

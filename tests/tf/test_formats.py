@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import qstore_tf
-from tests.formats import EVERYWHERE, ROWS, run
+from qstore_core import CapabilityError
+from tests.formats import COMPLEX, DRAWN, EVERYWHERE, run
 from tests.tolerances import EXPORTED
 
 pytestmark = [
@@ -63,11 +66,34 @@ def test_every_layer_leaves_as_onnx(model, data, tmp_path):
     pytest.importorskip("tf2onnx")
     model.export(tmp_path / "model.onnx", format="onnx", verbose=False)
     run("onnx", tmp_path / "model.onnx", data, EXPORTED)
+    pytest.importorskip("openvino")
+    run("openvino", tmp_path / "model.onnx", data, EXPORTED)
+
+
+def test_a_model_leaves_for_openvino(tmp_path):
+    pytest.importorskip("openvino")
+    x = np.random.default_rng(1).uniform(0, 1, (4, 4)).astype("float32")
+    model = keras.Sequential([keras.Input((4,)), qstore_tf.QuantumReadout(2, n_classes=3, seed=0)])
+    np.savez(tmp_path / "data.npz", x=x, y=model(x))
+    model.export(str(tmp_path / "model.xml"), format="openvino", verbose=False)
+    run("openvino", tmp_path / "model.xml", tmp_path / "data.npz", EXPORTED)
+
+
+@pytest.mark.parametrize("row", [*COMPLEX, *DRAWN], ids=lambda row: row.title)
+@pytest.mark.parametrize(("runtime", "file"), [("ONNX", "m.onnx"), ("LiteRT", "m.tflite"), ("OpenVINO", "m.xml")])
+def test_what_a_runtime_does_not_have_is_refused_when_a_model_is_exported(runtime, file, row, tmp_path):
+    pytest.importorskip({"ONNX": "tf2onnx", "LiteRT": "ai_edge_litert", "OpenVINO": "openvino"}[runtime])
+    layer = row.make(qstore_tf)
+    model = keras.Sequential([keras.Input((2,)), layer])
+    model(np.zeros((1, 2), "float32"))
+    why = f"measures '{layer.spec.measurement.name}': {runtime} has no"
+    with pytest.raises(CapabilityError, match="samples are drawn on the host" if row in DRAWN else re.escape(why)):
+        model.export(str(tmp_path / file), format=runtime.lower(), verbose=False)
 
 
 def test_complex_numbers_leave_as_saved_models_alone(tmp_path):
     inputs = keras.Input((4,))
-    rows = [row.make(qstore_tf)(inputs[:, :2]) for row in ROWS if row.missing]
+    rows = [row.make(qstore_tf)(inputs[:, :2]) for row in COMPLEX]
     model, x = keras.Model(inputs, rows), tf.random.stateless_uniform((3, 4), (0, 1))
     model.export(tmp_path / "model", verbose=False)
     loaded = tf.saved_model.load(tmp_path / "model")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from torch import nn
 import qstore_torch
 from qstore_core import CapabilityError
 from qstore_torch import QuantumFeatureExtractor, QuantumReadout, as_operations
-from tests.formats import EVERYWHERE, PAGE, ROWS, page, run
+from tests.formats import COMPLEX, DRAWN, EVERYWHERE, PAGE, page, run
 from tests.tolerances import EXPORTED, VALUE
 
 # torch.export and torch.onnx warn about themselves, and so does what they import.
@@ -80,7 +82,18 @@ def test_every_layer_leaves_as_onnx(exported, tmp_path):
     pytest.importorskip("onnxscript")
     module, program = exported
     torch.onnx.export(program, dynamo=True, verbose=False, optimize=False).save(tmp_path / "model.onnx")
-    run("onnx", tmp_path / "model.onnx", saved(module, tmp_path), EXPORTED)
+    data = saved(module, tmp_path)
+    run("onnx", tmp_path / "model.onnx", data, EXPORTED)
+    pytest.importorskip("openvino")
+    run("openvino", tmp_path / "model.onnx", data, EXPORTED)
+
+
+@pytest.mark.slow
+def test_every_layer_is_converted_for_core_ml(exported):
+    """Which runs on Apple's systems alone."""
+    ct = pytest.importorskip("coremltools")
+    model = ct.convert(exported[1].run_decompositions({}), compute_precision=ct.precision.FLOAT32)
+    assert model.get_spec().description.output
 
 
 @pytest.mark.parametrize("dynamo", [True, False])
@@ -92,14 +105,27 @@ def test_the_exporter_to_onnx_takes_models_as_they_are(dynamo, tmp_path):
     run("onnx", tmp_path / "model.onnx", saved(model, tmp_path), EXPORTED)
 
 
-def test_complex_numbers_leave_as_programs_and_not_as_onnx():
-    pytest.importorskip("onnxscript")
-    module = Everything([row for row in ROWS if row.missing])
+def test_complex_numbers_leave_as_programs():
+    module, x = Everything(COMPLEX), features(3)
     program = torch.export.export(as_operations(module), (features(),), dynamic_shapes=ROWS_FREE)
-    x = features(3)
     torch.testing.assert_close(program.module()(x), module(x), rtol=0, atol=VALUE["float32"])
-    with pytest.raises(torch.onnx.errors.OnnxExporterError, match="complex"):
-        torch.onnx.export(program, dynamo=True, verbose=False)
+
+
+@pytest.mark.parametrize("dynamo", [True, False])
+@pytest.mark.parametrize("row", [*COMPLEX, *DRAWN], ids=lambda row: row.title)
+def test_what_onnx_does_not_hold_is_refused_when_it_is_exported(row, dynamo):
+    pytest.importorskip("onnxscript")
+    layer, x = row.make(qstore_torch), features()[:, :2]
+    why = "samples are drawn on the host" if row in DRAWN else f"measures '{layer.spec.measurement.name}': ONNX has no"
+    with pytest.raises(torch.onnx.errors.OnnxExporterError if dynamo else CapabilityError, match=why):
+        torch.onnx.export(layer, (x,), io.BytesIO(), dynamo=dynamo, verbose=False)
+
+
+def test_a_trace_with_one_row_computes_many():
+    """And passes the check of `torch.jit.trace`, which traces again without gradients."""
+    module = Everything(EVERYWHERE)
+    traced, x = torch.jit.trace(as_operations(module), (features(1),)), features()
+    torch.testing.assert_close(traced(x), module(x), rtol=0, atol=VALUE["float32"])
 
 
 @pytest.mark.slow  # it compiles C++

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ...circuit.spec.encoding import SHORT
+from ...errors import CapabilityError
 from .ops import Array, Ops, frozen
 
 __all__ = ["Planes", "PlanesOps"]
@@ -60,8 +61,9 @@ class Planes:
         real = self.real + other.real
         if self.imag is None or other.imag is None:
             imag = self.imag if other.imag is None else other.imag
-            # Of the shape that broadcasting gives.
-            return Planes(real, imag if imag is None or imag.shape == real.shape else imag + 0.0 * real)
+            # Of the shape that broadcasting gives. A graph that is traced with one row may meet more.
+            fits = imag is None or (imag.shape == real.shape and imag.shape[0] != 1)
+            return Planes(real, imag if fits else imag + 0.0 * real)
         return Planes(real, self.imag + other.imag)
 
     def __neg__(self) -> Planes:
@@ -78,11 +80,12 @@ class PlanesOps:
         ops: Array functions of the planes.
         double: Whether long sums, and the cosines of many rotations, are computed in double precision. Small runtimes
             do not have it: there long sums are short sums of short sums.
+        runtime: For which the graph is made, where that has neither complex numbers nor eigenvalues.
     """
 
-    def __init__(self, ops: Ops, *, double: bool) -> None:
+    def __init__(self, ops: Ops, *, double: bool, runtime: str = "") -> None:
         """Start without kept constants."""
-        self.ops, self._double = ops, double
+        self.ops, self._double, self._runtime = ops, double, runtime
         self._kept: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray | None]] = {}
 
     def __getattr__(self, name: str) -> Any:
@@ -104,6 +107,27 @@ class PlanesOps:
     def complex(self, real: Array, imag: Array | None) -> Planes:
         """Two planes."""
         return Planes(real, imag)
+
+    def joined(self, x: Planes) -> Array:
+        """The framework's complex array.
+
+        Raises:
+            CapabilityError: The runtime has none.
+        """
+        self._need("complex numbers")
+        return self.ops.complex(x.real, x.imag)
+
+    def eigvalsh(self, x: Planes) -> Array:
+        """Real eigenvalues of Hermitian matrices."""
+        self._need("eigenvalues of complex matrices")
+        return self.ops.eigvalsh(self.ops.complex(x.real, x.imag))
+
+    def _need(self, what: str) -> None:
+        if self._runtime:
+            raise CapabilityError(
+                f"{self._runtime} has no {what}. Measure what takes none there: Expectation, Probabilities, Purity, "
+                "Entropy(order=2); or write a SavedModel or a program of torch.export, which have them."
+            )
 
     def conj(self, x: Planes) -> Planes:
         """The complex conjugate."""
