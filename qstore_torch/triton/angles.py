@@ -12,7 +12,7 @@ import triton.language as tl
 
 from .tables import HEADER
 
-__all__ = ["ANGLES", "SCRATCH", "prepare", "pull_inputs", "slot_value"]
+__all__ = ["ANGLES", "SCRATCH", "prepare", "pull_inputs", "slot_value", "unused_slots"]
 
 ANGLES = tl.constexpr(HEADER.index("angles"))
 ROTATIONS = tl.constexpr(HEADER.index("rotations"))
@@ -22,6 +22,8 @@ COEFFICIENTS = tl.constexpr(HEADER.index("coefficients"))
 CONSTANTS = tl.constexpr(HEADER.index("constants"))
 SCRATCH = tl.constexpr(HEADER.index("scratch"))
 INPUTS = tl.constexpr(HEADER.index("inputs"))
+UNUSED = tl.constexpr(HEADER.index("unused"))
+N_UNUSED = tl.constexpr(HEADER.index("n_unused"))
 
 
 @triton.jit
@@ -30,6 +32,17 @@ def slot_value(slot, theta, x, row, n_weights, mask):
     weight = tl.load(theta + slot, mask=mask & (slot >= 0) & (slot < n_weights), other=1.0)
     value = tl.load(x + row + (slot - n_weights), mask=mask & (slot >= n_weights), other=1.0)
     return weight * value
+
+
+@triton.jit
+def unused_slots(ints, theta, x, row, n_weights, live, t, DTYPE: tl.constexpr):
+    """Of each thread's sample, for the slots that no angle has in it: 0, or NaN where one is not finite."""
+    total = tl.zeros_like(t).to(DTYPE)
+    unused = tl.load(ints + UNUSED)
+    for number in range(tl.load(ints + N_UNUSED)):
+        slot = tl.load(ints + unused + number) + 0 * t
+        total += 0.0 * slot_value(slot, theta, x, row, n_weights, live)
+    return total
 
 
 @triton.jit

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,11 +17,14 @@ from qstore_core.engines.arrays.program import ArrayProgram
 
 from .. import engine as plain
 from . import launch
+from .wide import WideCircuit
 
-__all__ = ["MOST_QUBITS", "TritonBackend", "TritonExecutable"]
+__all__ = ["IN_ONE_PROGRAM", "MOST_QUBITS", "TritonBackend", "TritonExecutable"]
 
-MOST_QUBITS = {"float32": 13, "float64": 12}
-"""A state of more does not fit the registers of one program."""
+IN_ONE_PROGRAM = {"float32": 13, "float64": 12}
+"""A state of more qubits does not fit the registers of one program: it is computed in passes over memory."""
+MOST_QUBITS = 26
+"""One state in float32 is half a GiB."""
 
 Vjp = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
@@ -32,9 +36,7 @@ class TritonBackend:
     """
 
     name = "triton"
-    capabilities = Capabilities(
-        vjp=True, features=True, framework="torch", embedded=True, max_qubits=MOST_QUBITS["float32"]
-    )
+    capabilities = Capabilities(vjp=True, features=True, framework="torch", embedded=True, max_qubits=MOST_QUBITS)
 
     def compile(
         self, circuit: Circuit, measurement: Measurement, *, dtype: str = "float32", shots: int | None = None
@@ -46,10 +48,10 @@ class TritonBackend:
                 "backend 'triton' computes expectation values and probabilities, no states. Use 'torch'.",
                 backend=self.name,
             )
-        if circuit.n_qubits > MOST_QUBITS[dtype]:
+        if circuit.n_qubits > MOST_QUBITS:
             raise CapabilityError(
-                f"backend 'triton' takes at most {MOST_QUBITS[dtype]} qubits in {dtype}, the circuit has "
-                f'{circuit.n_qubits}. Use backend="torch".',
+                f"backend 'triton' takes at most {MOST_QUBITS} qubits, the circuit has {circuit.n_qubits}. "
+                'Use backend="torch".',
                 backend=self.name,
             )
         return TritonExecutable(lower(circuit, measurement), dtype)
@@ -65,7 +67,8 @@ class TritonExecutable:
     def __init__(self, plan: Plan, dtype: str) -> None:
         """Write the tables."""
         self.plan, self.dtype = plan, getattr(torch, dtype)
-        self._circuit = launch.Circuit(plan, self.dtype)
+        kind = launch.Circuit if plan.n_qubits <= IN_ONE_PROGRAM[dtype] else WideCircuit
+        self._circuit: Any = kind(plan, self.dtype)
         self._array: ArrayProgram | None = None
         self._ops = plain.TorchOps()
 

@@ -8,7 +8,17 @@ import triton.language as tl
 from .registers import contract, parity_sign, rotate, spread, spread_signed, sum_samples
 from .tables import TERM_FIELDS
 
-__all__ = ["FIELDS", "apply_phases", "apply_rotations", "axes", "matrices", "store_contractions"]
+__all__ = [
+    "FIELDS",
+    "apply_phases",
+    "apply_rotations",
+    "axes",
+    "coset_signs",
+    "matrices",
+    "signed_axes",
+    "signed_matrices",
+    "store_contractions",
+]
 
 FIELDS = tl.constexpr(TERM_FIELDS)
 
@@ -30,6 +40,34 @@ def axes(at, R: tl.constexpr, FACTORS: tl.constexpr):
     for j in tl.static_range(R):
         for k in tl.static_range(3 * FACTORS):
             out = out + (tl.load(at + j * (4 + 3 * FACTORS) + 4 + k),)
+    return out
+
+
+@triton.jit
+def coset_signs(ints, words, coset, R: tl.constexpr):
+    """Of each rotation of a round: -1 where the roles of |0⟩ and |1⟩ are exchanged in a coset."""
+    out = ()
+    for j in tl.static_range(R):
+        out = out + (parity_sign(coset & tl.load(ints + words + j)),)
+    return out
+
+
+@triton.jit
+def signed_matrices(m, signs, R: tl.constexpr):
+    """`matrices` as they act in a coset: X U X in the place of U where the sign is -1."""
+    out = ()
+    for j in tl.static_range(R):
+        out = out + (m[4 * j], m[4 * j + 1] * signs[j], m[4 * j + 2] * signs[j], m[4 * j + 3])
+    return out
+
+
+@triton.jit
+def signed_axes(e, signs, R: tl.constexpr, FACTORS: tl.constexpr):
+    """`axes` in a coset."""
+    out = ()
+    for k in tl.static_range(R * FACTORS):
+        sign = signs[k // FACTORS]
+        out = out + (e[3 * k], e[3 * k + 1] * sign, e[3 * k + 2] * sign)
     return out
 
 

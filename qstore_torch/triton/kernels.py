@@ -5,31 +5,30 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .angles import ANGLES, SCRATCH, prepare, pull_inputs, slot_value
-from .evolve import apply_phases, apply_rotations, axes, matrices, store_contractions
-from .measure import probabilities, read_strings, start_lambda, start_lambda_of_strings, store_sums
+from .angles import ANGLES, SCRATCH, prepare, pull_inputs, slot_value, unused_slots
+from .evolve import axes, matrices
+from .measure import probabilities, read_strings, start_lambda, start_lambda_of_strings
 from .registers import exchange, indices, spread
+from .rounds import apply_round, undo_round
 from .start import load_state, pull_features, start_state, store_state
 from .tables import HEADER
 
-__all__ = ["backward", "forward", "reduce_weights"]
+__all__ = ["backward", "forward", "kernel", "reduce_weights"]
 
 ROUNDS = tl.constexpr(HEADER.index("rounds"))
 N_ROUNDS = tl.constexpr(HEADER.index("n_rounds"))
 WEIGHTS = tl.constexpr(HEADER.index("weights"))
-UNUSED = tl.constexpr(HEADER.index("unused"))
-N_UNUSED = tl.constexpr(HEADER.index("n_unused"))
 _NUMBERS = (
     "batch", "stride", "given", "n_weights", "n_inputs", "n_outputs", "round_size", "monomials", "degree", "entries",
-    "input_entries",
+    "input_entries", "record", "programs",
 )  # fmt: skip
 _POINTERS = (
     "ints", "floats", "theta", "x", "scratch", "state", "values", "out", "strings", "cotangents", "d_angles", "d_x",
-    "d_theta",
+    "d_theta", "norms", "parts", "source", "target", "lam", "lam_source", "lam_target", "inner",
 )  # fmt: skip
 
 
-def _kernel(function):
+def kernel(function):
     """A kernel that is compiled once, whatever its numbers are and however its tensors are aligned."""
     names = function.__code__.co_varnames[: function.__code__.co_argcount]
     return triton.jit(
@@ -39,7 +38,7 @@ def _kernel(function):
     )
 
 
-@_kernel
+@kernel
 def forward(
     ints, floats, theta, x, scratch, state, values, out, batch, stride, given, n_weights, n_outputs,
     round_size, monomials, degree, entries,
@@ -72,13 +71,7 @@ def forward(
     else:
         row = scratch + tl.program_id(0).to(tl.int64) * size
     start = start_state(x, stride, first, batch, given, TINY, S, K, R, AMPLITUDES, out.dtype.element_ty)
-    # Slots that no angle has in it: 0, or NaN where one is not finite.
-    spoiled = tl.zeros_like(t).to(start.dtype)
-    unused = tl.load(ints + UNUSED)
-    for number in range(tl.load(ints + N_UNUSED)):
-        slot = tl.load(ints + unused + number) + 0 * t
-        spoiled += 0.0 * slot_value(slot, theta, x, row_x + given, n_weights, live)
-    im = spread(spoiled, R)
+    im = spread(unused_slots(ints, theta, x, row_x + given, n_weights, live, t, start.dtype), R)
     re = start + im
     record = tl.load(ints + ROUNDS)
     at = row + 2 * tl.load(ints + ANGLES)
@@ -87,18 +80,11 @@ def forward(
         m = matrices(at, R, FACTORS)  # before the barriers of the exchange
         re, im = exchange(re, im, index)
         index = indices(ints, record + round_size + 2, i, S, K, R)  # of the next round
-        if TERMS:
-            count = tl.load(ints + record + 1)
-            if count > 0:
-                re, im = apply_phases(re, im, ints, row, tl.load(ints + record), count, t, 1.0, R, LANE_WISE)
-            else:
-                re, im = apply_rotations(re, im, m, 1.0, R, LANE_WISE)
-        else:
-            re, im = apply_rotations(re, im, m, 1.0, R, LANE_WISE)
+        re, im = apply_round(re, im, m, ints, record, row, t, R, TERMS, LANE_WISE)
         record += round_size
         at += R * (4 + 3 * FACTORS)
     if KEEP:
-        store_state(re, im, state, LANES, R)
+        store_state(re, im, state, tl.program_id(0).to(tl.int64) * (LANES << R), tl.arange(0, LANES << R))
     if STRINGS:
         read_strings(
             re, im, ints, floats, values, out, n_outputs, first, batch, i, t, entries, S, K, R, SHIFTED, PLAIN
@@ -107,7 +93,7 @@ def forward(
         probabilities(re, im, ints, out, n_outputs, first, batch, t, S, K, R)
 
 
-@_kernel
+@kernel
 def backward(
     ints, floats, theta, x, scratch, state, strings, cotangents, d_angles, d_x, batch, stride, given, n_weights,
     n_inputs, n_outputs, round_size, degree, entries, input_entries,
@@ -129,7 +115,7 @@ def backward(
         row = scratch + sample.to(tl.int64) * size
     else:
         row = scratch + tl.program_id(0).to(tl.int64) * size
-    re, im = load_state(state, LANES, R)
+    re, im = load_state(state, tl.program_id(0).to(tl.int64) * (LANES << R), tl.arange(0, LANES << R))
     if STRINGS:
         re, im, lam_re, lam_im = start_lambda_of_strings(
             re, im, ints, floats, strings, cotangents, n_outputs, first, batch, i, t, entries, S, K, R, SHIFTED, PLAIN
@@ -145,27 +131,10 @@ def backward(
         m = matrices(at, R, FACTORS)
         e = axes(at, R, FACTORS)
         index = indices(ints, record + 2 + K, i, S, K, R)
-        columns = record + 2 + 2 * K
-        if TERMS:
-            count = tl.load(ints + record + 1)
-            if count > 0:
-                terms = tl.load(ints + record)
-                slopes = lam_re * im - lam_im * re
-                store_sums(slopes, slopes, ints, terms, count, d_angles, n_angles, first, batch, t, False, S, R)
-                re, im = apply_phases(re, im, ints, row, terms, count, t, -1.0, R, LANE_WISE)
-                lam_re, lam_im = apply_phases(lam_re, lam_im, ints, row, terms, count, t, -1.0, R, LANE_WISE)
-            else:
-                store_contractions(
-                    re, im, lam_re, lam_im, e, ints, columns, d_angles, n_angles, first, batch, S, R, FACTORS
-                )  # fmt: skip
-                re, im = apply_rotations(re, im, m, -1.0, R, LANE_WISE)
-                lam_re, lam_im = apply_rotations(lam_re, lam_im, m, -1.0, R, LANE_WISE)
-        else:
-            store_contractions(
-                re, im, lam_re, lam_im, e, ints, columns, d_angles, n_angles, first, batch, S, R, FACTORS
-            )  # fmt: skip
-            re, im = apply_rotations(re, im, m, -1.0, R, LANE_WISE)
-            lam_re, lam_im = apply_rotations(lam_re, lam_im, m, -1.0, R, LANE_WISE)
+        re, im, lam_re, lam_im = undo_round(
+            re, im, lam_re, lam_im, m, e, ints, record, row, d_angles, n_angles, first, batch, t,
+            S, K, R, FACTORS, TERMS, LANE_WISE,
+        )  # fmt: skip
         re, im = exchange(re, im, index)
         lam_re, lam_im = exchange(lam_re, lam_im, index)
     if AMPLITUDES:
@@ -178,7 +147,7 @@ def backward(
         )  # fmt: skip
 
 
-@_kernel
+@kernel
 def reduce_weights(
     ints, floats, theta, x, d_angles, d_theta, batch, stride, given, n_weights, entries, degree,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr,

@@ -13,7 +13,7 @@ from qstore_core.circuit.lowering.plan import Plan
 from . import kernels
 from .tables import Program
 
-__all__ = ["INTERPRETED", "Circuit", "Kept"]
+__all__ = ["INTERPRETED", "REDUCE_COLUMNS", "REDUCE_ROWS", "TINY", "Circuit", "Kept", "Launch"]
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") == "1"
 """True where Triton's interpreter runs the kernels, on CPU tensors; fixed when Triton is imported."""
@@ -22,11 +22,11 @@ _REGISTERS = {torch.float32: 4, torch.float64: 3}
 _STATE = {torch.float32: torch.int64, torch.float64: torch.float64}  # complex64, as one number
 _LEAST_LANES = 64
 _MOST_LAUNCHES = 64
-_REDUCE_ROWS, _REDUCE_COLUMNS = 128, 8
-_TINY = {torch.float32: 1.1754943508222875e-38, torch.float64: 2.2250738585072014e-308}
+REDUCE_ROWS, REDUCE_COLUMNS = 128, 8
+TINY = {torch.float32: 1.1754943508222875e-38, torch.float64: 2.2250738585072014e-308}
 
 
-class _Launch:
+class Launch:
     """A kernel with its constants. Launches of a size that was seen go past Triton's look-up of the arguments."""
 
     def __init__(self, kernel: Any, constants: dict[str, Any], warps: int) -> None:
@@ -37,6 +37,7 @@ class _Launch:
         self._launches: dict[tuple[int, int], Any] = {}  # by device and number of programs
 
     def __call__(self, device: torch.device, programs: int, *arguments: Any) -> None:
+        """So many programs, on tensors of a device."""
         if device.type != "cuda":  # the interpreter
             self.kernel[(programs,)](*arguments, *self._values)
             return
@@ -82,13 +83,13 @@ class Circuit:
         self.samples, self.warps = samples, (samples << (n - r)) // 32
         self._tables: dict[torch.device, tuple[torch.Tensor, torch.Tensor]] = {}
         shared = {
-            "TINY": _TINY[dtype], "S": samples, "K": n, "R": r, "FACTORS": p.factors, "SAMPLED": p.sampled,
+            "TINY": TINY[dtype], "S": samples, "K": n, "R": r, "FACTORS": p.factors, "SAMPLED": p.sampled,
             "TERMS": p.has_terms, "STRINGS": bool(plan.measurement.strings), "SHIFTED": p.has_shifts,
             "PLAIN": p.identity_outputs, "AMPLITUDES": plan.n_amplitudes > 0,
         }  # fmt: skip
-        self._forward = [_Launch(kernels.forward, {**shared, "KEEP": keep}, self.warps) for keep in (False, True)]
-        self._backward = _Launch(kernels.backward, shared, self.warps)
-        self._reduce = _Launch(kernels.reduce_weights, {"ROWS": _REDUCE_ROWS, "COLUMNS": _REDUCE_COLUMNS}, 4)
+        self._forward = [Launch(kernels.forward, {**shared, "KEEP": keep}, self.warps) for keep in (False, True)]
+        self._backward = Launch(kernels.backward, shared, self.warps)
+        self._reduce = Launch(kernels.reduce_weights, {"ROWS": REDUCE_ROWS, "COLUMNS": REDUCE_COLUMNS}, 4)
 
     def tables(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
         """Integers and coefficients on a device."""
@@ -141,7 +142,7 @@ class Circuit:
         )  # fmt: skip
         if plan.n_weights:
             self._reduce(
-                x.device, -(-plan.n_weights // _REDUCE_COLUMNS), ints, floats, theta, x, d_angles, d_theta, batch,
+                x.device, -(-plan.n_weights // REDUCE_COLUMNS), ints, floats, theta, x, d_angles, d_theta, batch,
                 x.shape[1], x.shape[1] - plan.n_inputs, plan.n_weights, p.weight_entries, p.degree,
             )  # fmt: skip
         return d_theta, d_x

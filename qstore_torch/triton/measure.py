@@ -22,7 +22,17 @@ from .registers import (
 )
 from .tables import HEADER
 
-__all__ = ["probabilities", "read_strings", "start_lambda", "start_lambda_of_strings", "store_sums"]
+__all__ = [
+    "DIAGONAL",
+    "N_DIAGONAL",
+    "N_STRINGS",
+    "probabilities",
+    "read_strings",
+    "start_lambda",
+    "start_lambda_of_strings",
+    "store_sums",
+    "string_weights",
+]
 
 DIAGONAL = tl.constexpr(HEADER.index("diagonal"))
 N_DIAGONAL = tl.constexpr(HEADER.index("n_diagonal"))
@@ -151,7 +161,7 @@ def probabilities(re, im, ints, out, n_outputs, first, batch, t, S: tl.constexpr
 
 
 @triton.jit
-def _weights(ints, terms, count, source, row, t, zero, FIELD: tl.constexpr, R: tl.constexpr):
+def string_weights(ints, terms, count, source, row, t, zero, FIELD: tl.constexpr, R: tl.constexpr):
     """Σ weight · factor · sign over records of terms, for each register; string k's weight is at `source + row + k`."""
     out = zero
     for k in range(count):
@@ -181,7 +191,7 @@ def start_lambda_of_strings(
         row = first.to(tl.int64) * width
     else:
         row = tl.minimum(first + (i & (S - 1)), batch - 1).to(tl.int64) * width
-    weights = _weights(ints, tl.load(ints + DIAGONAL), tl.load(ints + N_DIAGONAL), source, row, t, zero, 3, R)
+    weights = string_weights(ints, tl.load(ints + DIAGONAL), tl.load(ints + N_DIAGONAL), source, row, t, zero, 3, R)
     lam_re = weights * re
     lam_im = weights * im
     if SHIFTED:
@@ -192,8 +202,8 @@ def start_lambda_of_strings(
             lam_re, lam_im = exchange(lam_re, lam_im, index)
             terms = tl.load(ints + record)
             count = tl.load(ints + record + 1)
-            even = _weights(ints, terms, count, source, row, t, zero, 3, R)
-            odd = _weights(ints, terms, count, source, row, t, zero, 4, R)
+            even = string_weights(ints, terms, count, source, row, t, zero, 3, R)
+            odd = string_weights(ints, terms, count, source, row, t, zero, 4, R)
             there_re, there_im = _neighbours(re, im, R)
             lam_re += even * there_re + odd * there_im
             lam_im += even * there_im - odd * there_re

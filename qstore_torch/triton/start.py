@@ -1,4 +1,4 @@
-"""Device functions on start states: features to unit length, gradients back to features; and states kept in memory."""
+"""Device functions on start states, features to unit length and gradients back, and on states in memory."""
 
 from __future__ import annotations
 
@@ -7,37 +7,34 @@ import triton.language as tl
 
 from .registers import fold, max_over_sample, over_sample, spread
 
-__all__ = ["load_state", "pull_features", "start_state", "store_state"]
+__all__ = ["load_state", "norm_part", "pull_features", "start_coset", "start_state", "store_state"]
 
 
 @triton.jit
-def load_state(state, LANES: tl.constexpr, R: tl.constexpr):
-    """A program's state as `store_state` has kept it: complex numbers of 64 bits, or two planes of float64."""
-    place = tl.arange(0, LANES << R)
+def load_state(state, first, place):
+    """The amplitudes at places `first + place`: complex numbers of 64 bits, or pairs of float64."""
     if state.dtype.element_ty == tl.int64:
-        both = tl.load(state + tl.program_id(0).to(tl.int64) * (LANES << R) + place).to(tl.uint64, bitcast=True)
+        both = tl.load(state + first + place).to(tl.uint64, bitcast=True)
         re = both.to(tl.uint32).to(tl.float32, bitcast=True)
         im = (both >> 32).to(tl.uint32).to(tl.float32, bitcast=True)
     else:
-        at = state + tl.program_id(0).to(tl.int64) * (2 * LANES << R) + place
+        at = state + 2 * (first + place)
         re = tl.load(at)
-        im = tl.load(at + (LANES << R))
+        im = tl.load(at + 1)
     return re, im
 
 
 @triton.jit
-def store_state(re, im, state, LANES: tl.constexpr, R: tl.constexpr):
-    """Keep a program's state; its places in memory are those of the exchange, so nothing moves between threads."""
-    place = tl.arange(0, LANES << R)
+def store_state(re, im, state, first, place):
+    """The inverse of `load_state`."""
     if state.dtype.element_ty == tl.int64:
         low = re.to(tl.uint32, bitcast=True).to(tl.uint64)
         high = im.to(tl.uint32, bitcast=True).to(tl.uint64)
-        both = (low | (high << 32)).to(tl.int64, bitcast=True)
-        tl.store(state + tl.program_id(0).to(tl.int64) * (LANES << R) + place, both)
+        tl.store(state + first + place, (low | (high << 32)).to(tl.int64, bitcast=True))
     else:
-        at = state + tl.program_id(0).to(tl.int64) * (2 * LANES << R) + place
+        at = state + 2 * (first + place)
         tl.store(at, re)
-        tl.store(at + (LANES << R), im)
+        tl.store(at + 1, im)
 
 
 @triton.jit
@@ -91,3 +88,29 @@ def pull_features(
     inner = over_sample(fold(y * lam_re, R), S)
     factor = tl.where(zero, 0.0, 2.0 * inverse)
     tl.store(d_x + at, (lam_re - spread(inner, R) * y) * spread(factor, R), mask=live)
+
+
+@triton.jit
+def norm_part(x, top, square, first, chunk, given, TINY, SIZE: tl.constexpr):
+    """Of one chunk of a row of features: the largest magnitude, and the sum of squares on its scale."""
+    index = chunk * SIZE + tl.arange(0, SIZE)
+    values = tl.load(x + first + index, mask=index < given, other=0.0)
+    values = tl.where(tl.abs(values) < TINY, 0.0, values)
+    largest = tl.max(tl.abs(values), axis=0)
+    y = values / tl.where(largest < TINY, 1.0, largest)
+    tl.store(top, largest)
+    tl.store(square, tl.sum(y * y, axis=0))
+
+
+@triton.jit
+def start_coset(
+    x, norms, first, sample, given, amplitude, TINY, AMPLITUDES: tl.constexpr, DTYPE: tl.constexpr
+):  # fmt: skip
+    """The real plane of the start state at some amplitudes: |0…0⟩, or features times what `norms` has for the row."""
+    one = tl.where(amplitude == 0, 1.0, 0.0).to(DTYPE)
+    if AMPLITUDES:
+        values = tl.load(x + first + amplitude, mask=amplitude < given, other=0.0)
+        values = tl.where(tl.abs(values) < TINY, 0.0, values)
+        inverse = tl.load(norms + 2 * sample + 1)
+        return values / tl.load(norms + 2 * sample) * inverse + tl.where(inverse == 0.0, one, 0.0)
+    return one

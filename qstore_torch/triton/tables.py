@@ -14,7 +14,8 @@ import numpy as np
 from qstore_core.circuit.angles.angle import Angle
 from qstore_core.circuit.lowering.plan import Diagonal, Plan, Rotation
 
-from .layout import Layout, Round, arrange, natural, rounds_of, span_rank
+from .layout import Layout, arrange, span_rank
+from .passes import Pass, in_one_pass, passes_of
 
 __all__ = ["CHUNK", "HEADER", "MOST_FACTORS", "TERM_FIELDS", "Program"]
 
@@ -43,7 +44,7 @@ class _Entries:
 
 
 class Program:
-    """A plan as tables for kernels that hold the whole state.
+    """A plan as tables for kernels.
 
     Attributes:
         ints: int32; starts with the fields named in `HEADER`.
@@ -53,27 +54,34 @@ class Program:
         sampled: True where angles differ from sample to sample.
         degree: Most slots in a monomial.
         monomials: Most monomials in an angle.
+        passes: Of each of many: where its record begins, and whether amplitudes are exchanged between threads before
+            the first round and after the last one.
     """
 
-    def __init__(self, plan: Plan, registers: int, samples: int) -> None:
-        """Lay out the tables for `samples` samples a program, whose threads take turns."""
+    def __init__(self, plan: Plan, registers: int, samples: int, held: int | None = None, low: int = 0) -> None:
+        """Lay out the tables for `samples` samples a program, whose threads take turns.
+
+        Or, where a program holds 2**held amplitudes and no whole state, for passes (see `passes_of`) over memory.
+        """
         self.plan, self.registers, self.samples = plan, registers, samples
         self._ints: list[int] = [0] * len(HEADER)
         self._floats: list[float] = []
         self._head = dict.fromkeys(HEADER, 0)
         self._angles: list[Angle] = []
         self._rotations: list[tuple[np.ndarray, list[tuple[np.ndarray, int]]]] = []
-        space = [1 << bit for bit in range(plan.n_qubits)]
-        start = natural(space, registers) if plan.n_amplitudes else None
+        self.passes: list[tuple[int, bool, bool]] = []
         steps = [part for step in plan.steps for part in _split(step)]
-        lanes = max(_BANK_BITS - (samples.bit_length() - 1), 0)
-        rounds = rounds_of(steps, space, registers, start, lanes)
+        lanes, from_zero = max(_BANK_BITS - (samples.bit_length() - 1), 0), not plan.n_amplitudes
+        self._held = held or plan.n_qubits
+        if held is None:
+            passes = [in_one_pass(steps, plan.n_qubits, registers, lanes, from_zero)]
+        else:
+            passes = passes_of(steps, plan.n_qubits, held, low, registers, lanes, from_zero)
         self.factors = max([1, *(_n_variable(s) for s in steps if isinstance(s, Rotation))])
-        self.has_terms = any(r.terms for r in rounds)
-        # |0…0⟩ looks the same in every layout: no exchange before the first round.
-        begin = start or (rounds[0].layout if rounds else natural(space, registers))
-        end = self._write_rounds(rounds, begin)
-        self._write_measurement(end, space, lanes)
+        self.has_terms = any(r.terms for p in passes for r in p.rounds)
+        for pass_ in passes:
+            self._write_pass(pass_, of_many=held is not None)
+        self._write_measurement(passes[-1], lanes, of_many=held is not None)
         self._write_angles()
         self._write_gradients()
         self._head["n_strings"] = len(plan.measurement.strings)
@@ -97,12 +105,13 @@ class Program:
 
     # -- rounds -------------------------------------------------------------------------------------------------
 
-    def _write_rounds(self, rounds: Sequence[Round], layout: Layout) -> Layout:
-        """Records of rounds; returns the layout after the last one."""
+    def _write_pass(self, pass_: Pass, of_many: bool) -> None:
+        """Records of its rounds, and where it is one of many that of where its amplitudes are in memory."""
         records: list[list[int]] = []
         slots = self.registers * self.factors
         slots += -slots % CHUNK
-        for round_ in rounds:
+        first, layout = len(self._rotations) // self.registers, pass_.load
+        for round_ in pass_.rounds:
             new = round_.layout
             words = [*self._words(new, layout), *self._words(layout, new)]
             columns: list[int] = []
@@ -115,14 +124,21 @@ class Program:
             self._rotations += [(np.array([1.0, 0.0, 0.0, 0.0]), [])] * missing
             columns += [-1] * (slots - len(columns))
             numbers = [(mask, self._number(angle)) for mask, angle in round_.terms]  # type: ignore[arg-type]
-            terms = self._put_terms(new, [(m, a, int(not self._angles[a].is_constant), 0) for m, a in numbers])
-            records.append([terms, len(numbers), *words, *columns])
+            terms = [(m, a, int(not self._angles[a].is_constant), 0) for m, a in numbers]
+            cosets = [pass_.coset(rotation.u) for rotation in round_.rotations] + [0] * missing
+            where = self._put_terms(pass_, new, terms)
+            records.append([where, len(numbers), *words, *columns, *cosets])
             layout = new
-        self.round_size = 2 + 2 * self.plan.n_qubits + slots
+        self.round_size = 2 + 2 * self._held + slots + self.registers
         assert all(len(record) == self.round_size for record in records)
         records.append([0] * self.round_size)  # read one round ahead
         self._head["rounds"], self._head["n_rounds"] = self._put([f for r in records for f in r]), len(records) - 1
-        return layout
+        if of_many:
+            end, store = layout, pass_.store
+            record = [self._head["rounds"], len(records) - 1, first, *self._words(store, end)]
+            record += [*self._words(end, store), *pass_.load.columns, *store.columns, *pass_.outside]
+            enters = not pass_.rounds or pass_.load != pass_.rounds[0].layout
+            self.passes.append((self._put(record), enters, store != end))
 
     def _words(self, new: Layout, old: Layout) -> list[int]:
         """`Layout.exchange` in places of the memory for it: samples, then threads, then registers."""
@@ -148,22 +164,28 @@ class Program:
         self._rotations.append((constant, variable))
         return len(self._rotations) - 1
 
-    def _put_terms(self, layout: Layout, terms: Sequence[tuple[int, int, int, int]]) -> int:
-        """Records of `(mask, number, factors)`, filled up to whole chunks by records without factors."""
+    def _put_terms(self, pass_: Pass, layout: Layout, terms: Sequence[tuple[int, int, int, int]]) -> int:
+        """Records of `(mask, number, factors)`, filled up to whole chunks by records without factors.
+
+        The number of a coset is read as higher bits of a thread's.
+        """
         records, low = [], (1 << self.registers) - 1
         for mask, number, real, imaginary in terms:
-            local = layout.local(mask)
+            local = layout.local(mask) | pass_.coset(mask) << self._held
             records.append([local >> self.registers, local & low, number, real, imaginary])
         records += [[0] * TERM_FIELDS] * (-len(records) % CHUNK)
         return self._put([f for r in records for f in r])
 
     # -- measurement --------------------------------------------------------------------------------------------
 
-    def _write_measurement(self, end: Layout, space: Sequence[int], lanes: int) -> None:
-        m, head = self.plan.measurement, self._head
+    def _write_measurement(self, pass_: Pass, lanes: int, of_many: bool) -> None:
+        """Where there are many passes, programs read diagonal strings alone."""
+        m, head, end, space = self.plan.measurement, self._head, pass_.end, pass_.space
         self.identity_outputs = bool(m.strings) and m.outputs == tuple(((k, 1.0),) for k in range(len(m.strings)))
         self.has_shifts = not m.is_diagonal
         self.out_entries = self.string_entries = 1
+        if of_many and not (m.strings and m.is_diagonal):
+            return
         if not m.strings:
             words = []
             for column in end.columns:
@@ -174,7 +196,7 @@ class Program:
             head["label"], head["classes"] = self._put(words), m.n_outputs
             return
         diagonal = [(z, k, 1, 0) for k, (x, z, _) in enumerate(m.strings) if not x]
-        head["diagonal"], head["n_diagonal"] = self._put_terms(end, diagonal), len(diagonal)
+        head["diagonal"], head["n_diagonal"] = self._put_terms(pass_, end, diagonal), len(diagonal)
         by_shift: dict[int, list[int]] = {}
         for k, (x, _, _) in enumerate(m.strings):
             if x:
@@ -186,7 +208,7 @@ class Program:
             for k in numbers:
                 sign = 1 - (m.strings[k][2] & 2)
                 terms.append((m.strings[k][1], k, *((0, sign) if m.strings[k][2] & 1 else (sign, 0))))
-            records.append([self._put_terms(new, terms), len(terms), *self._words(new, layout)])
+            records.append([self._put_terms(pass_, new, terms), len(terms), *self._words(new, layout)])
             layout = new
         head["shifts"], head["n_shifts"] = self._put([f for r in records for f in r]), len(records)
         head["back"] = self._put(self._words(end, layout))

@@ -57,10 +57,6 @@ def fitting(backend):
 
     def check(n_qubits, dtype="float32"):
         most = qstore_core.get_backend(backend).capabilities.max_qubits
-        if backend == "triton":
-            from qstore_torch.triton.backend import MOST_QUBITS
-
-            most = MOST_QUBITS[dtype]
         if most is not None and n_qubits > most:
             pytest.skip(f"backend {backend!r} takes at most {most} qubits in {dtype}")
 

@@ -101,10 +101,10 @@ def test_samples_are_refused():
         QuantumFeatureExtractor(2, backend="triton", shots=10)
 
 
-def test_more_qubits_than_registers_hold_are_refused():
+def test_more_qubits_than_it_takes_are_refused():
     needs_engine()
-    with pytest.raises(CapabilityError, match="at most 13 qubits"):
-        QuantumFeatureExtractor(14, backend="triton")
+    with pytest.raises(CapabilityError, match="at most 26 qubits"):
+        QuantumFeatureExtractor(27, encoding="angle", backend="triton")
 
 
 def test_tensors_elsewhere_are_refused(monkeypatch):
@@ -214,36 +214,49 @@ def test_fake_tensors_stay_on_their_device():
     assert out.shape == (5, 4)
 
 
-def test_kernels_compile_to_triton_ir_for_a_gpu():
-    """What the interpreter does not see: types, constants, tuples."""
+def test_kernels_compile_for_a_gpu():
+    """What the interpreter does not see: types, constants, tuples, and how vectors lie in threads."""
     needs_engine()
     code = """
 import torch, triton
-from triton.backends.compiler import GPUTarget
+from triton.backends.compiler import GPUTarget, Language
 from triton.compiler import ASTSource, make_backend
 from triton._C.libtriton import ir
 from qstore_core import lower
-from qstore_core.circuit import spec
-from qstore_torch.triton import kernels, launch
+from qstore_core.circuit.spec import layer_spec as spec
+from qstore_torch.triton import kernels, launch, wide
 
 target = GPUTarget("cuda", 90, 32)
 backend = make_backend(target)
-for dtype, kind in ((torch.float32, "fp32"), (torch.float64, "fp64")):
-    for arguments in ({}, {"encoding": "zz", "measurement_bases": ("Z", "X")}):
-        s = spec.feature_extractor(n_qubits=8, depth=1, **arguments)
-        c = launch.Circuit(lower(s.circuit, s.measurement), dtype)
-        for launched in (c._forward[1], c._backward, c._reduce):
+terms = {"encoding": "zz", "measurement_bases": ("Z", "X")}
+for dtype, kind, cases in ((torch.float32, "fp32", ((8, {}), (8, terms), (14, {"depth": 2}))),
+                           (torch.float64, "fp64", ((8, terms), (14, terms)))):
+    for n, arguments in cases:
+        s = spec.feature_extractor(n_qubits=n, **{"depth": 1} | arguments)
+        plan = lower(s.circuit, s.measurement)
+        if n == 8:
+            c = launch.Circuit(plan, dtype)
+            launches = [c._forward[1], c._backward, c._reduce]
+        else:
+            c = wide.WideCircuit(plan, dtype)
+            launches = [*c._forward[1], *c._backward, c._angles, c._parts, c._norms, c._sum, c._inputs]
+        states = ("state", "source", "target", "lam_source", "lam_target")
+        types = {"ints": "*i32"} | dict.fromkeys(states, "*i64" if kind == "fp32" else "*fp64")
+        for launched in dict.fromkeys(launches):
             kernel, constants = launched.kernel, launched.constants
-            types = {"ints": "*i32", "state": "*i64" if kind == "fp32" else "*fp64"}
             signature = {name: "constexpr" if name in constants else "i32" if name in kernels._NUMBERS
                          else types.get(name, "*" + kind) for name in kernel.arg_names}
-            options = backend.parse_options({"num_warps": c.warps})
+            options = backend.parse_options({"num_warps": launched._warps})
             context = ir.context()
             ir.load_dialects(context)
             backend.load_dialects(context)
             source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
             functions = backend.get_codegen_implementation(options)
-            source.make_ir(target, options, functions, backend.get_module_map(), context)
+            module = source.make_ir(target, options, functions, backend.get_module_map(), context)
+            stages = {}
+            backend.add_stages(stages, options, Language.TRITON)
+            for stage in ("ttir", "ttgir"):
+                module = stages[stage](module, {})
 print("compiled")
 """
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
