@@ -1,9 +1,8 @@
 """The `triton` engine: a circuit in one fused GPU kernel, forward and backward, from PyTorch's CUDA builds alone.
 
 Module by module: `layout` orders a Plan's steps in rounds of rotations on registers, and `passes` those of many qubits
-in passes over memory; `tables` writes them as integers; `registers`, `angles` and others are device functions,
-`kernels` and `wide_kernels` the kernels, compiled once per size and precision whatever the circuit; `launch` and
-`wide` run them on tensors; `backend` is what layers meet.
+in passes over memory; `tables` writes them as integers; `device` has the kernels, compiled once per size and precision
+whatever the circuit; `launch` and `wide` run them on tensors; `backend` is what layers meet.
 """
 
 from __future__ import annotations

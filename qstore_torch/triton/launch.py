@@ -10,7 +10,7 @@ import torch
 
 from qstore_core.circuit.lowering.plan import Plan
 
-from . import kernels
+from .device import kernels
 from .tables import Program
 
 __all__ = ["INTERPRETED", "REDUCE_COLUMNS", "REDUCE_ROWS", "TINY", "Circuit", "Kept", "Launch"]
@@ -22,7 +22,8 @@ _REGISTERS = {torch.float32: 4, torch.float64: 3}
 _STATE = {torch.float32: torch.int64, torch.float64: torch.float64}  # complex64, as one number
 _LEAST_LANES = 64
 _MOST_LAUNCHES = 64
-REDUCE_ROWS, REDUCE_COLUMNS = 128, 8
+REDUCE_ROWS = 128
+REDUCE_COLUMNS = 8
 TINY = {torch.float32: 1.1754943508222875e-38, torch.float64: 2.2250738585072014e-308}
 
 

@@ -1,6 +1,6 @@
 """Tables for the kernels: a Plan in rounds, as one integer array and one float array.
 
-The kernels in `kernels` read a record's fields in the order in which they are written here.
+The kernels in `device` read a record's fields in the order in which they are written here.
 """
 
 from __future__ import annotations

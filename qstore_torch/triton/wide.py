@@ -15,11 +15,11 @@ from qstore_core.circuit.lowering.plan import Plan
 from qstore_core.engines.arrays.measuring import Measuring
 
 from ..engine import OPS
-from . import kernels, wide_kernels
+from .device import kernels, wide_kernels
 from .launch import REDUCE_COLUMNS, REDUCE_ROWS, TINY, Launch
 from .tables import Program
 
-__all__ = ["HELD", "WideCircuit"]
+__all__ = ["HELD", "Kept", "WideCircuit"]
 
 HELD = {torch.float32: 11, torch.float64: 10}
 """A program of a pass holds so many qubits' amplitudes: more are fewer passes, fewer are more programs side by side."""

@@ -224,7 +224,8 @@ from triton.compiler import ASTSource, make_backend
 from triton._C.libtriton import ir
 from qstore_core import lower
 from qstore_core.circuit.spec import layer_spec as spec
-from qstore_torch.triton import kernels, launch, wide
+from qstore_torch.triton import launch, wide
+from qstore_torch.triton.device import kernels
 
 target = GPUTarget("cuda", 90, 32)
 backend = make_backend(target)

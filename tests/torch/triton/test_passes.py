@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qstore_core import lower
-from qstore_core.circuit.spec import layer_spec as specs
 from qstore_core.circuit.lowering.plan import Diagonal, Rotation, parity
+from qstore_core.circuit.spec import layer_spec as specs
 from qstore_torch.triton.layout import commute, span_rank
 from qstore_torch.triton.passes import passes_of, steps_by_pass
 

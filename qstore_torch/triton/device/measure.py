@@ -5,6 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from ..tables import HEADER
 from .evolve import FIELDS
 from .registers import (
     exchange,
@@ -20,7 +21,6 @@ from .registers import (
     sum_samples,
     to_registers,
 )
-from .tables import HEADER
 
 __all__ = [
     "DIAGONAL",

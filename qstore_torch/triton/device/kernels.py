@@ -5,13 +5,13 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from ..tables import HEADER
 from .angles import ANGLES, SCRATCH, prepare, pull_inputs, slot_value, unused_slots
 from .evolve import axes, matrices
 from .measure import probabilities, read_strings, start_lambda, start_lambda_of_strings
 from .registers import exchange, indices, spread
 from .rounds import apply_round, undo_round
 from .start import load_state, pull_features, start_state, store_state
-from .tables import HEADER
 
 __all__ = ["backward", "forward", "kernel", "reduce_weights"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from ..tables import TERM_FIELDS
 from .registers import contract, parity_sign, rotate, spread, spread_signed, sum_samples
-from .tables import TERM_FIELDS
 
 __all__ = [
     "FIELDS",

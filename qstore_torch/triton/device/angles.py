@@ -10,7 +10,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .tables import HEADER
+from ..tables import HEADER
 
 __all__ = ["ANGLES", "SCRATCH", "prepare", "pull_inputs", "slot_value", "unused_slots"]
 
