@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from . import report
+from . import passes, report
 from .arithmetic import counts
 from .lab import MODES, ROOT, Remote
 from .peers import LIBRARIES, names
@@ -25,6 +25,7 @@ from .sections import add_lab_options, make_lab
 from .worker import NoAnswerError
 
 QUBITS, BATCHES = (8, 10, 4, 12, 16, 18, 20, 14, 6, 2), (32, 4096, 256, 1)  # in the order of interest
+_ONE_PROGRAM = 13  # qubits of one program of the triton engine; more are passes over memory
 _WARM = 1 << 28  # bytes of the batch of states up to which a point is compiled ahead
 _SIDE_BY_SIDE = 1 << 28  # bytes of the batch of states up to which libraries hold a point at the same time
 
@@ -73,6 +74,14 @@ def main(options: argparse.Namespace) -> None:
             result |= limits(problem, mode, results.lines[0]["ceilings"])
         results.add_point("gpu", problem, measured)
         print("\n".join(report.lines_of_point(measured)), flush=True)
+        if problem.n_qubits > _ONE_PROGRAM and ("gpu-triton", problem) not in unfinished and "gpu-triton" in some:
+            lab.close()  # memory for one more
+            lines = passes.measure(problem)
+            results.add("passes", **problem.to_dict(), lines=lines)
+            print(
+                "\n".join(report.table(passes.HEAD, passes.shares(lines, results.lines[0]["ceilings"]["copy"]))),
+                flush=True,
+            )
     lab.close()
     results.add("finished", at=now())
     print("\n".join(report.tables(results)))

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from . import plots
+from . import passes, plots
 from .lab import PATIENCE, ROOT
 from .peers import LIBRARIES
 from .results import POINT, Line, Results
@@ -336,6 +336,9 @@ def gpu_tables(results: Results) -> list[str]:
     head = ["point", "engine", "MB", "10⁶ multiply-adds", "launches", "least time"]
     head += ["GPU busy", "eager", "graph", "least ÷ best"]
     out += ["", "### Distance to the GPU's limit", "", *table(head, rows)]
+    for line in results.find("passes"):
+        out += ["", f"### Passes over memory, {line['n_qubits']} qubits, batch {line['batch']}", ""]
+        out += table(passes.HEAD, passes.shares(line["lines"], top["copy"]))
     if left := list(results.find("left")):
         points = ", ".join(f"{x['n_qubits']} qubits batch {x['batch']}" for x in left)
         out += ["", f"Not reached in {run['options']['minutes']:g} minutes: {points}."]

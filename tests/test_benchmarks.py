@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import circuits, gpu, report
+from benchmarks import circuits, gpu, passes, report
 from benchmarks.arithmetic import counts
 from benchmarks.lab import Lab, Remote
 from benchmarks.peers import LIBRARIES, names
@@ -160,6 +160,32 @@ def test_the_grid_of_a_gpu(stand_in, tmp_path, capsys, minutes):
         assert line["floor"] >= line["bytes"] / 1e11
     assert "a stand-in" in printed
     assert "Batch 4, forward + backward" in printed
+
+
+def test_passes_are_compared_with_a_copy_of_what_they_move():
+    middle = {"AMPLITUDES": True, "FIRST": False, "KEEP": True, "READ": False}
+    point = Problem(16, 2)
+    state = 8 * 2 << 16
+    kept = [
+        passes.moved(middle | changes, kernel, point)
+        for kernel, changes in (
+            ("parts_of_norms", {}),
+            ("pass_forward", {"FIRST": True}),
+            ("pass_forward", {}),
+            ("pass_forward", {"KEEP": False}),
+            ("pass_backward", {"READ": True}),
+            ("pass_backward", {}),
+            ("pass_backward", {"FIRST": True}),
+            ("pass_backward", {"FIRST": True, "AMPLITUDES": False}),
+            ("sum_programs", {}),
+        )
+    ]
+    halves = (1, 3, 4, 2, 6, 8, 5, 4)
+    assert kept == [half * state // 2 for half in halves] + [None]
+    lines = [{"kernel": "sum_programs", "bytes": None, "seconds": 1e-6}]
+    lines += [{"kernel": "pass_forward", "bytes": bytes_, "seconds": 1e-5} for bytes_ in (1e6, 3e6)]
+    rows = passes.shares(lines, 1e12)
+    assert [row[3] for row in rows] == ["–", "10 %", "30 %", "20 %", "19 %"]
 
 
 @pytest.mark.skipif("torch" in sys.modules and sys.modules["torch"].cuda.is_available(), reason="there is a GPU")
