@@ -105,12 +105,15 @@ class BackendList(tuple[BackendInfo, ...]):
         return table(asdict(info) for info in self)
 
 
-_cache: tuple[object, tuple[metadata.EntryPoint, ...]] | None = None
+_cache: tuple[object, tuple[tuple[BackendInfo, metadata.EntryPoint], ...]] | None = None
 _lock = new_lock(__name__, "_lock")
 
 
-def entries() -> tuple[metadata.EntryPoint, ...]:
-    """All entry points of the group, sorted; read again when a package was installed, removed or put on the path."""
+def entries() -> tuple[tuple[BackendInfo, metadata.EntryPoint], ...]:
+    """All entry points of the group, sorted; read again when a package was installed, removed or put on the path.
+
+    Metadata is parsed here, once: that of a package takes a millisecond.
+    """
     global _cache
     state = tuple(_path_state())
     with _lock:
@@ -118,7 +121,8 @@ def entries() -> tuple[metadata.EntryPoint, ...]:
             return _cache[1]
     from importlib import metadata  # imports much, and not every process asks
 
-    found = sorted(metadata.entry_points(group=GROUP), key=lambda entry: (entry.name, _origin(entry), entry.value))
+    found = [(_named(entry), entry) for entry in metadata.entry_points(group=GROUP)]
+    found.sort(key=lambda pair: (pair[0].name, pair[0].distribution, pair[1].value))
     with _lock:
         _cache = (state, tuple(found))
         return _cache[1]
@@ -134,7 +138,7 @@ def _path_state() -> Iterator[tuple[str, int]]:
 
 def installed() -> list[tuple[BackendInfo, metadata.EntryPoint]]:
     """Every entry point with what can be said of it without an import."""
-    found = [(_describe(entry), entry) for entry in entries()]
+    found = [(_describe(info, entry), entry) for info, entry in entries()]
     origins: dict[str, set[str]] = {}
     for info, _ in found:
         if info.status != "disabled":
@@ -148,9 +152,13 @@ def installed() -> list[tuple[BackendInfo, metadata.EntryPoint]]:
     return result
 
 
-def _describe(entry: metadata.EntryPoint) -> BackendInfo:
-    version = entry.dist.version if entry.dist is not None else ""
-    info = BackendInfo(entry.name, _origin(entry), version, entry.module)
+def _named(entry: metadata.EntryPoint) -> BackendInfo:
+    if entry.dist is None:
+        return BackendInfo(entry.name, "", "", entry.module)
+    return BackendInfo(entry.name, entry.dist.name, entry.dist.version, entry.module)
+
+
+def _describe(info: BackendInfo, entry: metadata.EntryPoint) -> BackendInfo:
     if switched_off(info):
         return replace(info, status="disabled", reason=f"turned off by {OFF_SWITCH}={os.environ[OFF_SWITCH]}")
     if info.own:
@@ -208,10 +216,6 @@ def _duplicate_reason(name: str, rivals: set[str]) -> str:
         f"packages {' and '.join(map(repr, sorted(rivals)))} both provide {name!r}. "
         f"Uninstall one, or set {OFF_SWITCH}={foreign}"
     )
-
-
-def _origin(entry: metadata.EntryPoint) -> str:
-    return entry.dist.name if entry.dist is not None else ""
 
 
 def _normal(name: str) -> str:

@@ -54,11 +54,11 @@ def check_allowed(names: Iterable[object], what: str) -> None:
         names: As they stand in the file. What is no name of an installed backend is left to `get_backend`.
         what: What names them, for the message.
     """
-    for name in names:
-        if not isinstance(name, str) or is_loaded(name):
-            continue
+    asked_for = [name for name in names if isinstance(name, str) and not is_loaded(name)]
+    known = {info.name: info for info in (reversed(list_backends()) if asked_for else ())}
+    for name in asked_for:
         base = name.partition(":")[0]
-        info = next((info for wanted in (name, base) for info in list_backends() if info.name == wanted), None)
+        info = known.get(name) or known.get(base)
         if info is None or not info.distribution:
             continue
         if info.own and info.module.partition(".")[0] in _OUR_PACKAGES:

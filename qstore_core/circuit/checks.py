@@ -31,6 +31,7 @@ __all__ = [
     "check_items",
     "check_n_qubits",
     "check_operations",
+    "check_pair",
     "check_whole",
     "read_fields",
     "shown",
@@ -132,6 +133,14 @@ def check_items(value: Any, what: str, most: int, argument: str | None = None) -
     if len(items) > most:
         raise SpecError(f"{what}: at most {most} entries, received more.", argument=argument)
     return items
+
+
+def check_pair(value: Any, what: str, form: str) -> tuple[Any, Any]:
+    """The two items of a sequence; `form` is how they are written."""
+    items = check_items(value, what, 2)
+    if len(items) != 2:
+        raise SpecError(f"{what} is {form}, received {shown(value)}.")
+    return items[0], items[1]
 
 
 def check_choice(value: Any, what: str, choices: Iterable[str], argument: str | None = None) -> str:

@@ -5,11 +5,12 @@ Needs Qiskit: `pip install "qstore[aer]"`; for reading OpenQASM 3 also `qiskit-q
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from typing import Any
 
-from ..circuit.checks import MAX_OPERATIONS, check_choice, check_items, shown
+from ..circuit.checks import MAX_OPERATIONS, MAX_QUBITS, check_choice, check_items, shown
 from ..circuit.circuit import Circuit
 from ..circuit.measurements.measurement import Measurement, Probabilities
 from ..errors import BackendUnavailableError, SpecError
@@ -19,7 +20,10 @@ from .qiskit import from_qiskit, library, measure, written
 __all__ = ["from_openqasm", "to_openqasm"]
 
 _LONGEST = 20_000_000  # characters of a program
-_DECLARED = re.compile(r"^[ \t]*input\s+(?:float|angle|int|uint)\s*(?:\[\s*\d+\s*\])?\s+(\w+)\s*;", re.MULTILINE)
+_DECLARED = re.compile(r"\binput\s+(?:float|angle|int|uint)\b\s*(?:\[\s*\d+\s*\])?\s*(\w+)\s*;")
+_INCLUDED = re.compile(r"\binclude\s*[\"']([^\"']*)[\"']")
+_LIBRARIES = ("qelib1.inc", "stdgates.inc")
+_REGISTERS = re.compile(r"\b(qubit|bit)\s*\[([^\]]*)\]|\b([qc]reg)\s+\w+\s*\[([^\]]*)\]")
 
 
 def from_openqasm(text: str, *, inputs: Iterable[str] = ()) -> Imported:
@@ -40,8 +44,10 @@ def from_openqasm(text: str, *, inputs: Iterable[str] = ()) -> Imported:
     """
     if not isinstance(text, str) or len(text) > _LONGEST:
         raise SpecError(f"an OpenQASM program is text of at most {_LONGEST} characters, received {shown(text)}.")
-    program = _parsed(text)
-    declared = list(dict.fromkeys(_DECLARED.findall(_without_comments(text))))
+    statements = _without_comments(text)
+    _check(statements)
+    program = _parsed(text.removeprefix("\ufeff"), statements)
+    declared = list(dict.fromkeys(_DECLARED.findall(statements)))
     names = check_items(inputs, "inputs", MAX_OPERATIONS, "inputs")
     for name in names:
         check_choice(name, "parameter", declared, "inputs")
@@ -53,19 +59,42 @@ def from_openqasm(text: str, *, inputs: Iterable[str] = ()) -> Imported:
     return from_qiskit(program, None, [parameters[name] for name in names], weights)
 
 
-def _parsed(text: str) -> Any:
+def _check(statements: str) -> None:
+    """What the importers would take without a word: files of this machine, registers of any size."""
+    for name in _INCLUDED.findall(statements):
+        if name not in _LIBRARIES:
+            raise SpecError(
+                f"the program includes {shown(name)}: no files are read because a program names them. Put its gates "
+                f"into the program; {' and '.join(_LIBRARIES)} are known."
+            )
+    sizes = {"q": 0, "b": 0}
+    for kind, size, old_kind, old_size in _REGISTERS.findall(statements):
+        numbers = re.findall(r"[0-9][0-9a-fA-FxXob_]*", size or old_size)
+        try:
+            sizes["q" if "q" in kind + old_kind else "b"] += math.prod(int(n[:40], 0) for n in numbers)
+        except ValueError:
+            continue  # the importer says what it is
+    for what, count in (("qubits", sizes["q"]), ("bits", sizes["b"])):
+        if count > MAX_QUBITS:
+            raise SpecError(f"the program declares {shown(count)} {what}; the limit is {MAX_QUBITS}.")
+
+
+def _parsed(text: str, statements: str) -> Any:
     qiskit = library()
+    version = re.search(r"\bOPENQASM\s+(\d+)", statements)
     try:
-        if re.search(r"OPENQASM\s+3", text[:1000]):
+        if version[1] == "3" if version else re.search(r"\bqubit\b|stdgates", statements):
             return qiskit.qasm3.loads(text)
-        return qiskit.qasm2.loads(text, custom_instructions=qiskit.qasm2.LEGACY_CUSTOM_INSTRUCTIONS)
+        return qiskit.qasm2.loads(text, include_path=(), custom_instructions=qiskit.qasm2.LEGACY_CUSTOM_INSTRUCTIONS)
     except ImportError as error:
         raise BackendUnavailableError(
             f"reading OpenQASM 3 needs one more package: {error}. Install it with: pip install qiskit-qasm3-import",
             name="qiskit_qasm3_import",
         ) from error
-    except Exception as error:
-        raise SpecError(f"no valid OpenQASM program: {error}") from error
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # panics of Qiskit's Rust code are no Exceptions
+        raise SpecError(f"no valid OpenQASM program, or one that Qiskit's importer does not read: {error}") from error
 
 
 def _without_comments(text: str) -> str:

@@ -33,6 +33,7 @@ _CHANNELS = {  # ours, and what their number is multiplied by
     "DepolarizingChannel": ("depolarizing", 4 / 3), "AmplitudeDamping": ("amplitude_damping", 1.0),
     "PhaseDamping": ("phase_damping", 1.0), "BitFlip": ("bit_flip", 1.0), "PhaseFlip": ("phase_flip", 1.0),
 }  # fmt: skip
+_SIGNS = {"DoubleExcitationPlus": 1.0, "DoubleExcitationMinus": -1.0}
 _NOTHING = ("Identity", "Barrier", "WireCut", "Snapshot")
 _MOST_MATRIX = 6  # qubits of an observable that is a matrix
 
@@ -139,6 +140,17 @@ class Reader:
             qubits = tuple(self.place[w] for w in op.wires)
             if name in OURS:
                 self._gate(OURS[name], qubits, op.data, controls, values)
+                return
+            if name in ("Adjoint(U3)", "Adjoint(U2)"):  # PennyLane's own takes angles modulo a turn
+                turn, phi, delta = op.base.data if name == "Adjoint(U3)" else (np.pi / 2, *op.base.data)
+                self._gate("u3", qubits, (turn * -1, delta * -1, phi * -1), controls, values)
+                return
+            if name in _SIGNS:  # the phase of the other fourteen states; PennyLane has no decomposition
+                self._write(qml.DoubleExcitation(op.data[0], wires=op.wires), at, controls, values)
+                angle = single(op.data[0]) * (0.5 * _SIGNS[name])
+                self._phase(angle, controls, values)
+                for state in ((0, 0, 1, 1), (1, 1, 0, 0)):
+                    self._phase(-angle, (*controls, *qubits), (*values, *state))
                 return
             if name in ("PauliRot", "MultiRZ"):
                 word = op.hyperparameters["pauli_word"] if name == "PauliRot" else "Z" * len(qubits)

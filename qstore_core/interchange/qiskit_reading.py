@@ -70,6 +70,9 @@ class Reader:
                 raise SpecError(f"{at} is {name!r} on qubit {late[0]}, after it was measured: {_NO_MIDDLE}")
             if getattr(operation, "condition", None) is not None or item.clbits or name in ("reset", "if_else"):
                 raise SpecError(f"{at} is {name!r}: {_NO_MIDDLE}")
+            if name == "for_loop":
+                self._unroll(operation, qubits, at)
+                continue
             try:
                 if self._write(operation, qubits):
                     continue
@@ -87,6 +90,15 @@ class Reader:
             inner = {qubit: qubits[k] for k, qubit in enumerate(definition.qubits)}
             self._append(definition.data, inner, f"{at} ({name}), step")
 
+    def _unroll(self, loop: Any, qubits: list[int], at: str) -> None:
+        """The body of a loop over numbers, once for each of them."""
+        values, variable, body = loop.params
+        place = dict(zip(body.qubits, qubits, strict=True))
+        check_operations(len(values) * max(len(body.data), 1), f"{at} (for_loop)")
+        for value in values:
+            once = body if variable not in body.parameters else body.assign_parameters({variable: value})
+            self._append(once.data, place, f"{at} (for_loop, {value}), step")
+
     def _touched(self, qubit: int) -> bool:
         return self.circuit.n_amplitudes > 0 or any(qubit in op.qubits for op in self.circuit.operations)
 
@@ -101,8 +113,8 @@ class Reader:
                 self.circuit.append(ours, qubits, [self._angle(p) for p in params])
                 return True
             ours = _OURS.get(base.name, base.name)
-            if not plain or ours not in KNOWN or len(qubits) > MOST_QUBITS:
-                return False
+            if not plain or ours not in KNOWN or len(params) != GATES[ours].n_params or len(qubits) > MOST_QUBITS:
+                return False  # cu has an angle more than its base
             k = len(values)
             self.circuit.controlled(ours, qubits[:k], qubits[k:], [self._angle(p) for p in params], values)
             return True
@@ -110,6 +122,8 @@ class Reader:
         if name in KNOWN and len(params) == GATES[name].n_params:
             self.circuit.append(name, qubits, [self._angle(p) for p in params])
             return True
+        if name == "unitary" and not qubits:
+            return True  # a global phase
         if name == "unitary" and len(qubits) <= MOST_OF_UNITARY:
             self.circuit.unitary(np.asarray(params[0]), *reversed(qubits))
             return True

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..backends.contract import Backend, Capabilities
 from ..backends.registry import get_backend, list_backends
-from ..circuit.checks import MAX_SHOTS, check_whole
+from ..circuit.checks import MAX_SHOTS, check_whole, shown
 from ..circuit.circuit import Circuit, whole_number
 from ..circuit.measurements.measurement import Amplitudes, Measurement
 from ..circuit.noise.channels import refuse_channels
@@ -69,7 +69,7 @@ class Execution:
             number = whole_number(value)
             if number is None or number < least:
                 raise SpecError(
-                    f"{argument} is None ({meaning}) or a whole number of at least {least}, received {value!r}.",
+                    f"{argument} is None ({meaning}) or a whole number of at least {least}, received {shown(value)}.",
                     argument=argument,
                 )
             if argument == "shots":
@@ -79,7 +79,7 @@ class Execution:
             object.__setattr__(self, "gradient", self.gradient.replace("_", "-"))
         if self.gradient not in _GRADIENTS:
             raise SpecError(
-                f"no gradient method {self.gradient!r}. Known: {', '.join(_GRADIENTS)}."
+                f"no gradient method {shown(self.gradient)}. Known: {', '.join(_GRADIENTS)}."
                 f"{nearest(str(self.gradient), _GRADIENTS)}",
                 argument="gradient",
             )

@@ -29,7 +29,16 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ...errors import SpecError
-from ..checks import MAX_DEGREE, MAX_OPERATIONS, MAX_SLOTS, check_finite_number, check_items, check_whole, shown
+from ..checks import (
+    MAX_DEGREE,
+    MAX_OPERATIONS,
+    MAX_SLOTS,
+    check_finite_number,
+    check_items,
+    check_pair,
+    check_whole,
+    shown,
+)
 
 __all__ = ["FUNCTIONS", "Angle", "AngleLike", "as_angle", "input_", "weight"]
 
@@ -185,14 +194,14 @@ class Angle:
         """
         terms = []
         for entry in check_items(data, "an angle", MAX_OPERATIONS):
-            monomial, coefficient = _pair(entry, "a term of an angle", "[slots, coefficient]")
+            monomial, coefficient = check_pair(entry, "a term of an angle", "[slots, coefficient]")
             slots: list[Slot] = []
             for slot in check_items(monomial, "the slots of an angle", MAX_DEGREE):
-                kind, index = _pair(slot, "a slot", '["w", j] or ["x", i]')
+                kind, index = check_pair(slot, "a slot", '["w", j] or ["x", i]')
                 if isinstance(kind, str) and kind in FUNCTIONS and nested <= _MOST_NESTED:
                     slots.append((str(kind), Angle.from_list(index, nested + 1).terms))
                     continue
-                if kind not in ("w", "x"):
+                if not isinstance(kind, str) or kind not in ("w", "x"):
                     raise SpecError(f'a slot is ["w", j] or ["x", i], received {shown(slot)}.')
                 slots.append((str(kind), check_whole(index, "the index of a slot", 0, MAX_SLOTS - 1)))
             terms.append((tuple(slots), check_finite_number(coefficient, "a coefficient of an angle")))
@@ -253,10 +262,3 @@ def weight(index: int) -> Angle:
 def input_(index: int) -> Angle:
     """The input slot `index`."""
     return Angle((((("x", check_whole(index, "the index of an input slot", 0, MAX_SLOTS - 1)),), 1.0),))
-
-
-def _pair(value: Any, what: str, form: str) -> tuple[Any, Any]:
-    items = check_items(value, what, 2)
-    if len(items) != 2:
-        raise SpecError(f"{what} is {form}, received {shown(value)}.")
-    return items[0], items[1]

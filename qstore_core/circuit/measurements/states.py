@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from ...errors import SpecError
-from ..checks import check_items, check_whole, shown
+from ..checks import check_finite_number, check_items, check_pair, check_whole, shown
 from ..circuit import Circuit
 from ..gates.synthesis import prepare
 from .measurement import (
@@ -214,8 +214,8 @@ class Entropy(_Reduced):
 class State(Measurement):
     """The final state: complex amplitudes (2**n,) per sample, with the phase that the gates' matrices give it.
 
-    For simulators that hold the state: ours except `numba` and `triton`, which "auto" leaves out. A matrix that
-    `Circuit.unitary` decomposes has a phase of its own; that of everything else is exact.
+    For simulators that hold the state: ours except `numba` and `triton`, which "auto" leaves out. What
+    `Circuit.unitary`, `diagonal` and `inverse` make, and words of I alone, is equal up to a phase; all else is exact.
 
     Example:
         >>> import numpy as np
@@ -349,7 +349,10 @@ class Fidelity(Measurement):
         state = entries["state"]
         if isinstance(state, Mapping):
             return cls(Circuit.from_dict(state))
-        return cls(tuple(complex(*pair) for pair in check_items(state, "amplitudes", 1 << _MOST_PREPARED)))
+        pairs = [
+            check_pair(a, "an amplitude", "[re, im]") for a in check_items(state, "amplitudes", 1 << _MOST_PREPARED)
+        ]
+        return cls(tuple(complex(*(check_finite_number(part, "an amplitude") for part in pair)) for pair in pairs))
 
 
 MEASUREMENTS.add(DensityMatrix, Purity, Entropy, State, Fidelity)

@@ -67,6 +67,24 @@ class NoiseModel:
     rules: tuple[NoiseRule, ...] = ()
     readout: tuple[tuple[int | None, float, float], ...] = ()
 
+    def __post_init__(self) -> None:
+        """Check what was given by hand; `after` and `readout_error` check the rest."""
+        if not isinstance(self.rules, tuple) or not all(isinstance(rule, NoiseRule) for rule in self.rules):
+            raise SpecError(
+                f"rules are a tuple of NoiseRule, received {shown(self.rules)}. Make a model of them: "
+                'NoiseModel().after("cnot", Channel.depolarizing(0.01, 2)).',
+                argument="rules",
+            )
+        if not isinstance(self.readout, tuple) or not all(isinstance(e, tuple) and len(e) == 3 for e in self.readout):
+            raise SpecError(
+                f"readout is a tuple of (qubit or None, p_01, p_10), received {shown(self.readout)}.",
+                argument="readout",
+            )
+        for qubit, p_01, p_10 in self.readout:
+            Channel.readout_error(p_01, p_10)
+            if qubit is not None:
+                check_whole(qubit, "a qubit", 0, MAX_QUBITS - 1)
+
     def after(self, gates: str | Iterable[str], *channels: Channel, qubits: Iterable[int] | None = None) -> NoiseModel:
         """The same with channels behind gates, after those that are there already.
 
@@ -111,6 +129,8 @@ class NoiseModel:
         Raises:
             SpecError: a channel of two qubits behind a gate of another number, by a rule for "*".
         """
+        if not isinstance(circuit, Circuit):
+            raise SpecError(f"noise is put into a Circuit, received {shown(circuit)}. A layer's is layer.circuit.")
         out = circuit._like()
         rules = {(rule.gate, rule.qubits): rule.channels for rule in self.rules}
         named = {rule.gate for rule in self.rules}

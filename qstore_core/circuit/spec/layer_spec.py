@@ -146,7 +146,7 @@ class LayerSpec:
 
     def _check_pooling(self, n: int) -> None:
         if self.kind != "QuantumPooling":
-            if whole_number(self.pool_size) != 0 or self.pool_mode != "":
+            if whole_number(self.pool_size) != 0 or not isinstance(self.pool_mode, str) or self.pool_mode:
                 raise SpecError(f"{self.kind} has no pool_size or pool_mode.", argument="pool_size")
             return
         size = whole_number(self.pool_size) or 0

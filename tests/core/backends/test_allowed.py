@@ -102,6 +102,14 @@ def test_backends_of_this_process_and_unknown_names():
         unregister_backend("mine_alone")
 
 
+def test_metadata_is_parsed_once(monkeypatch):
+    from importlib import metadata
+
+    check_allowed(["statevector"], "a file")
+    monkeypatch.setattr(metadata.PathDistribution, "read_text", lambda *_: pytest.fail("metadata is read again"))
+    check_allowed(["numba", "density", "trajectories", "nobody"] * 10, "a file")
+
+
 def test_names_are_text():
     with pytest.raises(SpecError), allow_backends(3):
         pass

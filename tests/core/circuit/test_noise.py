@@ -88,6 +88,11 @@ def test_a_model_is_a_value():
         (lambda m: NoiseModel.from_dict({"rules": [["h", None]], "readout": []}), "saved as"),
         (lambda m: NoiseModel.from_dict({"rules": [["h", None, [["bit_flip", [2.0], 1]]]], "readout": []}), "from 0"),
         (lambda m: m.after("*", DEPOLARISED).applied(one_gate()), "cannot come behind h 0"),
+        (lambda m: m.applied(None), "a Circuit, received None"),
+        (lambda m: NoiseModel((1,)), "tuple of NoiseRule"),
+        (lambda m: NoiseModel(readout=(1,)), "p_01, p_10"),
+        (lambda m: NoiseModel(readout=((0, 0.1, 1.5),)), "p_10 is a probability"),
+        (lambda m: NoiseModel(readout=((-1, 0.1, 0.1),)), "a qubit"),
     ],
 )
 def test_what_makes_no_model_is_refused(make, message):

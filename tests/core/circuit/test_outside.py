@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qstore_core import Circuit, LayerSpec, Pauli, QstoreError, QuantumLayer, QuantumReadout, SpecError
+from qstore_core import Circuit, Fidelity, LayerSpec, Pauli, QstoreError, QuantumLayer, QuantumReadout, SpecError
 from qstore_core.circuit import checks
 from qstore_core.circuit.angles.angle import Angle
 from qstore_core.circuit.measurements.measurement import as_measurement
@@ -110,6 +110,33 @@ def test_a_measurement_is_read_or_refused(data):
         return
     assert measurement.n_outputs(3) >= 1
     assert as_measurement(json.loads(json.dumps(measurement.to_dict()))) == measurement
+
+
+@pytest.mark.parametrize("part", ["", "1j", [0.5], [0.5, 0.5, 0.5], ["0.7", "j"], [float("nan"), 0], [True, 0], None])
+def test_amplitudes_in_a_file_are_pairs_of_numbers(part):
+    data = Fidelity(np.array([1, 1j]) / np.sqrt(2)).to_dict()
+    data["state"][0] = part
+    with pytest.raises(SpecError, match="amplitude"):
+        as_measurement(data)
+
+
+@pytest.mark.parametrize("value", [np.array([1, 2]), list(range(100_000)), "a" * 10_000], ids=["array", "list", "text"])
+def test_whatever_is_given_is_refused_and_shown_shortly(value):
+    circuit = Circuit(1)
+    circuit.ry(circuit.inputs(1)[0], 0)
+    config = QuantumLayer(circuit, Pauli("Z")).get_config()
+    saved = circuit.to_dict()
+    saved["operations"][0][2][0][0][0][0][0] = value
+    spec = QuantumLayer(circuit, Pauli("Z")).spec.to_dict() | {"pool_mode": value}
+    for attempt in (
+        lambda: QuantumLayer.from_config(config | {"gradient": value}),
+        lambda: QuantumLayer.from_config(config | {"shots": value}),
+        lambda: Circuit.from_dict(saved),
+        lambda: LayerSpec.from_dict(spec),
+    ):
+        with pytest.raises(SpecError) as refused:
+            attempt()
+        assert len(str(refused.value)) < 500
 
 
 @settings(max_examples=60)

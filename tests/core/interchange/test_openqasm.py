@@ -56,9 +56,30 @@ def test_parameters_are_inputs_or_weights():
     text = """OPENQASM 3.0; include "stdgates.inc"; // input float[64] c;
     input float[64] b; input float[64] a; input angle[32] unused; qubit[1] q;
     ry(2*a) q[0]; rz(a*b + 1) q[0]; rx(b) q[0];"""
-    circuit = from_openqasm(text.replace("input angle", "\ninput angle").replace("; input", ";\ninput"), inputs=["b"])
+    circuit = from_openqasm(text, inputs=["b"])  # wherever declarations stand
     assert [str(op) for op in circuit.circuit.operations] == ["ry(2*w0) 0", "rz(1 + w0*x0) 0", "rx(x0) 0"]
     assert (circuit.circuit.n_inputs, circuit.circuit.n_weights) == (1, 2)
+
+
+@needs_importer
+def test_the_version_is_found_behind_a_long_licence_and_without_a_version_the_words_tell():
+    three, two = 'include "stdgates.inc"; qubit[2] q; h q;', 'include "qelib1.inc"; qreg q[2]; h q;'
+    heads = ("//" + "y" * 2000 + "\n", "/*" + "x" * 2000 + "*/", "\ufeff", "")
+    programs = [head + version + three for head in heads for version in ("", "OPENQASM 3.0;")]
+    programs += [head + version + two for head in heads[::2] for version in ("", "OPENQASM 2.0;")]  # it has no /* */
+    for program in programs:
+        assert [str(op) for op in from_openqasm(program).circuit.operations] == ["h 0", "h 1"], program[:40]
+
+
+@needs_importer
+def test_loops_are_unrolled():
+    text = """OPENQASM 3.0; include "stdgates.inc"; input float[64] a; qubit[2] q;
+    for int i in [1:2] { rx(i*a) q[0]; for int j in {3, 5} { ry(i*j) q[1]; } cx q[0], q[1]; }"""
+    assert [str(op) for op in from_openqasm(text).circuit.operations] == [
+        "rx(w0) 0", "ry(3) 1", "ry(5) 1", "cnot 0 1", "rx(2*w0) 0", "ry(6) 1", "ry(10) 1", "cnot 0 1",
+    ]  # fmt: skip
+    with pytest.raises(SpecError, match=r"for_loop.* would have 1000000001 gates"):
+        from_openqasm('OPENQASM 3.0; include "stdgates.inc"; qubit q; for int i in [0:1000000000] { h q; }')
 
 
 @needs_importer
@@ -109,6 +130,13 @@ def test_probabilities_go_there_and_back():
         (BELL.replace("h q[0];", "h q[0]; reset q[0];"), "instruction 1 is 'reset'"),
         (BELL.replace("h q[0];", "measure q[0] -> c[0]; h q[0];"), "instruction 1 is 'h' on qubit 0, after it was mea"),
         (BELL.replace("cx q[0], q[1];", "opaque magic a; magic q[0];"), "magic"),
+        (BELL.replace("qreg q[2]", "qreg q[1000000000]"), "declares 1000000000 qubits; the limit is 2048"),
+        (BELL.replace("creg c[2]", "creg c[0xFFFFFFFF]"), "declares 4294967295 bits"),
+        ("OPENQASM 3.0; qubit[1_000_000] q;", "declares 1000000 qubits"),
+        ("OPENQASM 3.0; qubit[9*500*600] q;", "declares 2700000 qubits"),
+        (BELL.replace("qreg", "qreg r[2000]; qreg s[2000]; qreg"), "declares 4002 qubits"),
+        (BELL.replace("qelib1.inc", "/etc/hostname"), "includes '/etc/hostname': no files are read"),
+        ('OPENQASM 3.0; include "./gates.inc"; qubit q;', "includes './gates.inc'"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_said_is_named(text, message):

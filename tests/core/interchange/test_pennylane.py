@@ -203,6 +203,17 @@ def gates(inputs, w):
     )
 
 
+def without_a_decomposition(inputs, w):
+    qml.AngleEmbedding(inputs, wires=range(5), rotation="Y")
+    qml.DoubleExcitationPlus(w[0] * inputs[0], wires=[3, 1, 0, 2])
+    qml.ctrl(qml.DoubleExcitationMinus(w[1], wires=[0, 1, 2, 3]), 4, control_values=[0])
+    qml.adjoint(qml.U3(w[2], inputs[1], w[3], wires=0))
+    qml.ctrl(qml.adjoint(qml.U2(w[0], inputs[2], wires=4)), 1)
+    qml.adjoint(qml.DoubleExcitationPlus)(w[3], wires=[4, 1, 0, 2])
+    qml.AngleEmbedding(inputs, wires=range(5))
+    return [qml.expval(qml.Z(k)) for k in range(5)]
+
+
 @pytest.mark.parametrize(
     ("function", "shapes", "features", "wires"),
     [
@@ -218,6 +229,7 @@ def gates(inputs, w):
         (convolutional, {"weights": (2, 9), "last": 3}, 4, 4),
         (evolution, {"weights": (2,)}, 2, 2),
         (gates, {"w": (4,)}, 3, 3),
+        (without_a_decomposition, {"w": (4,)}, 5, 5),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )

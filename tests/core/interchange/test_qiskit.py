@@ -22,6 +22,8 @@ from qiskit.circuit import (  # noqa: E402 - after the library is there
     QuantumCircuit,
 )
 from qiskit.circuit.library import (  # noqa: E402
+    CUGate,
+    GlobalPhaseGate,
     PauliEvolutionGate,
     PermutationGate,
     RXGate,
@@ -95,6 +97,16 @@ def test_gates_and_composites():
     program.append(PermutationGate([2, 0, 1]), [1, 0, 2])
     program.mcx([0, 1], 2), program.mcp(x[1], [2, 0], 1), program.cu(0.1, w[0], 0.3, 0.4, 0, 1), program.rccx(0, 1, 2)
     assert_same(program, [SparsePauliOp("ZIX"), SparsePauliOp(["IZI", "YYI"], [1, 2])], list(x), list(w))
+
+
+def test_controls_of_cu_and_unitaries_on_nothing():
+    w = ParameterVector("w", 4)
+    program = QuantumCircuit(3)
+    program.h(range(3))
+    program.append(CUGate(*w).control(1, ctrl_state=0), [2, 0, 1])
+    program.append(GlobalPhaseGate(0.3).power(0.5), [])
+    program.h(range(3))
+    assert_same(program, [SparsePauliOp("ZIX"), SparsePauliOp("IZI")], [], list(w))
 
 
 def test_parameters_in_every_form():
