@@ -73,6 +73,7 @@ class JaxOps:
     real = staticmethod(jnp.real)
     imag = staticmethod(jnp.imag)
     sqrt = staticmethod(jnp.sqrt)
+    round = staticmethod(jnp.round)
 
     def function(self, name: str, x: jax.Array) -> jax.Array:
         """One of `FUNCTIONS`."""

@@ -85,6 +85,7 @@ class TensorflowOps:
     real = staticmethod(tf.math.real)
     imag = staticmethod(tf.math.imag)
     sqrt = staticmethod(tf.sqrt)
+    round = staticmethod(tf.round)
 
     def function(self, name: str, x: tf.Tensor) -> tf.Tensor:
         """One of `FUNCTIONS`."""

@@ -126,6 +126,7 @@ class TorchOps:
     real = staticmethod(torch.real)
     imag = staticmethod(torch.imag)
     sqrt = staticmethod(torch.sqrt)
+    round = staticmethod(torch.round)
 
     def function(self, name: str, x: torch.Tensor) -> torch.Tensor:
         """One of `FUNCTIONS`."""

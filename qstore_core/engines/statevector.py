@@ -118,6 +118,7 @@ class NumpyOps:
         return np.zeros((x.shape[0], 1), dtype=x.dtype)
 
     sqrt: Any = staticmethod(np.sqrt)
+    round: Any = staticmethod(np.rint)
 
     def function(self, name: str, x: np.ndarray) -> np.ndarray:
         """One of `FUNCTIONS`."""

@@ -16,7 +16,7 @@ from ..circuit.circuit import Circuit
 from ..circuit.lowering.plan import Factor
 from ..circuit.lowering.window import Enter, Gather, Rotate, Window
 from .arrays.ops import Array, Ops, frozen
-from .arrays.program import Polynomials, plus
+from .arrays.rotations import Polynomials, plus
 
 __all__ = ["WindowProgram"]
 

@@ -22,14 +22,12 @@ from .ops import Array, Ops, frozen
 from .program import (
     ArrayProgram,
     DiagonalLayer,
-    FusedRotations,
     Group,
     KronLayer,
-    Polynomials,
     Stack,
     kronecker_index,
-    plus,
 )
+from .rotations import Factors, FusedRotations, Polynomials, plus
 
 __all__ = ["KEEP_BYTES", "pull_kronecker", "value_and_vjp"]
 
@@ -58,7 +56,8 @@ class _Sweep:
     def __init__(self, program: ArrayProgram, ops: Ops, theta: Array, inputs: Array) -> None:
         self.program, self.ops, self.theta, self.inputs = program, ops, theta, inputs
         state, self.x = program.start(ops, theta, inputs)
-        self.stacks = program.kronecker(ops, *program.rotation_matrices(ops, theta, self.x))
+        self.factors = program.factors(ops, theta, self.x)
+        self.stacks = program.kronecker(ops, self.factors, state)
         rows, itemsize = inputs.shape[0], 16 if "64" in str(theta.dtype) else 8
         steps = sum(len(getattr(layer, "groups", (0,))) for layer in program.layers)
         size = rows * steps * itemsize << program.plan.n_qubits if isinstance(rows, int) else None  # or a symbol
@@ -217,27 +216,29 @@ class _Gradients:
         """From gradients of Kronecker products to those of the rotations."""
         program, ops = self.program, self.ops
         shared_pool, sampled_pool = [], []
+        wide = next((own.matrices for own in self.sweep.factors if own is not None), None)
         for key, parts in self.stacks.items():
-            d_rows = pull_kronecker(ops, self.sweep.stacks[key], ops.stack(parts, -3))
+            stack = self.sweep.stacks[key]
+            d_rows = pull_kronecker(ops, stack, ops.narrow(ops.stack(parts, -3), stack.singles[0]))
             if key[0]:
                 sampled_pool.append(d_rows)
                 d_rows = ops.sum(d_rows, 0)
-            shared_pool.append(d_rows)
-        for pool, rotations, index in (
-            (shared_pool, program.shared_rotations, program.shared_places),
-            (sampled_pool, program.sampled_rotations, program.sampled_places),
+            shared_pool.append(ops.narrow(d_rows, wide))
+        for pool, rotations, factors, index in (
+            (shared_pool, program.shared_rotations, self.sweep.factors[0], program.shared_places),
+            (sampled_pool, program.sampled_rotations, self.sweep.factors[1], program.sampled_places),
         ):
-            if rotations.count:
+            if factors is not None:
                 flat = pool[0] if len(pool) == 1 else ops.concat(pool)
                 lead = (-1,) if rotations.polynomials.uses_inputs else ()
-                gradient = ops.reshape(ops.take(flat, index, -1), (*lead, rotations.count, 2, 2))
-                self._add_rotations(rotations, gradient)
+                flat = ops.narrow(ops.take(flat, index, -1), wide)
+                gradient = ops.reshape(flat, (*lead, rotations.count, 2, 2))
+                self._add_rotations(rotations, factors, gradient)
 
-    def _add_rotations(self, rotations: FusedRotations, gradient: Array) -> None:
+    def _add_rotations(self, rotations: FusedRotations, factors: Factors, gradient: Array) -> None:
         """From gradients of fused matrices (…, R, 2, 2) to those of their angles."""
         ops, sweep = self.ops, self.sweep
-        factors, slopes = rotations.factor_matrices(ops, sweep.theta, sweep.x)
-        at = [factors[..., k, :, :, :] for k in range(rotations.length)]
+        at = [factors.matrices[..., k, :, :, :] for k in range(rotations.length)]
         before: list[Array] = [None] * rotations.length  # product of the factors applied before factor k
         for k in range(1, rotations.length):
             before[k] = at[k - 1] if before[k - 1] is None else ops.matmul(at[k - 1], before[k - 1])
@@ -248,8 +249,9 @@ class _Gradients:
                 gradient = ops.matmul(ops.swap_last(ops.conj(at[k])), gradient)
         own = ops.stack(owns, -4)
         lead = (-1,) if rotations.polynomials.uses_inputs else ()
-        product = ops.reshape(ops.real(ops.conj(own) * slopes), (*lead, rotations.length * rotations.count, 4))
-        self._add_angles(rotations.polynomials, 0.5 * ops.sum(product, -1))
+        product = ops.real(ops.conj(own) * rotations.slopes(ops, factors))
+        product = ops.reshape(product, (*lead, rotations.length * rotations.count, 4))
+        self._add_angles(rotations.polynomials, ops.narrow(0.5 * ops.sum(product, -1), sweep.theta))
 
     def _add_angles(self, angles: Polynomials, d_angles: Array) -> None:
         """From gradients of angles (A,) or (B, A) to those of weights and inputs."""

@@ -150,8 +150,12 @@ class PlanesOps:
         return self.ops.wide(x) if self._double else x
 
     def narrow(self, x: Array, like: Array) -> Array:
-        """Back in the precision of `like`."""
-        return self.ops.narrow(x, like) if self._double else x
+        """In the precision of `like`."""
+        if not self._double:
+            return x
+        if isinstance(x, Planes):
+            return x.map(lambda plane: self.ops.narrow(plane, like.real))
+        return self.ops.narrow(x, like)
 
     def sum(self, x: Array, axis: int | tuple[int, ...], keepdims: bool = False) -> Array:
         """Sum along one axis."""

@@ -7,182 +7,31 @@ folded into the measurement. A framework supplies `Ops`, a dozen array functions
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
 
-from ...circuit.angles.angle import Angle
-from ...circuit.circuit import Circuit
 from ...circuit.lowering.plan import Diagonal, Plan, Rotation
 from .measuring import Measuring
-from .ops import Array, Ops, Scatter, Signs, change_of_frame, check_slots, frozen
+from .ops import Array, Ops, Signs, change_of_frame, check_slots, frozen
+from .rotations import Factors, FusedRotations, Polynomials
 
 __all__ = [
     "ArrayProgram",
     "DiagonalLayer",
-    "FusedRotations",
     "Group",
     "KronLayer",
-    "Polynomials",
     "Stack",
     "group_sizes",
     "kronecker_index",
-    "plus",
 ]
 
 
-_EYE = frozen(np.eye(2, dtype=complex))
 _EYE_ROW = frozen(np.eye(2, dtype=complex)[None])
-_ONE = frozen(np.ones(1))
 _ONE_ROW = frozen(np.ones((1, 1)))
-
-
-class Polynomials:
-    """Angles as arrays: evaluates many `Angle`s at once. Variables are `[theta, inputs, 1]`, or `[theta, 1]`."""
-
-    def __init__(self, angles: Sequence[Angle], plan: Plan | Circuit) -> None:
-        """Tabulate the terms of all angles: `length` of them each, padded with coefficient 0."""
-        used = sorted({slot for a in angles for slot in a.slots})
-        self.count = len(angles)
-        self.uses_inputs = any(kind == "x" for kind, _ in used)
-        # Variables in use only, weights first, so that nothing is gathered twice.
-        self.weights = np.array([j for kind, j in used if kind == "w"], dtype=np.int64)
-        self.inputs = np.array([i for kind, i in used if kind == "x"], dtype=np.int64)
-        place = {slot: k for k, slot in enumerate(used)}
-        one = len(used)
-        rows = [[(m, c) for m, c in a.terms if m] for a in angles]
-        degree = max((len(m) for row in rows for m, _ in row), default=0)
-        self.length = max((len(row) for row in rows), default=0)
-        flat = [term for row in rows for term in row + [((), 0.0)] * (self.length - len(row))]
-        self.needs_one = any(len(m) < degree for m, _ in flat)
-        self.factors = [np.array([place[m[d]] if d < len(m) else one for m, _ in flat]) for d in range(degree)]
-        self.scale = np.array([c for _, c in flat])
-        self.offset = np.array([a.constant for a in angles])
-        self.zeros = np.zeros((1, self.length))
-        for value in (*self.factors, self.zeros, self.scale, self.offset, self.weights, self.inputs):
-            frozen(value)
-        # The usual case, one slot per angle: a gather, no product.
-        self.plain = self.length == 1 and bool(np.all(self.scale == 1.0)) and not np.any(self.offset)
-        # For gradients: where each factor's slope belongs; dropped where it is a slot of the other kind, or the 1.
-        names = [*used, ("one", 0)]
-        self.to_weights = [_scatter(f, names, "w", plan.n_weights) for f in self.factors]
-        self.to_inputs = [_scatter(f, names, "x", plan.n_inputs) for f in self.factors]
-
-    def variables(self, ops: Ops, theta: Array, x: Array) -> Array:
-        """The variables in use, (V,) or (B, V)."""
-        parts = []
-        if not self.uses_inputs:
-            if len(self.weights):
-                parts.append(ops.take(theta, self.weights, -1))
-            if self.needs_one:
-                parts.append(ops.const(_ONE, theta))
-        else:
-            zero = ops.zero_column(x)
-            if len(self.weights):
-                parts.append(zero + ops.take(theta, self.weights, -1))
-            parts.append(ops.take(x, self.inputs, -1))
-            if self.needs_one:
-                parts.append(zero + ops.const(_ONE, theta))
-        return parts[0] if len(parts) == 1 else ops.concat(parts)
-
-    def evaluate(self, ops: Ops, theta: Array, x: Array) -> Array:
-        """The angles, (A,) or (B, A)."""
-        if not self.factors:
-            return ops.const(self.offset, theta)
-        variables = self.variables(ops, theta, x)
-        values = ops.take(variables, self.factors[0], -1)
-        for factor in self.factors[1:]:
-            values = values * ops.take(variables, factor, -1)
-        if self.plain:
-            return values
-        values = values * ops.const(self.scale, theta)
-        if self.length > 1:
-            values = ops.sum(ops.reshape(values, (*self._lead, self.count, self.length)), -1)
-        return values + ops.const(self.offset, theta)
-
-    def slopes(self, ops: Ops, d_angles: Array, theta: Array) -> Array:
-        """Gradients of the angles as gradients of the products of slots, one for every term."""
-        if self.plain:
-            return d_angles
-        if self.length > 1:
-            d_angles = ops.reshape(d_angles, (*self._lead, self.count, 1)) + ops.const(self.zeros, theta)
-            d_angles = ops.reshape(d_angles, (*self._lead, self.count * self.length))
-        return d_angles * ops.const(self.scale, theta)
-
-    def pull(self, ops: Ops, theta: Array, x: Array, d_angles: Array) -> tuple[Array | None, Array | None]:
-        """Gradients of the angles, (A,) or (B, A), as those of theta (W,) and x (B, I); None for what has no part."""
-        d_theta = d_x = None
-        if not self.factors:
-            return d_theta, d_x
-        d_values = self.slopes(ops, d_angles, theta)
-        taken: list[Array] = []
-        if len(self.factors) > 1:
-            variables = self.variables(ops, theta, x)
-            taken = [ops.take(variables, f, -1) for f in self.factors]
-        for k in range(len(self.factors)):
-            own = d_values
-            for j, other in enumerate(taken):
-                own = own if j == k else own * other
-            if self.uses_inputs:
-                d_x = plus(d_x, ops.scatter_last(own, self.to_inputs[k]))
-                own = ops.sum(own, 0) if len(self.weights) else None
-            if own is not None:
-                d_theta = plus(d_theta, ops.scatter_last(own, self.to_weights[k]))
-        return d_theta, d_x
-
-    @property
-    def _lead(self) -> tuple[int, ...]:
-        return (-1,) if self.uses_inputs else ()
-
-
-def plus(total: Array | None, term: Array | None) -> Array | None:
-    """A sum whose terms may be missing."""
-    return term if total is None else total if term is None else total + term
-
-
-_PAULI_I = np.stack(
-    [-1j * np.array(m, dtype=complex) for m in ([[0, 1], [1, 0]], [[0, -1j], [1j, 0]], [[1, 0], [0, -1]])]
-)
-
-
-def _scatter(factor: np.ndarray, names: Sequence[tuple[str, int]], kind: str, width: int) -> Scatter:
-    index = [names[k][1] if names[k][0] == kind else width for k in factor]
-    return Scatter(np.array(index, dtype=np.int64), width)
-
-
-class FusedRotations:
-    """The 2x2 matrices of many fused rotations, (R, 2, 2) or (B, R, 2, 2)."""
-
-    def __init__(self, rotations: Sequence[Rotation], plan: Plan) -> None:
-        """Pad the factor lists to one length with rotations by zero."""
-        self.count = len(rotations)
-        # What cos² + sin² lacks to 1 shows once per rotation in every output: of many qubits, too much.
-        self.widens = plan.n_qubits > 8
-        self.length = max((len(r.factors) for r in rotations), default=0)
-        padding = ((0.0, 0.0, 1.0), Angle())
-        table = [[r.factors[k] if k < len(r.factors) else padding for r in rotations] for k in range(self.length)]
-        self.polynomials = Polynomials([angle for row in table for _, angle in row], plan)
-        self.generators = frozen(np.array([[np.tensordot(axis, _PAULI_I, 1) for axis, _ in row] for row in table]))
-
-    def factor_matrices(self, ops: Ops, theta: Array, x: Array) -> tuple[Array, Array]:
-        """Matrices cos(a/2) - i sin(a/2) axis·σ, (…, K, R, 2, 2), and their derivatives by a/2."""
-        half = self.polynomials.evaluate(ops, theta, x) * 0.5
-        lead = (-1,) if self.polynomials.uses_inputs else ()
-        half = ops.reshape(half, (*lead, self.length, self.count, 1, 1))
-        wide = ops.wide(half) if self.widens else half
-        cos, sin = (ops.complex(ops.narrow(f(wide), half), None) for f in (ops.cos, ops.sin))
-        eye, generators = ops.const(_EYE, cos), ops.const(self.generators, cos)
-        return cos * eye + sin * generators, cos * generators - sin * eye
-
-    def matrices(self, ops: Ops, theta: Array, x: Array) -> Array:
-        """The product of the factors."""
-        factors, _ = self.factor_matrices(ops, theta, x)
-        out = factors[..., 0, :, :, :]
-        for k in range(1, self.length):
-            out = ops.matmul(factors[..., k, :, :, :], out)
-        return out
+_PERIOD = 4 * math.pi  # of exp(-i angle/2)
 
 
 @dataclass(frozen=True)
@@ -193,9 +42,9 @@ class Stack:
 
     Attributes:
         per_sample: Arrays have a leading batch axis.
-        singles: Matrices of the first, second, … qubit of all groups, each (…, G, 4).
+        singles: Double precision. Matrices of the first, second, … qubit of all groups, each (…, G, 4).
         partial: Outer products of the first, the first two, … of them, (…, G, 4**k).
-        whole: Kronecker products, (…, G, 2**size, 2**size).
+        whole: Kronecker products, (…, G, 2**size, 2**size), in the precision of the state.
     """
 
     per_sample: bool
@@ -371,18 +220,27 @@ class ArrayProgram:
 
     # -- run ----------------------------------------------------------------------------------------------------
 
-    def rotation_matrices(self, ops: Ops, theta: Array, x: Array) -> tuple[Array | None, Array | None]:
-        """Matrices of the shared (R, 2, 2) and of the per-sample rotations (B, R, 2, 2)."""
-        shared = self.shared_rotations.matrices(ops, theta, x) if self.shared_rotations.count else None
-        sampled = self.sampled_rotations.matrices(ops, theta, x) if self.sampled_rotations.count else None
+    def factors(self, ops: Ops, theta: Array, x: Array) -> tuple[Factors | None, Factors | None]:
+        """Factors of the shared and of the per-sample rotations, in double precision.
+
+        What the determinant of a rounded matrix lacks to 1 shows in every output, once per rotation and always to one
+        side. So matrices are rounded once, as Kronecker products, whose many entries make up for each other.
+        """
+        theta, x = ops.wide(theta), ops.wide(x)
+        shared = self.shared_rotations.factors(ops, theta, x) if self.shared_rotations.count else None
+        sampled = self.sampled_rotations.factors(ops, theta, x) if self.sampled_rotations.count else None
         return shared, sampled
 
-    def kronecker(self, ops: Ops, shared: Array | None, sampled: Array | None) -> Stacks:
-        """Kronecker products of all groups, by stack."""
+    def kronecker(self, ops: Ops, factors: tuple[Factors | None, Factors | None], like: Array) -> Stacks:
+        """Kronecker products of all groups, by stack, in the precision of `like`, a state."""
+        sets = zip((self.shared_rotations, self.sampled_rotations), factors, strict=True)
+        shared, sampled = (None if own is None else rotations.product(ops, own) for rotations, own in sets)
         out = {}
         for (per_sample, size), order in self.stack_order.items():
             lead, count = (-1,) if per_sample else (), len(self.stacks[per_sample, size])
             rows = self.matrix_rows(ops, shared, sampled, per_sample)
+            if per_sample:
+                rows = ops.narrow(rows, like)
             if order is not None:
                 rows = ops.take(rows, order, -3)
             rows = ops.reshape(rows, (*lead, count, size, 4))
@@ -394,7 +252,7 @@ class ArrayProgram:
                 )
                 partial.append(ops.reshape(product, (*lead, count, 4 << 2 * k)))
             whole = partial[-1] if size == 1 else ops.permute(partial[-1], kronecker_index(size))
-            whole = ops.reshape(whole, (*lead, count, 1 << size, 1 << size))
+            whole = ops.reshape(ops.narrow(whole, like), (*lead, count, 1 << size, 1 << size))
             out[per_sample, size] = Stack(per_sample, singles, partial, whole)
         return out
 
@@ -425,10 +283,15 @@ class ArrayProgram:
         return ops.reshape(out, (-1, 1 << n))
 
     def phases(self, ops: Ops, layer: DiagonalLayer, theta: Array, x: Array) -> Array:
-        """The phases of a diagonal layer as unit complex numbers, (1, N) or (B, N)."""
-        total = None
+        """The phases of a diagonal layer as unit complex numbers, (1, N) or (B, N).
+
+        Angles of many turns are brought to less than one in double precision: their sums are rounded.
+        """
+        total, wide_theta, wide_x = None, ops.wide(theta), ops.wide(x)
         for signs, angles in layer.parts:
-            term = signs.spread(ops, ops.reshape(angles.evaluate(ops, theta, x), (-1, signs.count)))
+            values = angles.evaluate(ops, wide_theta, wide_x)
+            values = ops.narrow(values - _PERIOD * ops.round(values * (1 / _PERIOD)), theta)
+            term = signs.spread(ops, ops.reshape(values, (-1, signs.count)))
             total = term if total is None else total + term
         return ops.complex(ops.cos(total), ops.sin(total))
 
@@ -445,8 +308,7 @@ class ArrayProgram:
     def forward(self, ops: Ops, theta: Array, inputs: Array) -> Array:
         """`theta` (W,), `inputs` (B, I) → outputs (B, O)."""
         state, x = self.start(ops, theta, inputs)
-        shared, sampled = self.rotation_matrices(ops, theta, x)
-        stacks = self.kronecker(ops, shared, sampled)
+        stacks = self.kronecker(ops, self.factors(ops, theta, x), state)
         state = self.run(ops, state, stacks, theta, x)
         out = self.measuring.outputs(ops, state)
         # A circuit without per-sample parts has one row of results for any batch.

@@ -270,6 +270,7 @@ class Layout:
         self.seconds = program.operations * (lanes / _RATE if lanes > 1 else 1 / _SINGLE_RATE)
         # One column of partial sums even where there is nothing to sum: an empty array has no address.
         self.n_partial = max(program.n_shared + plan.n_weights, 1)
+        self.itemsize = dtype.itemsize
         self.work, self.states = _Buffers(dtype, lanes), _Buffers(dtype, lanes)
 
     def run(
@@ -313,7 +314,7 @@ class _Batch:
         self.seconds = self.chunks * layout.seconds
         self.sums = self.chunks * layout.n_partial
         self._states = self.chunks * layout.state_size
-        itemsize = layout.program.floats.itemsize
+        itemsize = layout.itemsize
         self._keeps = self._states * itemsize <= KEEP_BYTES
         self.is_long = self.chunks > 1 and 4 * self.seconds > _PARALLEL_SECONDS
         alone = not self.is_long

@@ -24,8 +24,11 @@ HEADER = (
  OUT_PTR, OUT_VALUES, OUT_COEFFICIENTS, VALUES, OFFSETS, PLANE) = range(len(HEADER))
 
 # Parts of the scratch array; the header's "offsets" lists where each begins.
-SCRATCH = ("cos_sin", "d_angle", "slots", "d_slots", "values", "outputs", "buffer", "norm", "table", "phases", "lambda")
-(COS_SIN, D_ANGLE, SLOTS, D_SLOTS, VALUE, OUTPUT, BUFFER, NORM, TABLE, PHASES, LAMBDA) = range(len(SCRATCH))
+SCRATCH = (
+    "cos_sin", "drift", "d_angle", "slots", "d_slots", "values", "outputs", "buffer", "norm", "table", "phases",
+    "lambda",
+)
+(COS_SIN, DRIFT, D_ANGLE, SLOTS, D_SLOTS, VALUE, OUTPUT, BUFFER, NORM, TABLE, PHASES, LAMBDA) = range(len(SCRATCH))
 # fmt: on
 
 # Kinds of steps. The rotations of a product state are in the start state already: only their gradient is a step.

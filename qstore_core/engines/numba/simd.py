@@ -23,8 +23,8 @@ from numba.np.arrayobj import make_array
 
 __all__ = [
     "Vec", "fma", "fnma", "get", "get_item", "lane_count", "lanes", "load", "put", "store",
-    "transpose", "vfloor", "vfma", "vfnma", "vlike", "vload", "vmax_abs", "vnarrow", "vnormal", "vround", "vsplat",
-    "vstore", "vsum", "vwide", "wide_type",
+    "transpose", "vfloor", "vfma", "vfnma", "vlane", "vlike", "vload", "vmax_abs", "vnarrow", "vnormal", "vround",
+    "vsplat", "vstore", "vsum", "vwide", "wide_type",
 ]  # fmt: skip
 
 _I32 = ir.IntType(32)
@@ -254,6 +254,16 @@ def vmax_abs(typingctx, a, b):
         return _call(builder, "maxnum", [args[0], _call(builder, "fabs", [args[1]])])
 
     return a(a, a), codegen
+
+
+@intrinsic
+def vlane(typingctx, a, index):
+    """One lane."""
+
+    def codegen(context, builder, sig, args):
+        return builder.extract_element(args[0], args[1])
+
+    return a.dtype(a, types.int64), codegen
 
 
 @intrinsic

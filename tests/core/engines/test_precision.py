@@ -15,7 +15,7 @@ from qstore_core.engines.arrays.adjoint import value_and_vjp
 from qstore_core.engines.arrays.planes import PlanesOps
 from qstore_core.engines.arrays.program import ArrayProgram
 from qstore_core.engines.statevector import NumpyOps
-from tests.tolerances import FLOAT32_SUM, SUM, SUM_GRADIENT
+from tests.tolerances import FLOAT32_SUM, SUM, SUM_GRADIENT, allow
 
 NEEDS = {
     "numba": "numba", "statevector": "numpy", "torch": "torch", "tensorflow": "tensorflow", "planes": "numpy",
@@ -108,6 +108,33 @@ def test_product_states_without_double_precision(n, angle):
 @pytest.mark.parametrize("engine", ENGINES)
 def test_product_states_of_a_batch(engine, n, rows):
     check(engine, n, rows, None, inputs=True)
+
+
+def many_gates(seed, n_gates):
+    """Four qubits; H and T again and again, angles that are a weight or an input, or many turns."""
+    rng, circuit = np.random.default_rng(seed), Circuit(4)
+    w, x = circuit.weights(8), circuit.inputs(2)
+    slots = [*w, *x, 30 * x[0] * x[1], 20 * w[0] * w[1] - 40 * x[0], 100 + 9 * w[2] * w[3]]
+    for gate in rng.choice(["rx", "ry", "rz", "rzz", "h", "t", "cnot"], n_gates):
+        qubits = rng.permutation(4)[: 2 if gate in ("rzz", "cnot") else 1].tolist()
+        circuit.append(str(gate), qubits, [slots[rng.integers(len(slots))]] if gate[0] == "r" else [])
+    theta, features = rng.uniform(-3, 3, 8).astype(np.float32), rng.uniform(-3, 3, (3, 2)).astype(np.float32)
+    return circuit, theta, features, rng.normal(size=(3, 8)).astype(np.float32) / 8
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_many_gates(engine):
+    """What cos² + sin² lacks to 1 after rounding must not add up, nor angles be rounded before they are reduced."""
+    for seed in range(2 if engine == "tensorflow" else 8):
+        circuit, theta, x, cotangents = many_gates(seed, 120)
+        exact = get_backend("statevector").compile(circuit, Expectation(("Z", "X")), dtype="float64")
+        expected, exact_vjp = exact.value_and_vjp(theta.astype(float), x.astype(float))
+        backend = Planes(True) if engine == "planes" else get_backend(engine)
+        run = backend.compile(circuit, Expectation(("Z", "X")), dtype="float32")
+        outputs, vjp_fn = run.value_and_vjp(theta, x)
+        np.testing.assert_allclose(outputs, expected, rtol=0, atol=SUM, err_msg=f"seed {seed}")
+        for received, gradient in zip(vjp_fn(cotangents), exact_vjp(cotangents.astype(float)), strict=True):
+            np.testing.assert_allclose(received, gradient, rtol=0, atol=allow(gradient, SUM_GRADIENT))
 
 
 @pytest.mark.slow

@@ -1,4 +1,9 @@
-"""Angles from weights and inputs, and their gradients back: polynomials, then cos and sin of the halves."""
+"""Angles from weights and inputs, and their gradients back: polynomials, then cos and sin of the halves.
+
+Angles, cosines and sines are computed in double precision and rounded once to that of the state. What cos² + sin² then
+lacks to 1 shows in every amplitude: a circuit of some hundred rotations would shrink or grow by 1e-6 and more, always
+to one side where a gate comes again and again. So it is summed up as the `drift`, which outputs are corrected by.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +13,25 @@ import numpy as np
 from numba import types
 from numba.extending import intrinsic
 
-from ..records import ANGLES, COEFFICIENTS, COS_SIN, D_ANGLE, D_SLOTS, MONOMIALS, SHARED, SLOTS, WEIGHTS
-from ..simd import get, lanes, put, vfloor, vfma, vfnma, vlike, vload, vnarrow, vround, vsplat, vstore, vsum, vwide
+from ..records import ANGLES, COEFFICIENTS, COS_SIN, D_ANGLE, D_SLOTS, DRIFT, MONOMIALS, SHARED, SLOTS, WEIGHTS
+from ..simd import (
+    get,
+    lanes,
+    put,
+    vfloor,
+    vfma,
+    vfnma,
+    vlane,
+    vlike,
+    vload,
+    vmax_abs,
+    vnarrow,
+    vround,
+    vsplat,
+    vstore,
+    vsum,
+    vwide,
+)
 from .scratch import add_to, inline, jit, offset
 
 __all__ = ["pull_sampled", "pull_shared", "sampled_angles", "shared_angles", "taylor_terms"]
@@ -17,18 +39,24 @@ __all__ = ["pull_sampled", "pull_shared", "sampled_angles", "shared_angles", "ta
 
 @jit
 def shared_angles(ints, floats, theta, work):
-    """Cos and sin of half of every angle that the batch shares, in all lanes."""
-    size, cos_sin = lanes(work), offset(ints, COS_SIN)
+    """Cos and sin of half of every angle that the batch shares, in all lanes, and their drift."""
+    size, cos_sin, drift = lanes(work), offset(ints, COS_SIN), 0.0
     spans, coefficients = get(ints, MONOMIALS), get(ints, COEFFICIENTS)
     for a in range(get(ints, SHARED)):
         total = 0.0
         for m in range(get(ints, spans + a), get(ints, spans + a + 1)):
-            term = np.float64(get(floats, coefficients + m))
+            term = get(floats, coefficients + m)
             for f in range(get(ints, m), get(ints, m + 1)):
                 term *= np.float64(get(theta, get(ints, f)))
             total += term
-        vstore(work, cos_sin + 2 * a * size, vsplat(work, math.cos(0.5 * total)))
-        vstore(work, cos_sin + (2 * a + 1) * size, vsplat(work, math.sin(0.5 * total)))
+        at = cos_sin + 2 * a * size
+        vstore(work, at, vsplat(work, math.cos(0.5 * total)))
+        vstore(work, at + size, vsplat(work, math.sin(0.5 * total)))
+        cos, sin = np.float64(get(work, at)), np.float64(get(work, at + size))
+        drift += cos * cos + sin * sin - 1.0
+    at = offset(ints, DRIFT)
+    vstore(work, at, vsplat(work, drift))
+    vstore(work, at + size, vsplat(work, drift))
 
 
 @inline
@@ -42,52 +70,55 @@ def _slot(ints, work, theta, slot):
 @jit
 def sampled_angles(ints, floats, theta, work):
     """The same for angles that differ from sample to sample; `slots` holds the inputs of the chunk."""
-    size, cos_sin = lanes(work), offset(ints, COS_SIN)
+    size, cos_sin, at = lanes(work), offset(ints, COS_SIN), offset(ints, DRIFT)
+    drift = vwide(vload(work, at))
     spans, coefficients = get(ints, MONOMIALS), get(ints, COEFFICIENTS)
     for a in range(get(ints, SHARED), get(ints, ANGLES)):
-        total = vsplat(work, 0.0)
+        total = vwide(vsplat(work, 0.0))
         for m in range(get(ints, spans + a), get(ints, spans + a + 1)):
-            term = vsplat(work, get(floats, coefficients + m))
+            term = vlike(total, get(floats, coefficients + m))
             for f in range(get(ints, m), get(ints, m + 1)):
-                term = term * _slot(ints, work, theta, get(ints, f))
+                term = term * vwide(_slot(ints, work, theta, get(ints, f)))
             total = total + term
-        _cos_sin(work, cos_sin + 2 * a * size, total)
+        drift = drift + _cos_sin(work, cos_sin + 2 * a * size, total)
+    vstore(work, at + size, vnarrow(work, drift))
 
 
 @jit
 def _cos_sin(work, at, angle):
-    """Store cos(angle/2) and sin(angle/2)."""
+    """Store cos(angle/2) and sin(angle/2); returns what the sum of their squares exceeds 1 by."""
     size = lanes(work)
-    half = angle * vsplat(work, 0.5)
-    vstore(work, at, half)
-    small = True
-    for i in range(size):
-        if abs(get(work, at + i)) > 1e4:  # also true for infinity; NaN takes the fast way and stays NaN
-            small = False
-    if not small:
+    half = angle * vlike(angle, 0.5)
+    if vsum(vmax_abs(vlike(angle, 0.0), half)) > 1e4:  # also true for infinity; NaN takes the fast way and stays NaN
         for i in range(size):
-            x = np.float64(get(work, at + i))
+            x = vlane(half, i)
             put(work, at + i, math.cos(x))
             put(work, at + size + i, math.sin(x))
-        return
-    # half = k π + r with |r| <= π/2; π in three parts, so that r is exact to the last bit. In double precision: what
-    # cos² + sin² lacks to 1 would show in every amplitude, and so once per qubit in every output.
-    wide = vwide(half)
-    k = vround(wide * vlike(wide, 1.0 / math.pi))
-    r = vfnma(k, vlike(wide, _PI_1), wide)
-    r = vfnma(k, vlike(wide, _PI_2), r)
-    r = vfnma(k, vlike(wide, _PI_3), r)
-    odd = vfnma(vlike(wide, 2.0), vfloor(k * vlike(wide, 0.5)), k)
-    sign = vfnma(vlike(wide, 2.0), odd, vlike(wide, 1.0))
+        return _excess(work, vload(work, at), vload(work, at + size))
+    # half = k π + r with |r| <= π/2; π in three parts, so that r is exact to the last bit.
+    k = vround(half * vlike(half, 1.0 / math.pi))
+    r = vfnma(k, vlike(half, _PI_1), half)
+    r = vfnma(k, vlike(half, _PI_2), r)
+    r = vfnma(k, vlike(half, _PI_3), r)
+    odd = vfnma(vlike(half, 2.0), vfloor(k * vlike(half, 0.5)), k)
+    sign = vfnma(vlike(half, 2.0), odd, vlike(half, 1.0))
     x = r * r
     first = len(_SIN) - taylor_terms(work)
-    sin, cos = vlike(wide, _SIN[first]), vlike(wide, _COS[first])
+    sin, cos = vlike(half, _SIN[first]), vlike(half, _COS[first])
     for j in range(first + 1, len(_SIN)):
-        sin = vfma(sin, x, vlike(wide, _SIN[j]))
-        cos = vfma(cos, x, vlike(wide, _COS[j]))
-    cos = vfma(cos, x, vlike(wide, 1.0))
-    vstore(work, at, vnarrow(work, cos * sign))
-    vstore(work, at + size, vnarrow(work, sin * r * sign))
+        sin = vfma(sin, x, vlike(half, _SIN[j]))
+        cos = vfma(cos, x, vlike(half, _COS[j]))
+    cos = vfma(cos, x, vlike(half, 1.0))
+    narrow_cos, narrow_sin = vnarrow(work, cos * sign), vnarrow(work, sin * r * sign)
+    vstore(work, at, narrow_cos)
+    vstore(work, at + size, narrow_sin)
+    return _excess(work, narrow_cos, narrow_sin)
+
+
+@inline
+def _excess(work, cos, sin):
+    cos, sin = vwide(cos), vwide(sin)
+    return vfma(sin, sin, vfma(cos, cos, vlike(cos, -1.0)))
 
 
 _PI_1 = float(np.float32(math.pi))
@@ -117,7 +148,7 @@ def pull_shared(ints, floats, theta, sums, at):
         for m in range(get(ints, spans + a), get(ints, spans + a + 1)):
             start, end = get(ints, m), get(ints, m + 1)
             for f in range(start, end):
-                term = get(sums, a) * np.float64(get(floats, coefficients + m))
+                term = get(sums, a) * get(floats, coefficients + m)
                 for other in range(start, end):
                     if other != f:
                         term *= np.float64(get(theta, get(ints, other)))

@@ -82,11 +82,11 @@ def entry(dtype: str, single: bool = False) -> Callable[..., bool]:
 def _entry(dtype: str, single: bool) -> Callable[..., bool]:
     number = types.float32 if dtype == "float32" else types.float64
     plain = {array: types.Array(array, 1, "C") for array in (number, types.float64, types.int32)}
-    fixed = {array: types.Array(array, 1, "C", readonly=True) for array in (number, types.int32)}
+    fixed = {array: types.Array(array, 1, "C", readonly=True) for array in (number, types.float64, types.int32)}
     scratch = types.Array(number, 2 if single else 1, "C")
     i64 = types.int64
     signature = types.boolean(
-        fixed[types.int32], fixed[number], fixed[number], fixed[number], i64, i64, scratch, scratch, i64, i64,
+        fixed[types.int32], fixed[types.float64], fixed[number], fixed[number], i64, i64, scratch, scratch, i64, i64,
         plain[number], fixed[number], plain[types.float64], plain[number], plain[number], i64, i64, i64,
     )  # fmt: skip
     return compiled(_python_entry(source_digest(Path(__file__).parents[1])), signature)

@@ -7,6 +7,7 @@ import numpy as np
 from ..records import (
     BUFFER,
     CLASSES,
+    DRIFT,
     LAMBDA,
     N_CLASSES,
     N_TRANSFORMS,
@@ -26,7 +27,7 @@ from ..records import (
     VALUE,
     VALUES,
 )
-from ..simd import get, lanes, put, vfma, vload, vsplat, vstore
+from ..simd import get, lanes, put, vfma, vfnma, vload, vsplat, vstore
 from .scratch import clear, inline, jit, offset
 from .strings import string_lambda, string_values
 from .walsh_hadamard import bucket_sums, parity_sums, signed_values
@@ -56,12 +57,13 @@ def measure(psi, start, ints, floats, work, outputs, first, count):
         )
     string_values(psi, start, ints, floats, work)
     ptr, coefficients = get(ints, OUT_PTR), get(ints, OUT_COEFFICIENTS)
-    zero = vsplat(work, 0.0)
+    zero, drift = vsplat(work, 0.0), vload(work, offset(ints, DRIFT) + size)
     non_finite = zero
     for o in range(n_outputs):
         total = zero
         for e in range(get(ints, ptr + o), get(ints, ptr + o + 1)):
             total = vfma(vsplat(work, get(floats, coefficients + e)), vload(work, values + size * get(ints, e)), total)
+        total = vfnma(drift, total, total)
         vstore(work, lanes_out + o * size, total)
         non_finite = vfma(total, zero, non_finite)
     for i in range(count):
@@ -125,8 +127,10 @@ def start_lambda(psi, start, ints, floats, work, cotangents, first, count):
             put(work, out + o * size + i, get(cotangents, (first + i) * n_outputs + o))
     clear(work, values, get(ints, VALUES))
     ptr, coefficients = get(ints, OUT_PTR), get(ints, OUT_COEFFICIENTS)
+    drift = vload(work, offset(ints, DRIFT) + size)
     for o in range(n_outputs):
         g = vload(work, out + o * size)
+        g = vfnma(drift, g, g)
         for e in range(get(ints, ptr + o), get(ints, ptr + o + 1)):
             at = values + size * get(ints, e)
             vstore(work, at, vfma(vsplat(work, get(floats, coefficients + e)), g, vload(work, at)))

@@ -41,7 +41,7 @@ class Program:
 
     Attributes:
         ints: int32; starts with the fields named in `HEADER`.
-        floats: Coefficients, of the executable's dtype.
+        floats: Coefficients, float64: angles are summed up in it.
         operations: Multiply-adds of one sample's forward pass, about; for choosing threads.
         work_size: Scratch elements that one thread needs.
         state_size: Elements of one chunk's state.
@@ -78,7 +78,7 @@ class Program:
         self._ints[0][:] = [head[name] for name in HEADER]
         self.ints = np.concatenate(self._ints)
         del self._ints, self._orders, self._number
-        self.floats = np.array([*self._floats, 0.0], dtype=dtype)
+        self.floats = np.array([*self._floats, 0.0])
         self.n_shared = head["shared"]
 
     # -- writing ------------------------------------------------------------------------------------------------
@@ -305,6 +305,7 @@ class Program:
         head, rows, lanes = self._head, len(self._p), self.lanes
         sizes = {
             "cos_sin": 2 * head["angles"] * lanes,
+            "drift": 2 * lanes,  # of shared angles, and of all
             "d_angle": head["angles"] * lanes,
             "slots": self.plan.n_inputs * lanes,
             "d_slots": self.plan.n_inputs * lanes,
