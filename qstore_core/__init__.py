@@ -12,7 +12,6 @@ from .backends.contract import CONTRACT_VERSION, Backend, Capabilities, Executab
 from .backends.registry import get_backend, list_backends, register_backend, unregister_backend
 from .circuit.circuit import Circuit, register_gate, unregister_gate
 from .circuit.gates.table import AxisRotation, Cnot, Gate
-from .circuit.lowering.plan import Plan, lower
 from .circuit.measurements.measurement import (
     Amplitudes,
     Expectation,
@@ -70,18 +69,19 @@ from .errors import (
     TransientError,
     UnknownBackendError,
 )
-from .interchange.aer_noise import noise_model_from_aer
-from .interchange.files import load, save
-from .layers.kernels import QuantumKernel
-from .layers.numpy import QuantumEncoder, QuantumFeatureExtractor, QuantumLayer, QuantumPooling, QuantumReadout
-from .runtime.cache import CacheInfo, cache_clear, cache_info
-from .runtime.fallback import fallback_counts, reset_fallback_counts
-from .runtime.profiling import profile
-from .runtime.record import LastRun
 
 if typing.TYPE_CHECKING:
     from .backends.jobs.policy import JobPolicy, with_jobs
     from .backends.runner import close
+    from .circuit.lowering.plan import Plan, lower
+    from .interchange.aer_noise import noise_model_from_aer
+    from .interchange.files import load, save
+    from .layers.kernels import QuantumKernel
+    from .layers.numpy import QuantumEncoder, QuantumFeatureExtractor, QuantumLayer, QuantumPooling, QuantumReadout
+    from .runtime.cache import CacheInfo, cache_clear, cache_info
+    from .runtime.fallback import fallback_counts, reset_fallback_counts
+    from .runtime.profiling import profile
+    from .runtime.record import LastRun
 
 __version__ = "0.2.0"
 
@@ -185,12 +185,29 @@ __all__ = [
     "with_jobs",
 ]
 
-_LATER = {"JobPolicy": "backends.jobs.policy", "with_jobs": "backends.jobs.policy", "close": "backends.runner"}
+_LATER = {
+    "backends.jobs.policy": "JobPolicy with_jobs",
+    "backends.runner": "close",
+    "circuit.lowering.plan": "Plan lower",
+    "interchange.aer_noise": "noise_model_from_aer",
+    "interchange.files": "load save",
+    "layers.kernels": "QuantumKernel",
+    "layers.numpy": "QuantumEncoder QuantumFeatureExtractor QuantumLayer QuantumPooling QuantumReadout",
+    "runtime.cache": "CacheInfo cache_clear cache_info",
+    "runtime.fallback": "fallback_counts reset_fallback_counts",
+    "runtime.profiling": "profile",
+    "runtime.record": "LastRun",
+}
+_MODULES = {name: module for module, names in _LATER.items() for name in names.split()}
 
 
 def __getattr__(name: str) -> typing.Any:
-    """What imports asyncio comes when it is asked for."""
-    if name not in _LATER:
+    """What not every user needs comes when it is asked for: asyncio, the layers on arrays, files."""
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(importlib.import_module(f".{_LATER[name]}", __name__), name)
+    value = globals()[name] = getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)
     return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

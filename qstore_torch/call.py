@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -49,6 +50,11 @@ class LayerCall:
         self.content, self.width = content_of(program.spec, program.execution), program.spec.output_dim
         self.eager = program.route()
 
+    @cached_property
+    def cuda(self) -> Route:
+        """Where plain calls on CUDA tensors compute: asked when there is the first one."""
+        return self.program.route(device="cuda")
+
     def __call__(self, theta: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         """`theta` (W,), `x` (B, F) of one dtype → (B, O), by the way that `route` says."""
         if self.in_operations:
@@ -56,7 +62,12 @@ class LayerCall:
         if torch.compiler.is_compiling():
             return in_graph(self.content, self.width, theta, x)
         around = surroundings()
-        where = self.eager if not around and x.is_cpu and theta.is_cpu else self._route(around, theta, x)
+        if around:
+            where = self._route(around, theta, x)
+        elif x.is_cpu and theta.is_cpu:
+            where = self.eager
+        else:
+            where = self.cuda if x.is_cuda and theta.is_cuda else self._route(around, theta, x)
         if where.where == "graph":
             return in_graph(self.content, self.width, theta, x)
         if torch.autograd._profiler_enabled():

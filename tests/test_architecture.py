@@ -116,6 +116,8 @@ def test_importing_the_core_imports_little():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     imported = set(done.stdout.split())
     assert not imported & {"asyncio", "email", "importlib.metadata", "numpy.random", "ssl", "zipfile"}
+    later = ("analysis", "cli", "engines", "interchange", "layers", "pictures", "runtime", "testing")
+    assert not [name for name in imported if name.startswith(tuple(f"qstore_core.{part}" for part in later))]
     assert len([name for name in imported if not name.startswith("qstore_core")]) < 100
 
 
@@ -265,6 +267,17 @@ def test_a_package_exports_what_it_imports(package):
     tree = ast.parse((ROOT / package / "__init__.py").read_text(encoding="utf-8"))
     found = [alias.asname or alias.name for n in tree.body if isinstance(n, ast.ImportFrom) for alias in n.names]
     assert not {name for name in found if not name.startswith("_") and name != "annotations"} - set(module.__all__)
+
+
+def test_what_comes_later_is_as_public_as_the_rest():
+    """`dir`, `import *` and types have the names that are imported when they are asked for."""
+    core = importlib.import_module("qstore_core")
+    assert set(core.__all__) <= set(dir(core))
+    everything: dict[str, object] = {}
+    exec("from qstore_core import *", everything)
+    assert set(core.__all__) <= set(everything)
+    with pytest.raises(AttributeError, match="no attribute 'QuantumLayr'"):
+        core.QuantumLayr  # noqa: B018
 
 
 @pytest.mark.parametrize("adapter", ["qstore_torch", "qstore_tf", "qstore_jax"])

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from ..circuit.circuit import Circuit
 from ..circuit.spec.layer_spec import LayerSpec
 from ..errors import SpecError
-from ..interchange import openqasm, pennylane, pennylane_writing, qiskit
-from ..interchange.common import Imported
+
+if TYPE_CHECKING:
+    from ..interchange.common import Imported
+    from ..interchange.qiskit import QiskitLayer
 
 __all__ = ["FromElsewhere", "ToElsewhere"]
 
@@ -37,9 +39,11 @@ class ToElsewhere:
             >>> np.abs(np.transpose(qnode(x, layer.theta)) - layer(x)).max() < 1e-10
             np.True_
         """
+        from ..interchange import pennylane_writing
+
         return pennylane_writing.to_qnode(*self._circuit_and_measurement(), device, self._program.execution.shots)
 
-    def to_qiskit(self) -> qiskit.QiskitLayer:
+    def to_qiskit(self) -> QiskitLayer:
         """The layer as a Qiskit circuit with observables and parameters, for networks of qiskit-machine-learning.
 
         Returns:
@@ -49,10 +53,14 @@ class ToElsewhere:
         Raises:
             SpecError: Qiskit has no such measurement, or channels are in the circuit.
         """
+        from ..interchange import qiskit
+
         return qiskit.layer_to_qiskit(*self._circuit_and_measurement())
 
     def to_openqasm(self, version: int = 3) -> str:
         """The layer's circuit as an OpenQASM program, with measurements at its end where it gives probabilities."""
+        from ..interchange import openqasm
+
         circuit, measurement = self._circuit_and_measurement()
         return openqasm.to_openqasm(circuit, version, measurement)
 
@@ -107,6 +115,8 @@ class FromElsewhere:
             array([[ 1.],
                    [-1.]])
         """
+        from ..interchange import pennylane
+
         found = pennylane.from_pennylane(source, weight_shapes, weights=weights, inputs=inputs, n_features=n_features)
         return cls._of(found, arguments)
 
@@ -147,6 +157,8 @@ class FromElsewhere:
             array([[ 1.],
                    [-1.]])
         """
+        from ..interchange import qiskit
+
         found = qiskit.from_qiskit(
             source, observables, input_params, weight_params, interpret=interpret, output_shape=output_shape
         )
@@ -166,6 +178,8 @@ class FromElsewhere:
         Raises:
             SpecError: the program is not valid, or has something that a circuit with parameter slots cannot say.
         """
+        from ..interchange import openqasm
+
         found = openqasm.from_openqasm(text, inputs=inputs)
         return cls._of(found, arguments | ({} if measurement is None else {"measurement": measurement}))
 

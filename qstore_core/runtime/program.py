@@ -98,6 +98,7 @@ class LayerProgram:
         self._calls: dict[Any, Call] = {}
         self._executables: dict[tuple[int, str], EncodedExecutable] = {}
         self._single: dict[int, LayerProgram] = {}
+        self._routes: dict[Any, Route] = {}
         self._draw_seed, self._seeds = draw_seed, SeedStream(execution.seed, draw_seed)
         self.backends: tuple[Backend, ...] = ()
         self._tensor: Backend | None = None
@@ -171,11 +172,15 @@ class LayerProgram:
         return self.executable(0, "float32").no_input_gradient
 
     def route(self, **situation: str | None) -> Route:
-        """Where a call computes; see `route.route`."""
-        places = self.places
-        if situation.get("device") == "cuda" and (gpu := self._on_gpu("float32")) is not None:
-            places = replace(places, gpu=gpu.name)
-        return route(places, **situation)  # type: ignore[arg-type]
+        """Where a call computes; see `route.route`. Remembered by situation."""
+        key = tuple(situation.items())
+        found = self._routes.get(key)
+        if found is None:
+            places = self.places
+            if situation.get("device") == "cuda" and (gpu := self._on_gpu("float32")) is not None:
+                places = replace(places, gpu=gpu.name)
+            found = self._routes[key] = route(places, **situation)  # type: ignore[arg-type]
+        return found
 
     def explain(self) -> str:
         """Which backend computes, and why; then, for tensors, where each kind of call computes."""
