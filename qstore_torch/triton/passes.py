@@ -67,15 +67,18 @@ def passes_of(
     lanes: int,
     from_zero: bool,
 ) -> list[Pass]:
-    """Steps in passes whose programs hold 2**held amplitudes, in lines of 2**low neighbours; one pass at least."""
+    """Steps in passes whose programs hold 2**held amplitudes, in lines of 2**low neighbours.
+
+    There is one pass at least, and of each pass one round.
+    """
     out: list[Pass] = []
     for space, chosen in steps_by_pass(steps, n_qubits, held, low):
-        rounds = rounds_of(chosen, space, registers, None, lanes)
-        load = rounds[0].layout if rounds else natural(space, registers)
+        rounds = rounds_of(chosen, space, registers, None, lanes) or [Round(natural(space, registers))]
+        load = rounds[0].layout
         if not (_in_lines(load, low) or (from_zero and not out)):
             load = natural(space, registers)
             rounds = rounds_of(chosen, space, registers, load, lanes)
-        end = rounds[-1].layout if rounds else load
+        end = rounds[-1].layout
         store = end if _in_lines(end, low) else natural(space, registers)
         pivots = [vector.bit_length() - 1 for vector in space]
         outside = tuple(1 << bit for bit in range(n_qubits) if bit not in pivots)

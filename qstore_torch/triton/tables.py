@@ -111,9 +111,12 @@ class Program:
         slots = self.registers * self.factors
         slots += -slots % CHUNK
         first, layout = len(self._rotations) // self.registers, pass_.load
-        for round_ in pass_.rounds:
+        for number, round_ in enumerate(pass_.rounds):
             new = round_.layout
-            words = [*self._words(new, layout), *self._words(layout, new)]
+            # Back before this round, or in one of many passes back from what follows.
+            after = pass_.rounds[number + 1].layout if number + 1 < len(pass_.rounds) else pass_.store
+            back = self._words(new, after) if of_many else self._words(layout, new)
+            words = [*self._words(new, layout), *back]
             columns: list[int] = []
             for rotation in round_.rotations:
                 self._add_rotation(rotation)
@@ -136,9 +139,9 @@ class Program:
         if of_many:
             end, store = layout, pass_.store
             record = [self._head["rounds"], len(records) - 1, first, *self._words(store, end)]
-            record += [*self._words(end, store), *pass_.load.columns, *store.columns, *pass_.outside]
-            enters = not pass_.rounds or pass_.load != pass_.rounds[0].layout
-            self.passes.append((self._put(record), enters, store != end))
+            begin = pass_.rounds[0].layout
+            record += [*self._words(pass_.load, begin), *pass_.load.columns, *store.columns, *pass_.outside]
+            self.passes.append((self._put(record), begin != pass_.load, store != end))
 
     def _words(self, new: Layout, old: Layout) -> list[int]:
         """`Layout.exchange` in places of the memory for it: samples, then threads, then registers."""

@@ -16,7 +16,7 @@ from .start import load_state, norm_part, start_coset, store_state
 __all__ = ["angles", "input_gradients", "norms_of", "parts_of_norms", "pass_backward", "pass_forward", "sum_programs"]
 
 # A pass's record: where its rounds are, how many, and the number of the first; then K words each of the exchange before
-# amplitudes are stored and of its inverse, and of the amplitudes where it loads and where it stores.
+# it stores, of that before it stores in reverse, and of the amplitudes where it loads and where it stores.
 WORDS = tl.constexpr(3)
 
 
@@ -184,9 +184,11 @@ def pass_backward(
     state = sample.to(tl.int64) << N
     place = _amplitudes(ints, words + 3 * K, outside, coset, i, N, K, R)
     re, im = load_state(source, state, place)
+    round_ = tl.load(ints + record) + n_rounds * round_size
+    at = row + 2 * n_angles + (tl.load(ints + record + 2) + n_rounds) * (R * (4 + 3 * FACTORS))
     if READ:
         if LEAVES:
-            re, im = exchange(re, im, indices(ints, words + K, i, 1, K, R))
+            re, im = exchange(re, im, indices(ints, round_ - round_size + 2 + K, i, 1, K, R))
         weights = string_weights(
             ints, tl.load(ints + DIAGONAL), tl.load(ints + N_DIAGONAL), strings,
             sample.to(tl.int64) * tl.load(ints + N_STRINGS), t, tl.zeros_like(re), 3, R,
@@ -195,31 +197,28 @@ def pass_backward(
         lam_im = weights * im
     else:
         lam_re, lam_im = load_state(lam_source, state, place)
-        if LEAVES:
-            index = indices(ints, words + K, i, 1, K, R)
-            re, im = exchange(re, im, index)
-            lam_re, lam_im = exchange(lam_re, lam_im, index)
-    round_ = tl.load(ints + record) + n_rounds * round_size
-    at = row + 2 * n_angles + (tl.load(ints + record + 2) + n_rounds) * (R * (4 + 3 * FACTORS))
-    if not ENTERS:
+    if READ or not LEAVES:
+        round_ -= round_size
+        at -= R * (4 + 3 * FACTORS)
         n_rounds -= 1
+        re, im, lam_re, lam_im = _undo(
+            re, im, lam_re, lam_im, ints, round_, at, row, d_angles, n_angles, program, coset, t, round_size,
+            K, R, FACTORS, TERMS,
+        )  # fmt: skip
     for _ in range(n_rounds):
         round_ -= round_size
         at -= R * (4 + 3 * FACTORS)
-        re, im, lam_re, lam_im = _undo(
-            re, im, lam_re, lam_im, ints, round_, at, row, d_angles, n_angles, program, coset, t, round_size,
-            K, R, FACTORS, TERMS,
-        )  # fmt: skip
         index = indices(ints, round_ + 2 + K, i, 1, K, R)
         re, im = exchange(re, im, index)
         lam_re, lam_im = exchange(lam_re, lam_im, index)
-    if not ENTERS:
-        round_ -= round_size
-        at -= R * (4 + 3 * FACTORS)
         re, im, lam_re, lam_im = _undo(
             re, im, lam_re, lam_im, ints, round_, at, row, d_angles, n_angles, program, coset, t, round_size,
             K, R, FACTORS, TERMS,
         )  # fmt: skip
+    if ENTERS:
+        index = indices(ints, words + K, i, 1, K, R)
+        re, im = exchange(re, im, index)
+        lam_re, lam_im = exchange(lam_re, lam_im, index)
     if FIRST:
         if AMPLITUDES:
             place = _amplitudes(ints, words + 2 * K, outside, coset, i, N, K, R)

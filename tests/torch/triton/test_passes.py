@@ -58,7 +58,7 @@ def test_rounds_of_a_pass_are_its_steps_in_layouts_of_its_space(data, plan, from
         lines = [pass_.store] if from_zero and not number else [pass_.load, pass_.store]
         assert all(vector < 1 << low for layout in lines for vector in layout.threads[:low])
         for round_ in pass_.rounds:
-            seen += round_.rotations or [Diagonal(round_.terms)]
+            seen += round_.rotations or ([Diagonal(round_.terms)] if round_.terms else [])
             for bit, rotation in enumerate(round_.rotations):
                 # A register's bit is the qubit's value, up to one sign of the coset.
                 assert round_.layout.columns[bit] == rotation.v
