@@ -45,7 +45,8 @@ class LayerCall:
             return jnp.asarray(program.forward(np.asarray(theta), np.asarray(x)))
         if traced:
             return values_on_tensors(program, theta, x)
+        executable = program.on_tensors(x)
         if device == "cpu":  # refused as on arrays
-            program.on_tensors(x).check_values(np.asarray(theta), np.asarray(x))
-        out: jax.Array = program.record("forward", lambda: values_on_tensors(program, theta, x), x)[0]
+            executable.check_values(np.asarray(theta), np.asarray(x))
+        out: jax.Array = program.record("forward", lambda: executable.apply(theta, x), executable.settings)[0]
         return out

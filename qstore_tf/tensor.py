@@ -23,7 +23,7 @@ def on_tensors(program: LayerProgram, theta: tf.Tensor, x: tf.Tensor) -> tf.Tens
     if executable.no_input_gradient:
         x = refuse_gradient(x, executable.no_input_gradient)
     if eager:
-        return program.record("forward", lambda: executable.apply(theta, x), x)[0]
+        return program.record("forward", lambda: executable.apply(theta, x), executable.settings)[0]
     return executable.apply(theta, x)
 
 

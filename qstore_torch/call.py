@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ from torch.masked import MaskedTensor
 
 from qstore_core import GradientError, InputError
 from qstore_core.engines.arrays.planes import PlanesOps
+from qstore_core.runtime.encoded import EncodedExecutable
 from qstore_core.runtime.program import LayerProgram
 from qstore_core.runtime.route import Route
 
@@ -19,6 +19,8 @@ from .host import TransformedFunction, on_host, to_array
 from .tensor import on_tensors
 
 __all__ = ["LayerCall", "as_plain"]
+
+_MOST_SEEN = 256
 
 
 def as_plain(x: Any, name: str) -> torch.Tensor:
@@ -48,12 +50,8 @@ class LayerCall:
     def __init__(self, program: LayerProgram, in_operations: bool = False) -> None:
         self.program, self.in_operations = program, in_operations
         self.content, self.width = content_of(program.spec, program.execution), program.spec.output_dim
-        self.eager = program.route()
-
-    @cached_property
-    def cuda(self) -> Route:
-        """Where plain calls on CUDA tensors compute: asked when there is the first one."""
-        return self.program.route(device="cuda")
+        self._on_host = program.route().where == "host"
+        self._seen: dict[Any, tuple[str, EncodedExecutable | None]] = {}
 
     def __call__(self, theta: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         """`theta` (W,), `x` (B, F) of one dtype → (B, O), by the way that `route` says."""
@@ -62,26 +60,71 @@ class LayerCall:
         if torch.compiler.is_compiling():
             return in_graph(self.content, self.width, theta, x)
         around = surroundings()
-        if around:
-            where = self._route(around, theta, x)
-        elif x.is_cpu and theta.is_cpu:
-            where = self.eager
-        else:
-            where = self.cuda if x.is_cuda and theta.is_cuda else self._route(around, theta, x)
-        if where.where == "graph":
-            return in_graph(self.content, self.width, theta, x)
         if torch.autograd._profiler_enabled():
             with torch.autograd.profiler.record_function(self.program.name):
-                return self._on(where, theta, x, around)
-        return self._on(where, theta, x, around)
+                return self._within(around, theta, x) if around else self._plain(theta, x)
+        return self._within(around, theta, x) if around else self._plain(theta, x)
 
     def functions(self) -> TorchOps | PlanesOps:
         """Array functions for what is computed from outputs."""
         runtime = "ONNX" if exports_to_onnx() else ""
         return PlanesOps(OPS, double=True, runtime=runtime) if runtime or self.in_operations else OPS
 
-    def _route(self, around: str, theta: torch.Tensor, x: torch.Tensor) -> Route:
-        """Where an unusual call computes."""
+    def _plain(self, theta: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """An eager call. What devices and shapes decide is decided once."""
+        program = self.program
+        if self._on_host and x.is_cpu and theta.is_cpu:
+            return on_host(program, theta, x)
+        key = x.device, x.dtype, x.shape, theta.device, theta.shape
+        try:
+            where, executable = self._seen[key]
+        except KeyError:
+            where = self._route("", theta, x)
+            executable = self._executable(theta, x) if where == "tensor" else None
+            if len(self._seen) >= _MOST_SEEN:
+                self._seen = {}
+            self._seen[key] = where, executable
+        if executable is None:
+            return in_graph(self.content, self.width, theta, x) if where == "graph" else on_host(program, theta, x)
+        if x.requires_grad and torch.is_grad_enabled():
+            executable.check_input_gradient()
+        if x.is_cpu and (executable.looks or not torch.isfinite(x).all() or not torch.isfinite(theta).all()):
+            executable.check_values(to_array(theta), to_array(x))  # as in NumPy layers
+        if len(program.backends) < 2:
+            return on_tensors(program, executable, theta, x)
+        failures: list[str] = []
+
+        def attempt(index: int) -> torch.Tensor:
+            if index:
+                return on_host(program.only(index), theta, x)
+            return on_tensors(program, executable, theta, x)
+
+        out, index = program.chain.run(attempt, failures=failures)
+        if index:
+            program.adopt(program.only(index), failures)
+        return out
+
+    def _within(self, around: str, theta: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """A call inside of a function transform or where calls are recorded."""
+        where, program = self._route(around, theta, x), self.program
+        if where == "graph":
+            return in_graph(self.content, self.width, theta, x)
+        if where == "tensor":
+            executable = self._executable(theta, x)
+            if x.requires_grad and torch.is_grad_enabled():
+                executable.check_input_gradient()
+            return on_tensors(program, executable, theta, x)
+        if around == "vmap and grad":
+            return TransformedFunction.apply(program, theta, x)
+        return on_host(program, theta, x)
+
+    def _executable(self, theta: torch.Tensor, x: torch.Tensor) -> EncodedExecutable:
+        """The layer on these tensors, whose shapes fit."""
+        self.program.check_shapes(tuple(theta.shape), tuple(x.shape))
+        return self.program.on_tensors(x)
+
+    def _route(self, around: str, theta: torch.Tensor, x: torch.Tensor) -> str:
+        """Where a call computes: on the "host", in "tensor" operations, or in the "graph" that is being recorded."""
         program, device = self.program, x.device.type
         if theta.is_meta and not (x.is_meta or around == "tracing"):
             raise InputError(
@@ -89,7 +132,7 @@ class LayerCall:
                 'make room for values and draw them: layer.to_empty(device="cpu"), then layer.reset_parameters().'
             )
         if around == "tracing" or x.is_meta:
-            return Route("graph", "calls are recorded")
+            return "graph"
         if around in ("vmap and grad", "a function transform"):
             where = program.route(device=device, transform=around)
         elif around == "tangents" and torch.is_inference_mode_enabled():
@@ -100,31 +143,4 @@ class LayerCall:
             where = program.route(device=device)
         if where.where == "refused":
             raise GradientError(f"{program.name}: {where.why}")
-        return where
-
-    def _on(self, where: Route, theta: torch.Tensor, x: torch.Tensor, around: str) -> torch.Tensor:
-        program = self.program
-        if where.where == "host":
-            return (
-                on_host(program, theta, x)
-                if around != "vmap and grad"
-                else TransformedFunction.apply(program, theta, x)
-            )
-        program.check_shapes(tuple(theta.shape), tuple(x.shape))
-        if x.requires_grad and torch.is_grad_enabled():
-            program.on_tensors(x).check_input_gradient()
-        if not around and x.is_cpu:
-            encoded = program.on_tensors(x)
-            if encoded.looks or not torch.isfinite(x).all() or not torch.isfinite(theta).all():  # as in NumPy layers
-                encoded.check_values(to_array(theta), to_array(x))
-        if around or len(program.backends) < 2:
-            return on_tensors(program, theta, x)
-        failures: list[str] = []
-
-        def attempt(index: int) -> torch.Tensor:
-            return on_host(program.only(index), theta, x) if index else on_tensors(program, theta, x)
-
-        out, index = program.chain.run(attempt, failures=failures)
-        if index:
-            program.adopt(program.only(index), failures)
-        return out
+        return where.where

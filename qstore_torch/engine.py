@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -194,6 +195,8 @@ class TorchOps:
 
 
 OPS = TorchOps()
+_NOTHING = nullcontext()
+_has_autocast = lru_cache(torch.amp.is_autocast_available)
 
 
 def is_plain() -> bool:
@@ -230,9 +233,9 @@ def is_batched(tensor: torch.Tensor) -> bool:
 def full_precision(like: torch.Tensor) -> AbstractContextManager[Any]:
     """Autocast must not reach the circuit, forward or backward: bfloat16 amplitudes would lose the physics."""
     kind = like.device.type
-    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+    if _has_autocast(kind) and torch.is_autocast_enabled(kind):
         return torch.autocast(kind, enabled=False)
-    return nullcontext()
+    return _NOTHING
 
 
 class _Permute(torch.autograd.Function):

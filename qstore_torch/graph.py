@@ -167,12 +167,12 @@ def _begin(
         executable.check_input_gradient()
     with torch.no_grad(), full_precision(x):
         if not (wrt_theta or wrt_x):
-            return program.record("forward", lambda: executable.apply(theta, x), x)[0], None
-        (outputs, vjp), record = program.record("forward", lambda: executable.apply_and_vjp(theta, x), x)
+            return program.record("forward", lambda: executable.apply(theta, x), executable.settings)[0], None
+        (outputs, vjp), record = program.record("forward", lambda: executable.apply_and_vjp(theta, x), executable.settings)
 
     def pull(gradient: torch.Tensor) -> tuple[torch.Tensor, ...]:
         with torch.no_grad(), full_precision(x):
-            both, _ = program.record("backward", lambda: vjp(gradient), x, record)
+            both, _ = program.record("backward", lambda: vjp(gradient), executable.settings, record)
         wanted = zip(both, (wrt_theta, wrt_x), strict=True)
         return tuple(d.clone() if is_wanted else x.new_empty((0,)) for d, is_wanted in wanted)
 

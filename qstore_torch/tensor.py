@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from qstore_core.runtime.encoded import EncodedExecutable
 from qstore_core.runtime.program import LayerProgram
 
 from .engine import full_precision, is_batched, surroundings
@@ -14,15 +15,16 @@ from .engine import full_precision, is_batched, surroundings
 __all__ = ["TensorFunction", "on_tensors", "vjp_by_autograd"]
 
 
-def on_tensors(program: LayerProgram, theta: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+def on_tensors(
+    program: LayerProgram, executable: EncodedExecutable, theta: torch.Tensor, x: torch.Tensor
+) -> torch.Tensor:
     """`theta` (W,), `x` (B, F) → (B, O)."""
-    executable = program.on_tensors(x)
     with full_precision(x):
         if surroundings():
             return executable.apply(theta, x)
         if torch.is_grad_enabled() and (theta.requires_grad or x.requires_grad):
-            return TensorFunction.apply(program, theta, x)
-        return program.record("forward", lambda: executable.apply(theta, x), x)[0]
+            return TensorFunction.apply(program, executable, theta, x)
+        return program.record("forward", lambda: executable.apply(theta, x), executable.settings)[0]
 
 
 class TensorFunction(torch.autograd.Function):
@@ -32,11 +34,13 @@ class TensorFunction(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, program: LayerProgram, theta: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    def forward(
+        ctx: Any, program: LayerProgram, executable: EncodedExecutable, theta: torch.Tensor, x: torch.Tensor
+    ) -> torch.Tensor:
         """`theta` (W,), `x` (B, F) → (B, O)."""
-        executable, ctx.program, residual = program.on_tensors(x), program, torch.Tensor()
+        ctx.program, ctx.executable, residual = program, executable, torch.Tensor()
         (outputs, residual.vjp_fn), ctx.record = program.record(
-            "forward", lambda: executable.apply_and_vjp(theta, x), x
+            "forward", lambda: executable.apply_and_vjp(theta, x), executable.settings
         )
         ctx.save_for_backward(theta, x, residual)
         return outputs.detach()  # the vjp holds `outputs`: a tensor that leads back here would never be freed
@@ -44,19 +48,20 @@ class TensorFunction(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:
         """Pull `gradient` back."""
-        program, (theta, x, residual), wanted = ctx.program, ctx.saved_tensors, ctx.needs_input_grad[1:]
+        program, executable, (theta, x, residual) = ctx.program, ctx.executable, ctx.saved_tensors
+        wanted = ctx.needs_input_grad[2:]
         if torch.is_grad_enabled() or is_batched(gradient):  # to be differentiated again, or one of many at once
-            return None, *vjp_by_autograd(program, theta, x, wanted, gradient)
+            return None, None, *vjp_by_autograd(program, theta, x, wanted, gradient)
 
         def pull() -> Any:
             vjp_fn = getattr(residual, "vjp_fn", None)
             if vjp_fn is None:  # saved tensors were copied, as by `save_on_cpu`
-                vjp_fn = program.on_tensors(x).apply_and_vjp(theta, x)[1]
+                vjp_fn = executable.apply_and_vjp(theta, x)[1]
             return vjp_fn(gradient)
 
         with full_precision(gradient):
-            gradients, _ = program.record("backward", pull, x, ctx.record)
-        return None, *(g if w else None for g, w in zip(gradients, wanted, strict=True))
+            gradients, _ = program.record("backward", pull, executable.settings, ctx.record)
+        return None, None, *(g if w else None for g, w in zip(gradients, wanted, strict=True))
 
 
 def vjp_by_autograd(

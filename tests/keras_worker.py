@@ -99,7 +99,7 @@ def values_and_gradients(keras, layer, x, cotangents):
         x = torch.from_numpy(x).requires_grad_()
         outputs = layer(x)
         leaves = [theta.value, x] if theta.value.requires_grad else [x]
-        gradients = torch.autograd.grad(outputs, leaves, torch.from_numpy(cotangents))
+        gradients = torch.autograd.grad(outputs, leaves, torch.from_numpy(cotangents).to(outputs.device))
         gradients = [torch.zeros_like(theta.value), *gradients][-2:]  # an encoder has no theta
     else:
         import jax

@@ -27,7 +27,7 @@ from ..errors import (
 )
 from . import profiling
 from .encoded import EncodedExecutable
-from .execution import Execution, choose_backend, fallback_backends
+from .execution import Execution, Settings, choose_backend, fallback_backends
 from .fallback import Chain
 from .narrow import check_narrow_memory, narrowing
 from .record import LastRun, PassRecord
@@ -447,16 +447,18 @@ class LayerProgram:
 
     # -- calls on tensors -----------------------------------------------------------------------------------------
 
-    def record(self, phase: str, compute: Callable[[], Any], x: Any, forward: PassRecord | None = None) -> Any:
+    def record(
+        self, phase: str, compute: Callable[[], Any], settings: Settings, forward: PassRecord | None = None
+    ) -> Any:
         """`compute()` on eager tensors, with a record: `(result, record)`.
 
         Args:
             phase: "forward" or "backward".
             compute: The work.
-            x: The features.
+            settings: Of the executable that computes.
             forward: The record of the forward pass, for a backward pass.
         """
-        record = PassRecord(self.on_tensors(x).settings)
+        record = PassRecord(settings)
         result = compute()
         self._end(phase, record)
         if forward is not None:

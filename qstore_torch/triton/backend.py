@@ -111,7 +111,7 @@ class TritonExecutable:
 
     def _plain(self, tensor: torch.Tensor) -> torch.Tensor:
         """What a kernel takes: asking is cheaper than `to` and `contiguous`, where there is nothing to do."""
-        if tensor.dtype is self.dtype and tensor.is_contiguous() and not tensor.requires_grad:
+        if tensor.dtype is self.dtype and tensor.is_contiguous() and not (launch.INTERPRETED and tensor.requires_grad):
             return tensor
         return tensor.detach().to(self.dtype).contiguous()
 

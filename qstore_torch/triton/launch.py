@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -59,8 +58,19 @@ class Launch:
         self._launches[index, programs] = compiled[(programs, 1, 1)]
 
 
-@dataclass(frozen=True)
-class Kept:
+class _Sizes(NamedTuple):
+    """Of one batch: how many programs, shapes of what they write, and the numbers that kernels take."""
+
+    programs: int
+    scratch: tuple[int, int]
+    state: int
+    strings: tuple[int, int] | None
+    forward: tuple[int, ...]
+    backward: tuple[int, ...]
+    reduce: tuple[int, ...]
+
+
+class Kept(NamedTuple):
     """What a forward pass leaves for the backward pass."""
 
     state: torch.Tensor
@@ -83,6 +93,8 @@ class Circuit:
         self.program = p = Program(plan, r, samples)
         self.samples, self.warps = samples, (samples << (n - r)) // 32
         self._tables: dict[torch.device, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._sizes: dict[tuple[int, int], _Sizes] = {}
+        self._is_plain = p.identity_outputs or not plan.measurement.strings
         shared = {
             "TINY": TINY[dtype], "S": samples, "K": n, "R": r, "FACTORS": p.factors, "SAMPLED": p.sampled,
             "TERMS": p.has_terms, "STRINGS": bool(plan.measurement.strings), "SHIFTED": p.has_shifts,
@@ -101,49 +113,62 @@ class Circuit:
             kept = self._tables[device] = ints, floats
         return kept
 
+    def sizes(self, batch: int, width: int) -> _Sizes:
+        """Numbers of launches on rows (batch, width), remembered: in a training step they are always the same."""
+        found = self._sizes.get((batch, width))
+        if found is None:
+            plan, p, programs = self.plan, self.program, -(-batch // self.samples)
+            amplitudes = programs * self.samples << plan.n_qubits
+            shared = (batch, width, width - plan.n_inputs, plan.n_weights)
+            found = _Sizes(
+                programs,
+                ((programs * self.samples if p.sampled else programs), max(p.scratch, 1)),
+                amplitudes if self.dtype == torch.float32 else 2 * amplitudes,
+                None if self._is_plain else (batch, len(plan.measurement.strings)),
+                (*shared, plan.n_outputs, p.round_size, p.monomials, p.degree, p.out_entries),
+                (
+                    *shared, plan.n_inputs, plan.n_outputs, p.round_size, p.degree, p.string_entries, p.input_entries,
+                ),
+                (*shared, p.weight_entries, p.degree),
+            )  # fmt: skip
+            if len(self._sizes) >= _MOST_LAUNCHES:
+                self._sizes = {}
+            self._sizes[batch, width] = found
+        return found
+
     def forward(self, theta: torch.Tensor, x: torch.Tensor, *, keep: bool) -> tuple[torch.Tensor, Kept | None]:
         """Outputs (B, O) of `theta` (W,) and rows `x` (B, amplitudes or features + angles), both contiguous."""
-        plan, p, batch = self.plan, self.program, x.shape[0]
-        outputs = x.new_empty((batch, plan.n_outputs))
-        programs = -(-batch // self.samples)
-        rows = programs * self.samples if p.sampled else programs
-        scratch = x.new_empty((rows, max(p.scratch, 1)))
-        size = programs * self.samples << plan.n_qubits
-        size = size if self.dtype == torch.float32 else 2 * size
-        state = torch.empty(size if keep else 0, dtype=_STATE[self.dtype], device=x.device)
-        plain = p.identity_outputs or not plan.measurement.strings
-        values = outputs if plain else x.new_empty((batch, len(plan.measurement.strings)))
+        batch, device = x.shape[0], x.device
+        sizes = self.sizes(*x.shape)
+        outputs = x.new_empty((batch, self.plan.n_outputs))
+        scratch = x.new_empty(sizes.scratch)
+        state = torch.empty(sizes.state if keep else 0, dtype=_STATE[self.dtype], device=device)
+        values = outputs if sizes.strings is None else x.new_empty(sizes.strings)
         if batch:
-            ints, floats = self.tables(x.device)
+            ints, floats = self.tables(device)
             self._forward[keep](
-                x.device, programs, ints, floats, theta, x, scratch, state, values, outputs, batch, x.shape[1],
-                x.shape[1] - plan.n_inputs, plan.n_weights, plan.n_outputs, p.round_size, p.monomials, p.degree,
-                p.out_entries,
-            )  # fmt: skip
+                device, sizes.programs, ints, floats, theta, x, scratch, state, values, outputs, *sizes.forward
+            )
         return outputs, Kept(state, scratch) if keep else None
 
     def backward(
         self, theta: torch.Tensor, x: torch.Tensor, kept: Kept, cotangents: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """`(d_theta (W,), d_x like x)` from cotangents (B, O)."""
-        plan, p, batch = self.plan, self.program, x.shape[0]
+        batch, device = x.shape[0], x.device
         d_theta = torch.empty_like(theta)
         d_x = torch.empty_like(x)
         if not batch:
             return d_theta.zero_(), d_x
-        ints, floats = self.tables(x.device)
-        d_angles = x.new_empty((batch, max(p.n_angles, 1)))
-        strings = cotangents
-        if plan.measurement.strings and not p.identity_outputs:
-            strings = x.new_empty((batch, len(plan.measurement.strings)))
+        ints, floats = self.tables(device)
+        sizes = self.sizes(*x.shape)
+        d_angles = x.new_empty((batch, max(self.program.n_angles, 1)))
+        strings = cotangents if sizes.strings is None else x.new_empty(sizes.strings)
         self._backward(
-            x.device, -(-batch // self.samples), ints, floats, theta, x, kept.scratch, kept.state, strings, cotangents,
-            d_angles, d_x, batch, x.shape[1], x.shape[1] - plan.n_inputs, plan.n_weights, plan.n_inputs,
-            plan.n_outputs, p.round_size, p.degree, p.string_entries, p.input_entries,
+            device, sizes.programs, ints, floats, theta, x, kept.scratch, kept.state, strings, cotangents,
+            d_angles, d_x, *sizes.backward,
         )  # fmt: skip
-        if plan.n_weights:
-            self._reduce(
-                x.device, -(-plan.n_weights // REDUCE_COLUMNS), ints, floats, theta, x, d_angles, d_theta, batch,
-                x.shape[1], x.shape[1] - plan.n_inputs, plan.n_weights, p.weight_entries, p.degree,
-            )  # fmt: skip
+        if len(theta):
+            programs = -(-len(theta) // REDUCE_COLUMNS)
+            self._reduce(device, programs, ints, floats, theta, x, d_angles, d_theta, *sizes.reduce)
         return d_theta, d_x
