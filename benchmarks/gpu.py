@@ -59,7 +59,9 @@ def main(options: argparse.Namespace) -> None:
     problems = [Problem(n, b) for b in options.batches or BATCHES for n in options.qubits or QUBITS]
     problems = [p for p in problems if p.batch << p.n_qubits <= 1 << options.amplitudes]
     unfinished = compile_ahead(problems, some, end)
-    counted = [n for n in names("ours", "cuda") if "torch" in LIBRARIES[n].imports and not n.endswith("-graph")]
+    counted = [
+        n for n in names("ours", "cuda") if "torch" in LIBRARIES[n].imports and not n.endswith(("-graph", "-inline"))
+    ]
     lab = make_lab(options, side_by_side=_SIDE_BY_SIDE, at_once=True)
     for problem in problems:
         if time.monotonic() > end:

@@ -20,7 +20,7 @@ HEADLINES = (
 )
 ON_GPU = (
     ((4, 32), (8, 32), (8, 4096), (10, 4096), (12, 4096), (14, 256), (16, 32), (18, 32), (20, 32)),
-    ("gpu-triton", "gpu-triton-graph", "gpu-torch", "gpu-torch-graph", "gpu-jax"),
+    ("gpu-triton", "gpu-triton-inline", "gpu-triton-graph", "gpu-torch", "gpu-torch-graph", "gpu-jax"),
     ("gpu-pennylane", "gpu-tensorcircuit", "gpu-triton-qml", "gpu-fastqml-graph"),
 )
 
@@ -307,9 +307,11 @@ def gpu_tables(results: Results) -> list[str]:
         f"product of matrices makes {top['multiply_adds'] / 1e12:.1f} · 10¹² multiply-adds per second (float32), a "
         f"launch takes {top['launch'] * 1e6:.1f} µs, in a CUDA graph {top['launch_in_graph'] * 1e6:.1f} µs."
     )
-    if calls := [results.seconds("gpu", library="gpu-nothing", mode=mode) for mode in MODES]:
-        forward, step = (duration(t) if t else "–" for t in calls)
-        head += f" An autograd function of PyTorch that does nothing takes {forward}, with backward {step}."
+    for name, what in (("nothing", "An autograd function of PyTorch that does nothing"), ("linear", "`nn.Linear`")):
+        forward, step = (
+            duration(t) if (t := results.seconds("gpu", library=f"gpu-{name}", mode=mode)) else "–" for mode in MODES
+        )
+        head += f" {what} takes {forward}, with backward {step}."
     words = (
         '"too slow": not compiled in half of the time, or a call over the limit; "wrong": values or gradients differ '
         'from the reference by more than float32 rounding; "·": not tried, since a smaller point was too slow; "–": '

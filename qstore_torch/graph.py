@@ -168,7 +168,9 @@ def _begin(
     with torch.no_grad(), full_precision(x):
         if not (wrt_theta or wrt_x):
             return program.record("forward", lambda: executable.apply(theta, x), executable.settings)[0], None
-        (outputs, vjp), record = program.record("forward", lambda: executable.apply_and_vjp(theta, x), executable.settings)
+        (outputs, vjp), record = program.record(
+            "forward", lambda: executable.apply_and_vjp(theta, x), executable.settings
+        )
 
     def pull(gradient: torch.Tensor) -> tuple[torch.Tensor, ...]:
         with torch.no_grad(), full_precision(x):

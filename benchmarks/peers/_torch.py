@@ -10,7 +10,12 @@ from . import Running
 
 
 def running(
-    run: Callable[[Any], Any], parameters: Sequence[Any], problem: Problem, device: str = "cpu", graph: bool = False
+    run: Callable[[Any], Any],
+    parameters: Sequence[Any],
+    problem: Problem,
+    device: str = "cpu",
+    graph: bool = False,
+    inline: bool = False,
 ) -> Running:
     """`run(features) → outputs`, differentiated for its parameters and its features.
 
@@ -20,8 +25,12 @@ def running(
         problem: What to compute.
         device: Where.
         graph: Record forward, and forward + backward, in a CUDA graph each, and replay it.
+        inline: Run the backward pass in the calling thread, not in PyTorch's thread for the GPU.
     """
     import torch
+
+    if inline:
+        torch.autograd.set_multithreading_enabled(False)
 
     def native(array: Any) -> Any:
         return torch.from_numpy(array).to(device)

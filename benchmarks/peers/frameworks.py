@@ -40,6 +40,14 @@ def gpu_nothing(problem: Problem) -> Running:
     return torch_nothing(problem, "cuda")
 
 
+def gpu_linear(problem: Problem) -> Running:
+    """PyTorch's own layer of the same features and outputs."""
+    import torch
+
+    module = torch.nn.Linear(1 << problem.n_qubits, problem.n_outputs, device="cuda")
+    return _torch.running(module, [module.weight], problem, "cuda")
+
+
 def tensorflow_nothing(problem: Problem) -> Running:
     """A `tf.function` that adds one to each of its arguments."""
     import tensorflow as tf
@@ -73,15 +81,10 @@ LIBRARIES = tuple(
         ("jax", "JAX", jax_nothing, "jax", "a jitted function that adds one to its arguments"),
     )
 )
-LIBRARIES += (
-    Library(
-        "gpu-nothing",
-        "PyTorch",
-        gpu_nothing,
-        "torch",
-        ("torch",),
-        "an autograd function that does nothing, on the GPU",
-        "nothing",
-        "cuda",
-    ),
+LIBRARIES += tuple(
+    Library(f"gpu-{name}", "PyTorch", build, "torch", ("torch",), note, "nothing", "cuda")
+    for name, build, note in (
+        ("nothing", gpu_nothing, "an autograd function that does nothing, on the GPU"),
+        ("linear", gpu_linear, "`torch.nn.Linear` of as many features and outputs, on the GPU"),
+    )
 )

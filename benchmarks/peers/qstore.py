@@ -50,7 +50,7 @@ def engine(backend: str) -> Callable[[Problem], Running]:
     return build
 
 
-def torch_layer(backend: str, device: str = "cpu", graph: bool = False) -> Callable[[Problem], Running]:
+def torch_layer(backend: str, device: str = "cpu", **how: bool) -> Callable[[Problem], Running]:
     """The PyTorch layer, through autograd."""
 
     def build(problem: Problem) -> Running:
@@ -61,7 +61,7 @@ def torch_layer(backend: str, device: str = "cpu", graph: bool = False) -> Calla
         layer = QuantumFeatureExtractor(**problem.layer(), backend=backend).to(device)
         with torch.no_grad():
             layer.theta.copy_(torch.from_numpy(problem.angles().ravel()))
-        out = _torch.running(layer, [layer.theta], problem, device, graph)
+        out = _torch.running(layer, [layer.theta], problem, device, **how)
         out.info["backend"] = layer.backend_name
         return out
 
@@ -121,8 +121,8 @@ def _ours(name: str, label: str, build: Any, imports: tuple[str, ...], note: str
     return Library(name, label, build, "qstore", imports, note, more.pop("kind", "ours"), **more)
 
 
-def _on_gpu(name: str, label: str, backend: str, note: str, graph: bool = False) -> Library:
-    return _ours(name, label, torch_layer(backend, "cuda", graph), _TORCH, note, device="cuda")
+def _on_gpu(name: str, label: str, backend: str, note: str, **how: bool) -> Library:
+    return _ours(name, label, torch_layer(backend, "cuda", **how), _TORCH, note, device="cuda")
 
 
 LIBRARIES = (
@@ -169,7 +169,14 @@ LIBRARIES = (
     _ours("engine-numba", "numba engine", engine("numba"), ("numba", "qstore_core"), kind="engine"),
     _ours("engine-numpy", "NumPy engine", engine("statevector"), ("qstore_core",), kind="engine"),
     _on_gpu("gpu-triton", "qstore triton", "triton", '`qstore_torch` layer, backend="triton"'),
-    _on_gpu("gpu-triton-graph", "triton, graph", "triton", "the same in a CUDA graph", graph=True),
+    _on_gpu(
+        "gpu-triton-inline",
+        "triton, one thread",
+        "triton",
+        "the same after `torch.autograd.set_multithreading_enabled(False)`",
+        inline=True,
+    ),
+    _on_gpu("gpu-triton-graph", "triton, graph", "triton", "the layer in a CUDA graph", graph=True),
     _on_gpu("gpu-torch", "qstore torch ops", "torch", '`qstore_torch` layer, backend="torch"'),
     _on_gpu("gpu-torch-graph", "torch ops, graph", "torch", "the same in a CUDA graph", graph=True),
     _ours("gpu-jax", "qstore JAX ops", jax_layer("jax"), _JAX, "`qstore_jax` layer under `jit`", device="cuda"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ def layer(contractor: str | None, by_probability: bool) -> Callable[[Problem], R
     """By default as in its documentation; `by_probability` reads all ⟨Z⟩ from one vector of probabilities."""
 
     def build(problem: Problem) -> Running:
+        os.environ["NVIDIA_TF32_OVERRIDE"] = "0"  # products of complex numbers have TF32's three digits without it
         import tensorcircuit as tc
 
         only_z(problem)
