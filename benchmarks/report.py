@@ -308,10 +308,10 @@ def gpu_tables(results: Results) -> list[str]:
         f"launch takes {top['launch'] * 1e6:.1f} µs, in a CUDA graph {top['launch_in_graph'] * 1e6:.1f} µs."
     )
     for name, what in (("nothing", "An autograd function of PyTorch that does nothing"), ("linear", "`nn.Linear`")):
-        forward, step = (
-            duration(t) if (t := results.seconds("gpu", library=f"gpu-{name}", mode=mode)) else "–" for mode in MODES
-        )
-        head += f" {what} takes {forward}, with backward {step}."
+        calls = [results.seconds("gpu", library=f"gpu-{name}", mode=mode) for mode in MODES]
+        if any(calls):
+            forward, step = (duration(t) if t else "–" for t in calls)
+            head += f" {what} takes {forward}, with backward {step}."
     words = (
         '"too slow": not compiled in half of the time, or a call over the limit; "wrong": values or gradients differ '
         'from the reference by more than float32 rounding; "·": not tried, since a smaller point was too slow; "–": '
