@@ -1,8 +1,11 @@
-"""The image classifier with and without quantum layers, in both frameworks.
+"""The image classifier with and without quantum layers, in every framework.
 
 Trains `examples/image_classification.py` on 5,000 real digits (4,000 to train on, 1,000 to validate) for each
-framework, head and seed, every run in a process of its own with one thread, and prints validation accuracies.
-Twelve runs of 20 epochs, about 15 minutes on two cores. Needs the extras `tf`, `torch`, `fast` and `examples`.
+framework, head and seed, every run in a process of its own with one thread, and prints validation accuracies: mean and
+standard deviation over the seeds. Twelve runs of 20 epochs, about 15 minutes on two cores. Needs the extras `tf`,
+`torch`, `fast` and `examples`. Whether all frameworks learn alike, in some minutes (extra `flax` besides):
+
+    python -m benchmarks accuracy --frameworks keras keras-torch keras-jax torch jax --heads quantum --epochs 3
 """
 
 from __future__ import annotations
@@ -19,12 +22,20 @@ from pathlib import Path
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "image_classification.py"
 HEADS = {"quantum": (), "classical": ("--no-quantum",)}
+FRAMEWORKS = {
+    "keras": ("keras", "tensorflow"),
+    "keras-torch": ("keras", "torch"),
+    "keras-jax": ("keras", "jax"),
+    "torch": ("torch", ""),
+    "jax": ("jax", ""),
+}
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"), "1")
 
 
 def add_options(p: argparse.ArgumentParser) -> None:
     """Options."""
-    p.add_argument("--frameworks", nargs="+", choices=("keras", "torch"), default=["keras", "torch"])
+    p.add_argument("--frameworks", nargs="+", choices=tuple(FRAMEWORKS), default=["keras", "torch"])
+    p.add_argument("--heads", nargs="+", choices=tuple(HEADS), default=list(HEADS))
     p.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     p.add_argument("--epochs", type=int, default=20)
     p.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at once (default: one for each core)")
@@ -40,7 +51,7 @@ def main(options: argparse.Namespace) -> None:
                 pool.submit(_train, framework, head, seed, options.epochs, folder) for seed in options.seeds
             ]
             for framework in options.frameworks
-            for head in HEADS
+            for head in options.heads
         }
         results = {key: [run.result() for run in started] for key, started in runs.items()}
     _print(results, options.frameworks)
@@ -48,9 +59,11 @@ def main(options: argparse.Namespace) -> None:
 
 def _train(framework: str, head: str, seed: int, epochs: int, folder: Path) -> dict:
     folder = folder / f"{framework}-{head}-{seed}"
-    command = [sys.executable, str(EXAMPLE), "--framework", framework, "--seed", str(seed), "--epochs", str(epochs)]
+    name, backend = FRAMEWORKS[framework]
+    command = [sys.executable, str(EXAMPLE), "--framework", name, "--seed", str(seed), "--epochs", str(epochs)]
     command += [*HEADS[head], "--output-dir", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **ONE_THREAD})
+    environment = {"KERAS_BACKEND": backend} if backend else {}
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | ONE_THREAD | environment)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
     result = json.loads((folder / "results.json").read_text())
@@ -76,13 +89,15 @@ def _print(results: dict[tuple[str, str], list[dict]], frameworks: list[str]) ->
             framework,
             head,
             _each(best),
-            f"{statistics.mean(best):.2%}",
+            _mean(best),
             _each(last),
-            f"{statistics.mean(last):.2%}",
+            _mean(last),
         ]
         print(f"| {' | '.join(cells)} | {runs[0]['parameters']:,} |")
     print()
     for framework in frameworks:
+        if not all((framework, head) in results for head in HEADS):
+            continue
         for which in ("best", "last"):
             quantum, classical = (statistics.mean(_accuracies(results[framework, head], which)) for head in HEADS)
             print(
@@ -93,6 +108,11 @@ def _print(results: dict[tuple[str, str], list[dict]], frameworks: list[str]) ->
 
 def _accuracies(runs: list[dict], which: str) -> list[float]:
     return [(run["best"] if which == "best" else run["history"][-1])["validation_accuracy"] for run in runs]
+
+
+def _mean(values: list[float]) -> str:
+    spread = f" ± {100 * statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.2%}{spread}"
 
 
 def _each(values: list[float]) -> str:
