@@ -31,6 +31,8 @@ from __future__ import annotations
 
 import difflib
 import math
+import sys
+import warnings
 from collections.abc import Iterable
 
 __all__ = [
@@ -55,6 +57,7 @@ __all__ = [
     "TransientError",
     "UnknownBackendError",
     "nearest",
+    "warn",
 ]
 
 
@@ -310,6 +313,20 @@ class FallbackWarning(UserWarning):
 
 class PaddingWarning(UserWarning):
     """Features fill less than half of a layer's amplitudes, and the layer was not told so with n_features."""
+
+
+_BETWEEN = frozenset(
+    {"qstore_core", "qstore_torch", "qstore_tf", "qstore_jax", "qstore_sklearn", "qstore_plugins", "pluggy"}
+    | {"keras", "torch", "tensorflow", "jax", "flax", "equinox", "sklearn"}
+)
+
+
+def warn(warning: Warning) -> None:
+    """Warn at the line of whoever called, past lines of qstore's and of the frameworks between."""
+    level, frame = 2, sys._getframe(1)
+    while frame.f_globals.get("__name__", "").partition(".")[0] in _BETWEEN and frame.f_back is not None:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(warning, stacklevel=level)
 
 
 def nearest(name: object, choices: Iterable[str]) -> str:

@@ -8,7 +8,6 @@ neither a terminal nor a disk.
 from __future__ import annotations
 
 import logging
-import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from ..errors import (
     RunnerError,
     ShapeError,
     SpecError,
+    warn,
 )
 
 __all__ = ["Chain", "FallbackEvent", "fallback_counts", "is_callers_mistake", "reset_fallback_counts"]
@@ -136,7 +136,7 @@ class Chain:
         )
         if times == 1:
             _log.info(text, extra={"qstore_event": event}, exc_info=error)
-            warnings.warn(FallbackWarning(text, backend=failed, used=used, cause=cause), stacklevel=2)
+            warn(FallbackWarning(text, backend=failed, used=used, cause=cause))
         elif times == 10 ** (len(str(times)) - 1):
             _log.warning("%s So far %s times.", text, f"{times:,}", extra={"qstore_event": event})
         return cause

@@ -8,13 +8,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
-from ...errors import PaddingWarning, ShapeError, SpecError
+from ...errors import PaddingWarning, ShapeError, SpecError, warn
 from ..checks import (
     MAX_DEPTH,
     MAX_SLOTS,
@@ -372,13 +371,12 @@ class LayerSpec:
 @lru_cache(maxsize=4096)
 def _warn_of_padding(kind: str, n_qubits: int, features: int) -> None:
     enough = max(1, (features - 1).bit_length())
-    warnings.warn(
+    text = (
         f"{kind}: {features} features fill less than half of the amplitudes of {n_qubits} qubits, 2**{n_qubits}; the "
         f"rest are 0 whatever the data. Is a Flatten missing before it? {enough} qubit(s) hold as many; "
-        f"n_features={features} says that it is meant.",
-        PaddingWarning,
-        stacklevel=4,
+        f"n_features={features} says that it is meant."
     )
+    warn(PaddingWarning(text))
 
 
 # -- specs of the layers ----------------------------------------------------------------------------------------------

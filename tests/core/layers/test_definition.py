@@ -128,8 +128,11 @@ def test_features_that_fill_little_are_warned_of_once(module):
     """As after a forgotten Flatten: (32, 1, 28, 28) into 10 qubits."""
     specs._warn_of_padding.cache_clear()
     layer = module.QuantumFeatureExtractor(10, 1)
-    with pytest.warns(PaddingWarning, match=r"28 features fill less than half.*Flatten.*5 qubit.*n_features=28"):
+    with pytest.warns(
+        PaddingWarning, match=r"28 features fill less than half.*Flatten.*5 qubit.*n_features=28"
+    ) as said:
         assert tuple(layer(batches(module, 2, 1, 28, 28)).shape) == (2, 1, 28, 10)
+    assert said[0].filename == __file__  # the caller's line, past those of the framework
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         layer(batches(module, 2, 1, 28, 28))
