@@ -248,13 +248,25 @@ class KerasLayer(LayerDefinition, keras.Layer):
         """Inverse of `save_own_variables`; a file without a fingerprint loads."""
         own = {key: store[key] for key in store.keys()}  # noqa: SIM118 - a store is no mapping
         saved = own.pop(_FINGERPRINT, None)
-        if saved is not None and np.asarray(saved).tobytes().hex() != self.spec.fingerprint:
+        if saved is not None:
+            self._check_fingerprint(np.asarray(saved).tobytes())
+        super().load_own_variables(own)
+
+    def _check_fingerprint(self, saved: bytes) -> None:
+        if saved.hex() != self.spec.fingerprint:
             raise SpecError(
                 f"{self.name}: the file holds the weights of another circuit. Make the layer with the arguments that "
                 "it was saved with, or copy theta itself where that is meant: layer.theta.assign(…).",
                 argument="weights",
             )
-        super().load_own_variables(own)
+
+    def _trackable_children(self, save_type: str = "checkpoint", **kwargs: Any) -> dict[str, Any]:
+        """What `tf.train.Checkpoint` holds; that of a layer tells its circuit, too."""
+        children: dict[str, Any] = super()._trackable_children(save_type, **kwargs)
+        if save_type == "checkpoint":
+            content = bytes.fromhex(self.spec.fingerprint)
+            children[_FINGERPRINT] = keras_backend().in_checkpoints(self, content, self._check_fingerprint)
+        return children
 
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments, for `keras.saving`."""

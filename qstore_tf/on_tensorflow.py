@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +17,17 @@ from .host import HostFunction
 from .situation import has_tangents, place
 from .tensor import on_tensors
 
-__all__ = ["FRAMEWORK", "LayerCall", "as_plain", "call_host", "check_dtype", "functions", "supports_jit", "traced"]
+__all__ = [
+    "FRAMEWORK",
+    "LayerCall",
+    "as_plain",
+    "call_host",
+    "check_dtype",
+    "functions",
+    "in_checkpoints",
+    "supports_jit",
+    "traced",
+]
 
 FRAMEWORK = "tensorflow"
 
@@ -39,6 +50,30 @@ class LayerCall:
         if where.where == "host":
             return self._on_host(theta, x, keep=training is not False, frozen=frozen)
         return on_tensors(self.program, theta, x)
+
+
+class _Checked(tf.train.experimental.PythonState):
+    """Bytes in a checkpoint, which are looked at when it is restored."""
+
+    def __init__(self, content: bytes, check: Callable[[bytes], None]) -> None:
+        self._content, self._check = content, weakref.WeakMethod(check)
+
+    def serialize(self) -> bytes:
+        return self._content
+
+    def deserialize(self, value: bytes) -> None:
+        if (check := self._check()) is not None:
+            check(value)
+
+
+_checked: weakref.WeakKeyDictionary[Any, _Checked] = weakref.WeakKeyDictionary()
+
+
+def in_checkpoints(layer: Any, content: bytes, check: Callable[[bytes], None]) -> Any:
+    """What keeps `content` beside the weights of a layer in a `tf.train.Checkpoint`; one without it restores."""
+    if layer not in _checked:
+        _checked[layer] = _Checked(content, check)
+    return _checked[layer]
 
 
 def functions() -> Any:

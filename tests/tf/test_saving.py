@@ -19,6 +19,7 @@ from hypothesis import given, settings
 import qstore_tf
 from qstore_core import IQP, AngleEncoding, Circuit, HardwareEfficient, Pauli, Probabilities, RealAmplitudes, SpecError
 from qstore_tf import QuantumEncoder, QuantumFeatureExtractor, QuantumLayer, QuantumPooling, QuantumReadout
+from qstore_tf.layers import KerasLayer
 from tests.faults import FaultyBackend
 from tests.strategies import batches, layer_arguments
 
@@ -198,6 +199,28 @@ CHANGES = {
     "an unknown measurement": (lambda c: c["measurement"].update(name="nobody"), "no measurement 'nobody'"),
     "another's backend": (lambda c: c.update(backend="aer"), r"allow_backends\('aer'\)"),
 }
+
+
+def test_a_checkpoint_of_tensorflow_tells_its_circuit(tmp_path, monkeypatch):
+    def checkpoint(encoding):
+        layer = QuantumReadout(2, encoding=encoding, init="normal")
+        return layer, tf.train.Checkpoint(model=keras.Sequential([keras.Input((2,)), layer]))
+
+    (saved, of_saved), (same, of_same), (other, of_other) = map(checkpoint, ("angle", "angle", "iqp"))
+    before, path = np.array(other.theta), of_saved.save(tmp_path / "new")
+    status = of_same.restore(path)
+    status.assert_consumed()
+    status.assert_existing_objects_matched()
+    np.testing.assert_array_equal(same.theta, saved.theta)
+    with pytest.raises(SpecError, match="weights of another circuit"):
+        of_other.restore(path)
+    np.testing.assert_array_equal(other.theta, before)
+    with monkeypatch.context() as without:  # one that tells nothing restores
+        without.delattr(KerasLayer, "_trackable_children")
+        path = of_saved.save(tmp_path / "old")
+    again, of_again = checkpoint("angle")
+    of_again.restore(path)
+    np.testing.assert_array_equal(again.theta, saved.theta)
 
 
 def test_files_that_were_tampered_with_are_refused(tmp_path):
