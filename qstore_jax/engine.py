@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from qstore_core import Capabilities, Circuit, OptionError, hookimpl, lower
-from qstore_core.backends.contract import check_exact
+from qstore_core import Capabilities, Circuit, hookimpl, lower
+from qstore_core.backends.contract import check_exact, check_options
 from qstore_core.circuit.measurements.measurement import Measurement
 from qstore_core.engines.arrays.adjoint import value_and_vjp
 from qstore_core.engines.arrays.ops import Scatter, inverse_index
@@ -192,6 +192,5 @@ class JaxExecutable:
 @hookimpl
 def qstore_backend(options: dict[str, Any]) -> JaxBackend:
     """The `jax` backend; it has no options."""
-    if options:
-        raise OptionError(f"backend 'jax' has no options, received {', '.join(sorted(options))}.", backend="jax")
+    check_options(options, backend="jax")
     return JaxBackend()

@@ -12,6 +12,7 @@ from qstore_core import CapabilityError, InputError, LayerSpec
 from qstore_core.backends import runner
 from qstore_core.circuit.checks import shown
 from qstore_core.circuit.spec.initial import Init, initial_theta
+from qstore_core.engines.memory import check_ensemble
 from qstore_core.layers import definition
 from qstore_core.layers.definition import LayerDefinition
 from qstore_core.layers.numpy import numbered
@@ -81,6 +82,7 @@ class JaxLayer(LayerDefinition):
         program = self._program
         theta, x = self._array(theta, "theta"), self._array(x, "features")
         if theta.ndim == 2 and len(theta):
+            check_ensemble(len(theta), x.shape, self.output_dim, theta.dtype.itemsize)
             return jnp.stack([self.apply(member, x) for member in theta])
         program.check_shapes(theta.shape, x.shape)
         work = x.dtype if x.dtype in (jnp.float32, jnp.float64) else jnp.dtype("float32")

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from qstore_core import Capabilities, Circuit, OptionError, hookimpl, lower
-from qstore_core.backends.contract import check_exact
+from qstore_core import Capabilities, Circuit, hookimpl, lower
+from qstore_core.backends.contract import check_exact, check_options
 from qstore_core.circuit.measurements.measurement import Measurement
 from qstore_core.engines.arrays.adjoint import value_and_vjp
 from qstore_core.engines.arrays.ops import Scatter, inverse_index
@@ -229,9 +229,5 @@ class TensorflowExecutable:
 @hookimpl
 def qstore_backend(options: dict[str, Any]) -> TensorflowBackend:
     """The `tensorflow` backend; it has no options."""
-    if options:
-        raise OptionError(
-            f"backend 'tensorflow' has no options, received {', '.join(sorted(options))}.",
-            backend="tensorflow",
-        )
+    check_options(options, backend="tensorflow")
     return TensorflowBackend()

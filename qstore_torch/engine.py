@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch.autograd import forward_ad
 
-from qstore_core import Capabilities, Circuit, OptionError, hookimpl, lower
-from qstore_core.backends.contract import check_exact
+from qstore_core import Capabilities, Circuit, hookimpl, lower
+from qstore_core.backends.contract import check_exact, check_options
 from qstore_core.circuit.measurements.measurement import Measurement
 from qstore_core.engines.arrays.adjoint import value_and_vjp
 from qstore_core.engines.arrays.ops import Scatter, inverse_index
@@ -317,6 +317,5 @@ class TorchExecutable:
 @hookimpl
 def qstore_backend(options: dict[str, Any]) -> TorchBackend:
     """The `torch` backend; it has no options."""
-    if options:
-        raise OptionError(f"backend 'torch' has no options, received {', '.join(sorted(options))}.", backend="torch")
+    check_options(options, backend="torch")
     return TorchBackend()

@@ -12,6 +12,7 @@ from torch import nn
 from qstore_core import CapabilityError, InputError, LayerSpec, SpecError
 from qstore_core.backends import runner
 from qstore_core.circuit.spec.initial import Init, initial_theta
+from qstore_core.engines.memory import check_ensemble
 from qstore_core.layers import definition
 from qstore_core.layers.definition import LayerDefinition
 from qstore_core.layers.numpy import numbered
@@ -111,6 +112,8 @@ class TorchLayer(LayerDefinition, nn.Module):
         """`theta` (E, W) of an ensemble → (E, …, P)."""
         if theta.dim() != 2 or not len(theta):
             self._program.check_shapes(tuple(theta.shape), tuple(x.shape))
+        if not torch.compiler.is_compiling():
+            check_ensemble(len(theta), tuple(x.shape), self.output_dim, theta.element_size())
         return torch.stack([self._with(member, x) for member in theta.unbind()])
 
     def _with(self, theta: torch.Tensor, x: torch.Tensor) -> torch.Tensor:

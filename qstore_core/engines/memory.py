@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from functools import cache
 from pathlib import Path
 
 from ..errors import MemoryLimitError
 
-__all__ = ["available_memory", "check_bytes", "check_memory"]
+__all__ = ["available_memory", "check_bytes", "check_ensemble", "check_memory"]
 
 _STATES = 6  # ψ, λ and the result of a step on each, phases, probabilities
 _TABLES = 64  # bytes per basis state for permutations, sorted rows and what is needed to make them
@@ -47,6 +48,17 @@ def check_bytes(needed: int, problem: str) -> None:
             needed_bytes=needed,
             available_bytes=available,
         )
+
+
+def check_ensemble(members: int, features: tuple[int, ...], n_outputs: int, itemsize: int) -> None:
+    """Raise where the outputs (E, …, O) of an ensemble do not fit: its members are run one by one, for long."""
+    rows = math.prod(features[:-1])
+    if not isinstance(rows, int):  # a symbol in a graph that is being made
+        return
+    check_bytes(
+        2 * members * rows * n_outputs * itemsize,  # of all members, and as one array
+        f"{n_outputs} outputs for {rows} rows of features from each of {members} members do not fit",
+    )
 
 
 def available_memory() -> int:

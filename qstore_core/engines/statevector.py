@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from ..backends.contract import Capabilities, check_exact, hookimpl
+from ..backends.contract import Capabilities, check_exact, check_options, hookimpl
 from ..circuit.circuit import Circuit
 from ..circuit.lowering.plan import Plan, lower
 from ..circuit.measurements.measurement import Measurement
-from ..errors import OptionError
 from .arrays.adjoint import value_and_vjp
 from .arrays.ops import Scatter, inverse_index
 from .arrays.program import ArrayProgram
@@ -201,9 +200,5 @@ class StatevectorExecutable:
 @hookimpl
 def qstore_backend(options: dict[str, Any]) -> StatevectorBackend:
     """The `statevector` backend; it has no options."""
-    if options:
-        raise OptionError(
-            f"backend 'statevector' has no options, received {', '.join(sorted(options))}.",
-            backend="statevector",
-        )
+    check_options(options, backend="statevector")
     return StatevectorBackend()

@@ -108,6 +108,8 @@ class QuantumKernel:
         b = a if same else self._features(y)
         if b.dtype != a.dtype:
             a, b = a.astype(np.float64), b.astype(np.float64)
+        each = a.itemsize if self._by_states else 5 * a.itemsize + 16  # by pairs: their numbers, and features of a few
+        check_bytes(len(a) * len(b) * each, f"a Gram matrix of {len(a)} by {len(b)} samples does not fit")
         if not self._by_states:
             return self._by_pairs(a, b, same)
         phi = self._states(a)
@@ -221,7 +223,8 @@ class QuantumKernel:
         target = _target(labels, len(features))
         size = 32 << self._circuit.n_qubits
         check_bytes(
-            6 * size * len(features), f"{len(features)} states of {self._circuit.n_qubits} qubits and their gradient"
+            6 * size * len(features) + 64 * len(features) ** 2,  # overlaps, their squares and slopes
+            f"{len(features)} states of {self._circuit.n_qubits} qubits, their overlaps and their gradient do not fit",
         )
         phi, vjp_fn = self._states_program().states_and_vjp(self._theta, self._inputs(features))
         phi = np.broadcast_to(phi, (len(features), phi.shape[1]))

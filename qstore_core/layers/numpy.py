@@ -17,6 +17,7 @@ import numpy as np
 from ..backends.forking import new_lock
 from ..circuit.spec.initial import Init, initial_theta
 from ..circuit.spec.layer_spec import LayerSpec
+from ..engines.memory import check_ensemble
 from ..engines.statevector import NumpyOps
 from ..errors import ShapeError
 from ..runtime.profiling import timed
@@ -94,6 +95,7 @@ class NumpyLayer(LayerDefinition):
     def __call__(self, x: Any) -> np.ndarray:
         """Features (…, F) → outputs (…, O), of an ensemble (E, …, O)."""
         if self._theta.ndim == 2:
+            check_ensemble(len(self._theta), np.shape(x), self.output_dim, self._theta.itemsize)
             return np.stack([self._values(member, x) for member in self._theta])
         return self._values(self._theta, x)
 

@@ -17,6 +17,8 @@ from qstore_core import (
     OptionError,
     Pauli,
     Probabilities,
+    QuantumKernel,
+    QuantumLayer,
     get_backend,
 )
 from qstore_core.circuit.spec import layer_spec as specs
@@ -427,7 +429,7 @@ def test_shots_are_refused():
 
 
 def test_options_are_refused():
-    with pytest.raises(OptionError, match="has no options, received device"):
+    with pytest.raises(OptionError, match="has no option 'device'"):
         get_backend("statevector", device="GPU")
 
 
@@ -454,3 +456,21 @@ def test_sixty_qubits_need_exabytes():
     with pytest.raises(MemoryLimitError) as caught:
         check_memory(60)
     assert caught.value.needed_bytes >= 8 << 60
+
+
+def test_ensembles_and_gram_matrices_are_promised_before_they_are_computed(monkeypatch):
+    """Members and pairs are computed one after the other, for long, and then there is no room for all."""
+    monkeypatch.setattr("qstore_core.engines.memory.available_memory", lambda: 1 << 30)
+    circuit = Circuit(2)
+    circuit.ry(circuit.inputs(1)[0] * circuit.weights(1)[0], 0)
+    layer = QuantumLayer(circuit, Probabilities(), seed=0)
+    layer.theta = np.zeros((100_000, 1))
+    with pytest.raises(MemoryLimitError, match="4 outputs for 500 rows of features from each of 100000 members"):
+        layer(np.zeros((500, 1)))
+    kernels = QuantumKernel("angle", n_qubits=1), QuantumKernel("angle", n_qubits=1, backend="trajectories", shots=10)
+    for kernel in kernels:
+        with pytest.raises(MemoryLimitError, match="20000 by 20000 samples"):
+            kernel(np.zeros((20_000, 1)))
+        assert kernel(np.zeros((3, 1))).shape == (3, 3)  # it stays usable
+    layer.theta = np.zeros((3, 1))
+    assert layer(np.zeros((5, 1))).shape == (3, 5, 4)
