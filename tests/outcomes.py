@@ -64,6 +64,7 @@ TORCH = (
     Outcome("`torch.export` of a backend that was given as an object, elsewhere", "refused", "was given as an object"),
     Outcome("`make_fx`, fake and meta tensors", "works", "one operator"),
     Outcome("`torch.jit.trace` with its check", "works", "one operator"),
+    Outcome("TensorBoard's `add_graph`", "works", "one operator"),
     Outcome("`torch.fx.symbolic_trace`", "works", "a leaf"),
     Outcome("`torch.profiler`", "works", "the layer's name"),
     Outcome("any stride, offset and layout of theta and features", "works", "on the layer's backend"),

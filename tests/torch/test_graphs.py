@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -95,3 +99,26 @@ def test_fake_tensors_leave_nothing_behind(empty_cache):
     y = layer(x)
     assert type(y.detach()) is torch.Tensor
     y.sum().backward()
+
+
+def test_a_second_process_compiles_nothing(tmp_path):
+    """Inductor and autograd find their graphs on disk: what the operator holds is the same text in each process."""
+    code = """
+import torch
+from torch._dynamo.utils import counters
+from qstore_torch import QuantumFeatureExtractor
+layer = QuantumFeatureExtractor(2, encoding="angle", seed=0)
+torch.compile(layer, fullgraph=True)(torch.ones(3, 2)).backward(torch.ones(3, 2))
+caches = ("inductor", "fxgraph_cache"), ("aot_autograd", "autograd_cache")
+print(*(f"{name}_{end}" for group, name in caches for end in ("hit", "miss") if counters[group][f"{name}_{end}"]))
+"""
+    printed = []
+    for _ in range(2):
+        environment = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+        environment.pop("PYTHONWARNINGS", None)
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment, timeout=300
+        )
+        printed.append(done.stdout.split())
+    # The file of a whole joint graph holds inductor's, which are counted too.
+    assert printed == [[f"{name}_{end}" for name in ("fxgraph_cache", "autograd_cache")] for end in ("miss", "hit")]

@@ -6,6 +6,7 @@ import contextlib
 import gc
 import subprocess
 import sys
+import tempfile
 import textwrap
 
 import pytest
@@ -395,6 +396,19 @@ def check_trace(layer):
     for rows in (4, 2):
         x, _ = point(layer, rows)
         torch.testing.assert_close(traced(x), layer(x))
+
+
+@row("TensorBoard's `add_graph`")
+def check_tensorboard(layer):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from torch.utils.tensorboard import SummaryWriter
+
+    with tempfile.TemporaryDirectory() as folder:
+        with SummaryWriter(folder) as writer:
+            writer.add_graph(layer, point(layer)[0])
+        events = EventAccumulator(folder).Reload()
+        assert "qstore::layer" in {node.op for node in events.Graph().node}
 
 
 @row("`torch.fx.symbolic_trace`")
