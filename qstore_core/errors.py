@@ -65,7 +65,6 @@ class QstoreError(Exception):
     """Base of every error that qstore raises on purpose."""
 
     def __init__(self, message: str = "") -> None:
-        """Store the message; subclasses add keyword fields."""
         super().__init__(message)
 
 
@@ -78,7 +77,6 @@ class ShapeError(QstoreError, ValueError):
     """
 
     def __init__(self, message: str = "", *, expected: object = None, received: object = None) -> None:
-        """Store the message and both shapes."""
         super().__init__(message)
         self.expected = expected
         self.received = received
@@ -96,7 +94,6 @@ class InputError(QstoreError, ValueError):
     def __init__(
         self, message: str = "", *, row: int | None = None, column: int | None = None, value: object = None
     ) -> None:
-        """Store the message and the place of the first bad number."""
         super().__init__(message)
         self.row = row
         self.column = column
@@ -111,7 +108,6 @@ class SpecError(QstoreError, ValueError):
     """
 
     def __init__(self, message: str = "", *, argument: str | None = None) -> None:
-        """Store the message and the argument's name."""
         super().__init__(message)
         self.argument = argument
 
@@ -124,7 +120,6 @@ class OptionError(SpecError):
     """
 
     def __init__(self, message: str = "", *, argument: str | None = None, backend: str | None = None) -> None:
-        """Store the message, the option's name and the backend's."""
         super().__init__(message, argument=argument)
         self.backend = backend
 
@@ -141,7 +136,6 @@ class UnknownBackendError(QstoreError, LookupError):
     """
 
     def __init__(self, message: str = "", *, backend: str | None = None) -> None:
-        """Store the message and the name."""
         super().__init__(message)
         self.backend = backend
 
@@ -155,7 +149,6 @@ class BackendUnavailableError(QstoreError, ImportError):
     """
 
     def __init__(self, message: str = "", *, backend: str | None = None, name: str | None = None) -> None:
-        """Store the message, the backend's name and the missing module's."""
         super().__init__(message)
         self.backend = backend
         self.name = name
@@ -176,7 +169,6 @@ class PluginError(QstoreError):
         backend: str | None = None,
         distribution: str | tuple[str, ...] | None = None,
     ) -> None:
-        """Store the message, the backend's name and the package's."""
         super().__init__(message)
         self.backend = backend
         self.distribution = distribution
@@ -190,7 +182,6 @@ class CapabilityError(QstoreError):
     """
 
     def __init__(self, message: str = "", *, backend: str | None = None) -> None:
-        """Store the message and the backend's name."""
         super().__init__(message)
         self.backend = backend
 
@@ -208,7 +199,6 @@ class BackendError(QstoreError, RuntimeError):
     """
 
     def __init__(self, message: str = "", *, backend: str | None = None, cause: BaseException | None = None) -> None:
-        """Store the message, the backend's name and the cause."""
         super().__init__(message)
         self.backend = backend
         self.cause = cause
@@ -231,7 +221,6 @@ class TransientError(BackendError):
         cause: BaseException | None = None,
         retry_after: float | None = None,
     ) -> None:
-        """Store the message, the backend's name, the cause and the wait."""
         super().__init__(message, backend=backend, cause=cause)
         self.retry_after = retry_after
 
@@ -282,7 +271,6 @@ class DeadlineError(QstoreError, TimeoutError):
     """
 
     def __init__(self, message: str = "", *, seconds: float | None = None) -> None:
-        """Store the message and the time allowed."""
         super().__init__(message)
         self.seconds = seconds
 
@@ -304,7 +292,6 @@ class FallbackWarning(UserWarning):
         used: str | None = None,
         cause: BaseException | None = None,
     ) -> None:
-        """Store the message, both backends' names and the cause."""
         super().__init__(message)
         self.backend = backend
         self.used = used

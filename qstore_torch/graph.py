@@ -172,13 +172,13 @@ def _begin(
             "forward", lambda: executable.apply_and_vjp(theta, x), executable.settings
         )
 
-    def pull(gradient: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def recorded_vjp(gradient: torch.Tensor) -> tuple[torch.Tensor, ...]:
         with torch.no_grad(), full_precision(x):
             both, _ = program.record("backward", lambda: vjp(gradient), executable.settings, record)
         wanted = zip(both, (wrt_theta, wrt_x), strict=True)
         return tuple(d.clone() if is_wanted else x.new_empty((0,)) for d, is_wanted in wanted)
 
-    return outputs, pull
+    return outputs, recorded_vjp
 
 
 def _layer_fake(

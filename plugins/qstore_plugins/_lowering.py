@@ -15,7 +15,7 @@ from qstore_core.circuit.angles.angle import Angle, as_angle
 from qstore_core.circuit.circuit import Operation
 from qstore_core.circuit.gates.table import GATES, Axis, Cnot
 
-__all__ = ["Turned", "amplitude_angles", "amplitude_gates", "steps_of", "turned"]
+__all__ = ["Turned", "amplitude_angles", "amplitude_gates", "as_rotations", "steps_of"]
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,13 @@ class Turned:
     angle: Angle = as_angle(0.0)  # noqa: RUF009 - frozen
 
 
-def turned(circuit: Circuit) -> tuple[Turned, ...]:
-    """A circuit as turns and CNOTs, by the gate table; equal up to a global phase.
+def as_rotations(circuit: Circuit) -> tuple[Turned, ...]:
+    """A circuit as rotations and CNOTs, by the gate table; equal up to a global phase.
 
     Example:
         >>> c = Circuit(2)
         >>> c.crz(c.weights(1)[0], 0, 1)
-        >>> [(str(step.angle), step.qubits) for step in turned(c)]
+        >>> [(str(step.angle), step.qubits) for step in as_rotations(c)]
         [('0.5*w0', (1,)), ('0', (0, 1)), ('-0.5*w0', (1,)), ('0', (0, 1))]
     """
     return steps_of(circuit.operations)

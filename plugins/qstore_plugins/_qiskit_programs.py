@@ -85,9 +85,9 @@ def program_of(circuit: QuantumCircuit) -> Program:
         return kept.program
     bare, measured = _without_measurements(circuit)
     flat, derived = flattened(from_qiskit(bare, input_params=list(bare.parameters)).circuit)
-    if flat.n_amplitudes:  # which count from the least significant qubit: the register is turned round with them
-        turned = tuple(flat.n_qubits - 1 - q for q in measured.qubits)
-        measured = measured._replace(qubits=turned)
+    if flat.n_amplitudes:  # which count from the least significant qubit: the register is reversed with them
+        flipped = tuple(flat.n_qubits - 1 - q for q in measured.qubits)
+        measured = measured._replace(qubits=flipped)
     program = Program(flat, measured, derived)
     with _lock:
         _kept[id(circuit)] = _Kept(circuit.copy(), numbers, program)
@@ -145,13 +145,13 @@ _LETTERS: dict[str, tuple[tuple[str, float], ...]] = {
 
 def pauli_terms(observable: Mapping[str, Any], circuit: Circuit) -> dict[str, float]:
     """An observable of a PUB as Pauli strings for the qubits of a circuit, with real coefficients."""
-    turn = -1 if not circuit.n_amplitudes else 1
+    step = -1 if not circuit.n_amplitudes else 1
     terms: dict[str, float] = {}
     for label, coefficient in observable.items():
         value = complex(coefficient)
         if abs(value.imag) > 1e-12 * max(1.0, abs(value)):
             raise SpecError(f"coefficient {value:g} of {label} is not real: an observable is Hermitian.")
-        for letters in itertools.product(*(_LETTERS[letter] for letter in label[::turn])):
+        for letters in itertools.product(*(_LETTERS[letter] for letter in label[::step])):
             string = "".join(letter for letter, _ in letters)
             factor = float(np.prod([part for _, part in letters]))
             terms[string] = terms.get(string, 0.0) + factor * value.real

@@ -138,7 +138,6 @@ class Differences:
     def __init__(
         self, circuit: Circuit, forward: Callable[..., Any], *, step: float, rng: np.random.Generator | None = None
     ) -> None:
-        """Keep the arguments."""
         self.circuit, self.forward, self.step, self._rng = circuit, forward, step, rng
         self._angles = AngleTable(_gate_angles(circuit))
 

@@ -129,7 +129,6 @@ class Compiled:
     """
 
     def __init__(self, raw: Any, circuit: Circuit, measured: Measurement, dtype: str, shots: int | None) -> None:
-        """Keep the arguments."""
         self.raw, self.circuit, self.measured, self.dtype, self.shots = raw, circuit, measured, dtype, shots
         self.width = measured.n_outputs(circuit.n_qubits)
         self._seeds = itertools.count(SEED)

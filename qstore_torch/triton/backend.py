@@ -65,7 +65,6 @@ class TritonExecutable:
     """
 
     def __init__(self, plan: Plan, dtype: str) -> None:
-        """Write the tables."""
         self.plan, self.dtype = plan, getattr(torch, dtype)
         kind = launch.Circuit if plan.n_qubits <= IN_ONE_PROGRAM[dtype] else WideCircuit
         self._circuit: Any = kind(plan, self.dtype)

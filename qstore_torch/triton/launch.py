@@ -86,7 +86,6 @@ class Circuit:
     """
 
     def __init__(self, plan: Plan, dtype: torch.dtype) -> None:
-        """Write the tables."""
         self.plan, self.dtype = plan, dtype
         n, r = plan.n_qubits, min(_REGISTERS[dtype], plan.n_qubits)
         samples = max(1, _LEAST_LANES >> (n - r))

@@ -57,7 +57,6 @@ class WideCircuit:
     def __init__(
         self, plan: Plan, dtype: torch.dtype, held: int | None = None, low: int | None = None, registers: int = 0
     ) -> None:
-        """Write the tables."""
         self.plan, self.dtype = plan, dtype
         held, registers = held or HELD[dtype], registers or _REGISTERS[dtype]
         low = _LINE[dtype] if low is None else low

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from qstore_plugins._lowering import amplitude_angles, amplitude_gates, turned
+from qstore_plugins._lowering import amplitude_angles, amplitude_gates, as_rotations
 
 from qstore_core import Circuit, Expectation, Pauli, Probabilities
 from qstore_core.circuit.angles.table import AngleTable, gate_angles
@@ -84,7 +84,7 @@ def test_turns_equal_the_gate(name):
     one = Circuit(entry.n_qubits)
     one.append(name, range(entry.n_qubits), [0.4, -1.3, 2.2][: entry.n_params])
     psi = start
-    for step in turned(one):
+    for step in as_rotations(one):
         if step.axis is None:
             psi = apply(GATES["cnot"].matrix(), psi, step.qubits)
         else:

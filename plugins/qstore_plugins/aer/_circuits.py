@@ -201,7 +201,7 @@ class _Base:
         return out
 
     def _turned(self) -> list[QuantumCircuit]:
-        """One circuit per group of Pauli strings that are read together, turned so that bits can be read."""
+        """One circuit per group of Pauli strings that are read together, rotated so that bits can be read."""
         circuits = []
         for group in self._readout.groups:
             circuit = self._source.circuit.copy()

@@ -4,7 +4,7 @@ log2(B) further qubits count the samples: the state `Σ_b |b⟩|ψ_b⟩ / √B` 
 all samples at once, and an angle that differs from sample to sample is a diagonal gate on the counter and its qubit.
 A batch of 32 on 8 qubits is one 13-qubit circuit instead of 32 circuits.
 
-The gradient is the adjoint method in two such circuits. The first saves the state after every turn with a variable
+The gradient is the adjoint method in two such circuits. The first saves the state after every rotation with a variable
 angle; the second starts from `O|ψ⟩`, undoes the circuit and saves before every undoing; each derivative is
 `Im⟨λ|σ|ψ⟩`. What is left at its end is the gradient of the start state.
 
@@ -32,7 +32,7 @@ from qstore_core.circuit.gates.table import Axis
 from qstore_core.circuit.measurements.measurement import Measurement
 from qstore_core.engines.readout import Readout
 
-from .._lowering import Turned, turned
+from .._lowering import Turned, as_rotations
 
 Template: TypeAlias = tuple[QuantumCircuit, list[tuple[int, int]], list[tuple[Parameter, int]]]
 
@@ -56,7 +56,7 @@ class RegisterExecutable:
     def __init__(self, circuit: Circuit, measurement: Measurement, run: Callable[..., Any], dtype: str) -> None:
         self._n, self._width = circuit.n_qubits, circuit.n_amplitudes
         self._run, self._dtype = run, dtype
-        self._steps = turned(circuit)
+        self._steps = as_rotations(circuit)
         self._varying = [k for k, step in enumerate(self._steps) if step.axis and not step.angle.is_constant]
         self._table = AngleTable([self._steps[k].angle for k in self._varying])
         self._readout = Readout(measurement, circuit.n_qubits)
@@ -147,8 +147,8 @@ class RegisterExecutable:
         sign = -1.0 if kind == "undo" else 1.0
         for position, column in diagonals:
             phases = np.ones((1 << count, 2), np.complex128)
-            turn = np.exp(-0.5j * sign * angles[:, column])
-            phases[: len(angles), 0], phases[: len(angles), 1] = turn, turn.conj()
+            phase = np.exp(-0.5j * sign * angles[:, column])
+            phases[: len(angles), 0], phases[: len(angles), 1] = phase, phase.conj()
             gate = DiagonalGate(phases.reshape(-1).tolist())
             circuit.data[position] = circuit.data[position].replace(operation=gate)
         return circuit, {p: [sign * angles[0, column]] for p, column in parameters}, scale

@@ -172,7 +172,7 @@ def _basic(operations: Iterable[Operation]) -> _Gates:
             yield _AXES[step.axis], (step.angle,), step.qubits
         elif step.angle.is_constant:
             yield partial(_unitary, step.axis), (step.angle,), step.qubits
-        else:  # which must broadcast and have a derivative: the axis is turned to Z and back
+        else:  # which must broadcast and have a derivative: the axis is rotated to Z and back
             x, y, z = step.axis
             tilt, turn = as_angle(math.acos(z)), as_angle(math.atan2(y, x))
             for cls, angle in ((qml.RZ, -turn), (qml.RY, -tilt), (qml.RZ, step.angle), (qml.RY, tilt), (qml.RZ, turn)):

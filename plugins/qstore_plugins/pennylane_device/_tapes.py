@@ -116,20 +116,21 @@ class Device:
         return len(self._transforms) > 0
 
     def prepare(
-        self, tapes: Sequence[QuantumScript], turns: Sequence[int] | None = None
+        self, tapes: Sequence[QuantumScript], basis_changes: Sequence[int] | None = None
     ) -> tuple[Sequence[QuantumScript], Callable[[Any], Any]]:
         """Tapes as the device takes them, and the function from its results to theirs.
 
         Args:
             tapes: As they are written.
-            turns: How many operations at the end of each only turn the measured basis, which is free of noise.
+            basis_changes: How many operations at the end of each only change the measured basis, which
+                is free of noise.
         """
         if not self.is_noisy:
             prepared, back = self._program(tapes)
             return prepared, back
         noisy: list[QuantumScript] = []
         backs: list[tuple[int, Callable[[Any], Any]]] = []
-        for tape, count in zip(tapes, turns or [0] * len(tapes), strict=True):
+        for tape, count in zip(tapes, basis_changes or [0] * len(tapes), strict=True):
             split = len(tape.operations) - count
             bare = QuantumScript(tape.operations[:split], tape.measurements, shots=tape.shots)
             made, back = self._transforms([bare])
@@ -167,11 +168,11 @@ class Device:
         tapes: list[QuantumScript],
         as_they_are: bool,
         seed: int | None = None,
-        turns: Sequence[int] | None = None,
+        basis_changes: Sequence[int] | None = None,
     ) -> Any:
-        """Results of all tapes, from one call of the device; `turns` as in `prepare`."""
+        """Results of all tapes, from one call of the device; `basis_changes` as in `prepare`."""
         with queuing():
-            prepared, back = (tapes, None) if as_they_are else self.prepare(tapes, turns)
+            prepared, back = (tapes, None) if as_they_are else self.prepare(tapes, basis_changes)
         with self._lock if self._remote else queuing():
             device = self._device
             if seed is not None and self._seeded is not None:  # a device of this call's own
@@ -181,7 +182,7 @@ class Device:
             results = device.execute(prepared, self.config)
         return results if back is None else back(results)
 
-    def pull(self, tapes: list[QuantumScript], cotangents: list[Any]) -> Any:
+    def vjp(self, tapes: list[QuantumScript], cotangents: list[Any]) -> Any:
         """The device's own vjp; the tapes are as it takes them."""
         with queuing():
             return self._device.compute_vjp(tapes, cotangents, self.config)
@@ -239,7 +240,7 @@ class _Base:
         """Tapes of a batch: for each `(rotations, measurements)` a broadcast one, or one per sample."""
         with queuing():
             rows = self._started(self._rows(values), starts)
-            return [QuantumScript([*row, *turns], read, shots=shots) for turns, read in readings for row in rows]
+            return [QuantumScript([*row, *after], read, shots=shots) for after, read in readings for row in rows]
 
     def _rows(self, values: np.ndarray) -> list[list[Any]]:
         if not self._broadcasts or len(values) == 1:  # PennyLane fails on a batch of one from 12 qubits on
@@ -339,14 +340,14 @@ class BackPropagation(Exact):
 
             return self.forward(theta, inputs), partial(_alone(BackPropagation._call), self, pull_starts)
         # Complex angles: PennyLane casts real ones, and autograd warns when it casts their slopes back.
-        pull, read = make_vjp(run, (0, 1))(values[:, varying] + 0j, values[0, shared] + 0j)
+        vjp_fn, read = make_vjp(run, (0, 1))(values[:, varying] + 0j, values[0, shared] + 0j)
         read = np.asarray(read).real
 
         def pullback(cotangents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             c = np.asarray(cotangents, np.float64)
             c = c if self._varies else c.sum(axis=0, keepdims=True)
             d_read = self._readout.spread(c) if self._readout.is_probabilities else c @ self._readout.weights.T
-            d_x, d_weights = pull(d_read.reshape(read.shape))
+            d_x, d_weights = vjp_fn(d_read.reshape(read.shape))
             d_values = np.zeros_like(values)
             d_values[:, varying] = d_x.real
             d_values[0, shared] = d_weights.real  # summed over the batch
@@ -394,7 +395,7 @@ class Adjoint(Exact):
                 if not self._readout.is_probabilities:
                     strings = cotangents @ self._readout.weights.T
                     seeds = [row[0] if len(row) == 1 else tuple(row) for row in strings]
-                d_values = np.array([np.reshape(d, -1) for d in self._adjoint.pull(tapes, seeds)])
+                d_values = np.array([np.reshape(d, -1) for d in self._adjoint.vjp(tapes, seeds)])
         return gates.gradient(d_values, d_start, theta, inputs)
 
     def _gradient_tapes(
@@ -437,11 +438,11 @@ class Sampled(_Base):
         self._shots = shots
         self._readings = []
         for group in self._readout.groups:
-            turns = []
+            basis_changes = []
             for qubit, letter in zip(group.qubits, group.letters, strict=True):
-                turns += [OPERATIONS["sdg"]([qubit])] if letter == "Y" else []
-                turns += [qml.Hadamard(qubit)] if letter in "XY" else []
-            self._readings.append((turns, [qml.sample(wires=group.qubits)]))
+                basis_changes += [OPERATIONS["sdg"]([qubit])] if letter == "Y" else []
+                basis_changes += [qml.Hadamard(qubit)] if letter in "XY" else []
+            self._readings.append((basis_changes, [qml.sample(wires=group.qubits)]))
         if self._readings:
             self._probe(self._readings, shots)
 
@@ -461,8 +462,8 @@ class Sampled(_Base):
         gates, samples = self._gates, []
         tapes = self._tapes(gates.values(theta, inputs), gates.starts(inputs), self._readings, self._shots)
         size = 1 if self._broadcasts else batch
-        turns = [len(after) for after, _ in self._readings for _ in range(size)]
-        results = self._device.run(tapes, self._as_they_are, seed, turns) if tapes else []
+        basis_changes = [len(after) for after, _ in self._readings for _ in range(size)]
+        results = self._device.run(tapes, self._as_they_are, seed, basis_changes) if tapes else []
         for number, group in enumerate(self._readout.groups):
             bits = np.concatenate(
                 [np.reshape(one, (-1, len(group.qubits))) for one in results[number * size : (number + 1) * size]]

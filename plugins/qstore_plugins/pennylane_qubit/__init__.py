@@ -190,8 +190,8 @@ class QstoreQubit(OnEngine, Device):
         gradients: list[Any] = [None] * len(circuits)
         for numbers, group in grouped(circuits, range(len(circuits)), self._backend):
             group.run(vjp=True, kept=self._kept)
-            pulled = group.pull([cotangents[number] for number in numbers])
-            for number, result, gradient in zip(numbers, group.results(), pulled, strict=True):
+            gradients = group.vjp([cotangents[number] for number in numbers])
+            for number, result, gradient in zip(numbers, group.results(), gradients, strict=True):
                 results[number], gradients[number] = result, gradient
         return tuple(results), tuple(gradients)
 

@@ -101,7 +101,7 @@ class Group:
 
     # -- derivatives --------------------------------------------------------------------------------------------
 
-    def pull(self, cotangents: Sequence[Any]) -> list[tuple[Any, ...]]:
+    def vjp(self, cotangents: Sequence[Any]) -> list[tuple[Any, ...]]:
         """Cotangents of each tape's results → gradients of its trainable parameters.
 
         Cotangents with one axis more, in front, are several at once, as for a Jacobian; so are the gradients then.
@@ -112,22 +112,22 @@ class Group:
         ]
         counts = {count for count, _ in given if count is not None}
         if not counts:
-            return self._pull([parts for _, parts in given])
-        pulled = [self._pull([parts if n is None else [p[k] for p in parts] for n, parts in given])
+            return self._vjp([parts for _, parts in given])
+        gradients = [self._vjp([parts if n is None else [p[k] for p in parts] for n, parts in given])
                   for k in range(counts.pop())]  # fmt: skip
         return [
-            pulled[0][number] if count is None else Gradients(np.stack(of_one) for of_one in zip(*of_all, strict=True))
-            for number, ((count, _), of_all) in enumerate(zip(given, zip(*pulled, strict=True), strict=True))
+            gradients[0][number] if count is None else Gradients(map(np.stack, zip(*of_all, strict=True)))
+            for number, ((count, _), of_all) in enumerate(zip(given, zip(*gradients, strict=True), strict=True))
         ]
 
-    def _pull(self, cotangents: Sequence[list[np.ndarray]]) -> list[tuple[Any, ...]]:
+    def _vjp(self, cotangents: Sequence[list[np.ndarray]]) -> list[tuple[Any, ...]]:
         for one in self._tapes:
             one.check_phases()
         into = [np.zeros(outputs.shape) for outputs in self._outputs]
         for (one, rows, outputs), of_each in zip(self._slices(), cotangents, strict=True):
             mine = [array[rows] for array in into]
             for answer, cotangent in zip(one.answers, of_each, strict=True):
-                answer.pull(outputs, cotangent, mine)
+                answer.vjp(outputs, cotangent, mine)
         by_run = self._by_slot(into)
         return [
             self._gradients(number, one, outputs, cotangents[number], by_run)
@@ -185,7 +185,7 @@ class Group:
                 cotangents = np.zeros(values.shape)
                 cotangents[(slice(None), *element)] = 1.0
                 into = [np.zeros(array.shape) for array in self._outputs]
-                answer.pull(outputs, cotangents, into)
+                answer.vjp(outputs, cotangents, into)
                 columns.append(self._row_gradients(one, outputs, measurement, self._by_slot(into), len(values)))
             table.append([_along(values.shape, parts) for parts in zip(*columns, strict=True)])
         return table
@@ -283,8 +283,8 @@ class Sampled:
         place = {wire: q for q, wire in enumerate(wires_of(tape))}
         self._measurements = [_mapped(mp, place) for mp in measurements]
         self._is_shadow = any(isinstance(mp, ClassicalShadowMP | ShadowExpvalMP) for mp in measurements)
-        turned = [piece for op in expanded(turning) for piece in pieces(op)]
-        self.gates, self.numbers = followed(*gates_and_numbers(tape), turned, place)
+        changes = [piece for op in expanded(turning) for piece in pieces(op)]
+        self.gates, self.numbers = followed(*gates_and_numbers(tape), changes, place)
         asked = [mp.wires for mp in self._measurements]
         self._wires = qml.wires.Wires(range(len(place)) if not all(asked) else qml.wires.Wires.all_wires(asked))
         self.reading = Reading(qubits=tuple(self._wires))
@@ -329,7 +329,7 @@ def _mapped(measured: Any, place: dict[Any, int]) -> Any:
 
 
 def _one_basis(tape: QuantumScript) -> tuple[list[Any], list[Any]]:
-    """Operations that turn all measured bases, and the measurements after them."""
+    """Operations that change all measured bases, and the measurements after them."""
     turning, measurements = rotations_and_diagonal_measurements(tape)
     if tape.obs_sharing_wires:
         shared = set(tape.obs_sharing_wires_id)

@@ -1,7 +1,7 @@
 """What PennyLane's measurements are computed from, and the vjp of that.
 
 Expectation values and variances of observables that are sums of Pauli words come from one run, which reads each word
-once. Probabilities, and observables that have eigenvalues only, come from a run that turns their basis first.
+once. Probabilities, and observables that have eigenvalues only, come from a run that rotates their basis first.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class Answer:
         mean = out @ self.weights
         return mean if self.squares is None else out @ self.squares - mean**2
 
-    def pull(self, outputs: Sequence[np.ndarray], cotangents: np.ndarray, into: Sequence[np.ndarray]) -> None:
+    def vjp(self, outputs: Sequence[np.ndarray], cotangents: np.ndarray, into: Sequence[np.ndarray]) -> None:
         """Add the cotangents of the outputs to `into`."""
         if self.weights is None:
             into[self.run][...] += cotangents
@@ -133,10 +133,10 @@ class StateAnswer:
             return self.measurement.process_state(states, self.wires)
         return qml.math.expand_dims(self.measurement.process_state(states[0], self.wires), 0)
 
-    def pull(self, outputs: Sequence[np.ndarray], cotangents: np.ndarray, into: Sequence[np.ndarray]) -> None:
+    def vjp(self, outputs: Sequence[np.ndarray], cotangents: np.ndarray, into: Sequence[np.ndarray]) -> None:
         """Add the cotangents of the real and imaginary parts to `into`: PennyLane's functions, by autograd."""
-        pulled = make_vjp(self._processed)(states_of(outputs[self.run]))[0](cotangents)  # dL/dRe - i dL/dIm
-        into[self.run][...] += np.concatenate([pulled.real, -pulled.imag], axis=1)
+        gradients = make_vjp(self._processed)(states_of(outputs[self.run]))[0](cotangents)  # dL/dRe - i dL/dIm
+        into[self.run][...] += np.concatenate([gradients.real, -gradients.imag], axis=1)
 
 
 def states_of(parts: np.ndarray) -> np.ndarray:
@@ -203,12 +203,12 @@ class TapeRuns:
     def _distribution(
         self, measurement: MeasurementProcess, base: Gates, numbers: Numbers, place: Mapping[Any, int]
     ) -> Answer:
-        turned = [piece for op in expanded(measurement.diagonalizing_gates()) for piece in pieces(op)]
+        changes = [piece for op in expanded(measurement.diagonalizing_gates()) for piece in pieces(op)]
         wires = measurement.wires or tuple(place)
         reading = Reading(qubits=tuple(place[wire] for wire in wires))
-        gates, numbers = followed(base, numbers, turned, place)
+        gates, numbers = followed(base, numbers, changes, place)
         known = list(zip(self.gates, self.readings, strict=True))
-        run = known.index((gates, reading)) if not turned and (gates, reading) in known else len(known)
+        run = known.index((gates, reading)) if not changes and (gates, reading) in known else len(known)
         if run == len(known):
             self._add(gates, reading, numbers)
         if isinstance(measurement, ProbabilityMP):
@@ -313,13 +313,13 @@ def _phase(tape: QuantumScript) -> Any:
 
 
 def followed(
-    gates: Gates, numbers: Numbers, turned: Sequence[Piece], place: Mapping[Any, int]
+    gates: Gates, numbers: Numbers, changes: Sequence[Piece], place: Mapping[Any, int]
 ) -> tuple[Gates, Numbers]:
     """Gates and numbers with more gates behind them, whose numbers are constants."""
-    if not turned:
+    if not changes:
         return gates, numbers
-    more = tuple((piece.gate, tuple(place[wire] for wire in piece.wires)) for piece in turned)
-    out = Numbers(turned, (), numbers.batch)
+    more = tuple((piece.gate, tuple(place[wire] for wire in piece.wires)) for piece in changes)
+    out = Numbers(changes, (), numbers.batch)
     out.params = (*numbers.params, *(-1 for _ in out.values))
     out.values = [*numbers.values, *out.values]
     out.start, out.start_param = numbers.start, numbers.start_param

@@ -94,7 +94,6 @@ class JobPolicy:
     resume: str | None = None
 
     def __post_init__(self) -> None:
-        """Check ranges."""
         for name, least in (("max_batch", 1), ("max_jobs", 1), ("retries", 0)):
             value = getattr(self, name)
             whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
@@ -135,7 +134,6 @@ class LoopLocal(Generic[T]):
     """
 
     def __init__(self, make: Callable[[], T]) -> None:
-        """Make nothing yet."""
         self._make = make
         # No lock: each loop touches its own entry only, and a fork could leave one locked.
         self._made: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, T] = weakref.WeakKeyDictionary()

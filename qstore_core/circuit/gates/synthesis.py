@@ -23,7 +23,7 @@ MOST_QUBITS = 7  # 4**n rotations
 
 Written = list[tuple[str, tuple[int, ...], tuple[float, ...]]]
 _UNITARY = 1e-8  # how far from unitary a matrix may be: what single precision leaves
-_TURNS = (0.7390851, 1.9345632, 2.6180340)
+_PHASES = (0.7390851, 1.9345632, 2.6180340)
 
 
 def check_unitary(matrix: Any, n_qubits: int) -> np.ndarray:
@@ -62,8 +62,8 @@ def prepare(amplitudes: np.ndarray, qubits: Sequence[int]) -> Written:
         size, phase = np.abs(pairs), np.angle(pairs)
         order = [qubits[k], *qubits[:k]]
         level = _multiplexed("ry", 2 * np.arctan2(size[:, 1], size[:, 0]), order)
-        turns = phase[:, 1] - phase[:, 0]
-        levels.append(level + (_multiplexed("rz", turns, order) if turns.any() else []))
+        angles = phase[:, 1] - phase[:, 0]
+        levels.append(level + (_multiplexed("rz", angles, order) if angles.any() else []))
         amplitudes = np.hypot(size[:, 0], size[:, 1]) * np.exp(0.5j * phase.sum(axis=1))
     return [step for level in reversed(levels) for step in level]
 
@@ -81,10 +81,10 @@ def _cosine_sine(matrix: np.ndarray) -> tuple[np.ndarray, ...]:
     images = lower @ v1.conj().T
     q, r = np.linalg.qr(images[:, few:], mode="complete")
     others, sine_of_others = _phased(q[:, : half - few], np.diagonal(r))
-    inside, sines, turn = np.linalg.svd(q[:, half - few :].conj().T @ images[:, :few])
+    inside, sines, right = np.linalg.svd(q[:, half - few :].conj().T @ images[:, :few])
     u2 = np.concatenate([q[:, half - few :] @ inside, others], axis=1)
-    v1[:few] = turn @ v1[:few]
-    first, cosine[:few] = _phased(*_qr((u1[:, :few] * cosine[:few]) @ turn.conj().T))
+    v1[:few] = right @ v1[:few]
+    first, cosine[:few] = _phased(*_qr((u1[:, :few] * cosine[:few]) @ right.conj().T))
     u1[:, :few] = first
     sine = np.concatenate([sines, sine_of_others])
     v2 = cosine[:, None] * (u2.conj().T @ matrix[half:, half:]) - sine[:, None] * (u1.conj().T @ matrix[:half, half:])
@@ -133,8 +133,8 @@ def _eigenvectors(m: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     the best is taken, since any one may make different eigenvalues equal.
     """
     best: tuple[float, np.ndarray, np.ndarray] | None = None
-    for turn in _TURNS:
-        combination = cmath.exp(-1j * turn) * m
+    for phase in _PHASES:
+        combination = cmath.exp(-1j * phase) * m
         _, v = np.linalg.eigh((combination + combination.conj().T) / 2)
         product = v.conj().T @ m @ v
         left = float(np.abs(product - np.diag(np.diagonal(product))).max())

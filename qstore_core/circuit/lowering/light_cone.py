@@ -253,7 +253,7 @@ def _letters(strings: Iterable[PauliString]) -> dict[int, set[int]]:
 
 
 def _prepended(factor: Factor, factors: tuple[Factor, ...]) -> tuple[Factor, ...]:
-    """Factors with one more in front; turns about one axis add up."""
+    """Factors with one more in front; rotations about one axis add up."""
     if factors and factors[0][0] == factor[0]:
         return ((factor[0], factor[1] + factors[0][1]), *factors[1:])
     return (factor, *factors)

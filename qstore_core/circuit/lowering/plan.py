@@ -86,8 +86,8 @@ class Rotation:
 
     def __str__(self) -> str:
         names = {(1.0, 0.0, 0.0): "X", (0.0, 1.0, 0.0): "Y", (0.0, 0.0, 1.0): "Z"}
-        turns = " ".join(f"R{names.get(axis, str(axis))}({angle})" for axis, angle in self.factors)
-        return f"rotation v={self.v:b} u={self.u:b}: {turns}"
+        rotations = " ".join(f"R{names.get(axis, str(axis))}({angle})" for axis, angle in self.factors)
+        return f"rotation v={self.v:b} u={self.u:b}: {rotations}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +199,7 @@ def _fuse(steps: list[Step], new: Rotation, period: float) -> None:
     for index in range(len(steps) - 1, -1, -1):
         old = steps[index]
         if isinstance(old, Rotation) and old.u == new.u and (old.v == new.v or new.z_only or old.z_only):
-            pairs = new if old.z_only else old  # Z turns do not care which pairs they act on
+            pairs = new if old.z_only else old  # Z rotations do not care which pairs they act on
             factors = _join(old.factors, new.factors, period)
             steps[index : index + 1] = [replace(pairs, factors=factors)] if factors else []
             return

@@ -122,7 +122,6 @@ class Covariance(Measurement):
     name: ClassVar[str] = "covariance"
 
     def __post_init__(self) -> None:
-        """Check."""
         a, b = _observables((self.a, self.b), "Covariance")
         if a.n_qubits != b.n_qubits:
             raise SpecError(f"Covariance takes observables of one size, received {a.n_qubits} and {b.n_qubits} qubits.")

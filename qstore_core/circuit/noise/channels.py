@@ -159,7 +159,6 @@ class Channel:
     n_qubits: int = 1
 
     def __post_init__(self) -> None:
-        """Check every number."""
         kind = CHANNELS.get(self.name) if isinstance(self.name, str) else None
         if kind is None:
             near = nearest(self.name, CHANNELS) if isinstance(self.name, str) and len(self.name) <= 80 else ""

@@ -159,7 +159,6 @@ class HardwareEfficient(Ansatz):
     name: ClassVar[str] = "hardware_efficient"
 
     def __post_init__(self) -> None:
-        """Make pairs hashable."""
         object.__setattr__(self, "entanglement", as_entanglement(self.entanglement))
 
     def weights_per_level(self, n_qubits: int) -> int:
@@ -221,7 +220,6 @@ class RealAmplitudes(Ansatz):
     name: ClassVar[str] = "real_amplitudes"
 
     def __post_init__(self) -> None:
-        """Make pairs hashable."""
         object.__setattr__(self, "entanglement", as_entanglement(self.entanglement))
 
     def weights_per_level(self, n_qubits: int) -> int:
@@ -265,7 +263,6 @@ class IdentityBlocks(Ansatz):
     name: ClassVar[str] = "identity_blocks"
 
     def __post_init__(self) -> None:
-        """Make pairs hashable."""
         object.__setattr__(self, "entanglement", as_entanglement(self.entanglement))
 
     def weights_per_level(self, n_qubits: int) -> int:

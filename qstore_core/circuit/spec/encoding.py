@@ -186,7 +186,6 @@ class AngleEncoding(Encoding):
     name: ClassVar[str] = "angle"
 
     def __post_init__(self) -> None:
-        """Check the axis."""
         check_choice(self.axis, "axis of angle encoding", ("x", "y", "z"), "axis")
 
     def append(self, circuit: Circuit, x: Sequence[Angle]) -> None:
@@ -246,7 +245,6 @@ class IQP(Encoding):
     name: ClassVar[str] = "iqp"
 
     def __post_init__(self) -> None:
-        """Check the number of repeats."""
         _check_repeats(self)
 
     def n_operations(self, n_qubits: int) -> int:
@@ -279,7 +277,6 @@ class ZZ(Encoding):
     name: ClassVar[str] = "zz"
 
     def __post_init__(self) -> None:
-        """Check the number of repeats."""
         _check_repeats(self)
 
     def n_operations(self, n_qubits: int) -> int:

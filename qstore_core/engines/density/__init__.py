@@ -60,7 +60,6 @@ class DensityBackend:
     name = "density"
 
     def __init__(self, noise_model: NoiseModel | Mapping[str, Any] | None = None, threads: int | None = None) -> None:
-        """Check the options."""
         check_threads(threads, backend=self.name)
         self.noise_model, self.threads = check_noise_model(noise_model, self.name), threads
         self.capabilities = Capabilities(

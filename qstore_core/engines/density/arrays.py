@@ -28,7 +28,6 @@ class ArrayKernels:
     threaded = False
 
     def __init__(self, program: Program, dtype: np.dtype) -> None:
-        """Keep the arguments."""
         self.program, self.dtype, self.n = program, dtype, program.n_qubits
 
     def lanes(self, rows: int) -> int:

@@ -250,7 +250,6 @@ class NumbaKernels(ArrayKernels):
     threaded = True
 
     def __init__(self, program: Program, dtype: np.dtype) -> None:
-        """Write the table."""
         super().__init__(program, dtype)
         table = np.zeros((len(program.steps), RECORD), np.int64)
         constants: list[np.ndarray] = [np.zeros(1)]

@@ -96,7 +96,6 @@ class NumbaExecutable:
     def __init__(
         self, plan: Plan, dtype: str, kernels: Callable[..., Callable[..., bool]], threads: int | None = None
     ) -> None:
-        """Write the tables."""
         from .simd import lane_count
 
         self.plan, self.dtype, self.threads = plan, np.dtype(dtype), threads
@@ -262,7 +261,6 @@ class Layout:
     """A plan's tables for vectors of `lanes` samples, the kernel for them, and its scratch."""
 
     def __init__(self, plan: Plan, dtype: np.dtype, lanes: int, kernel: Callable[..., bool]) -> None:
-        """Write the tables."""
         self.lanes, self._kernel = lanes, kernel
         self.program = program = Program(plan, lanes, dtype)
         self._tables = program.ints, program.floats

@@ -55,7 +55,6 @@ class TrajectoriesBackend:
     name = "trajectories"
 
     def __init__(self, noise_model: NoiseModel | Mapping[str, Any] | None = None) -> None:
-        """Check the options."""
         self.noise_model = check_noise_model(noise_model, self.name)
         self.capabilities = Capabilities(exact=False, shots=True, channels=True, noisy=self.noise_model is not None)
 
