@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..circuit.checks import shown
+from ..circuit.checks import MAX_SHOTS, check_whole, shown
 from ..circuit.measurements.measurement import Expectation, Pauli, Probabilities
 from ..errors import ShapeError, SpecError
 from ..interchange.files import as_array
@@ -200,7 +200,7 @@ def _over_random_weights(layer: Any, measurement: Expectation, samples: int, see
         raise SpecError("the layer has no weights to draw at random.", argument="layer")
     x = np.zeros((1, circuit.n_amplitudes + circuit.n_inputs))
     rng = np.random.default_rng(seed)
-    rows = np.empty((samples, other.output_dim))
+    rows = np.empty((check_whole(samples, "samples", 1, MAX_SHOTS, "samples"), other.output_dim))
     for row in rows:
         other.theta = rng.uniform(0.0, 2 * math.pi, circuit.n_weights)
         row[:] = other(x)[0]

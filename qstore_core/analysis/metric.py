@@ -89,9 +89,16 @@ def natural_gradient(metric: np.ndarray, gradient: np.ndarray, *, regularisation
     """
     if not regularisation >= 0.0:
         raise SpecError(f"regularisation is at least 0, received {regularisation!r}.", argument="regularisation")
-    shifted = np.asarray(metric, np.float64) + regularisation * np.eye(len(metric))
     try:
-        return np.asarray(np.linalg.solve(shifted, np.asarray(gradient, np.float64)))
+        given, slope = np.asarray(as_array(metric), np.float64), np.asarray(as_array(gradient), np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"a metric and a gradient are arrays of real numbers: {error}.") from error
+    if slope.ndim != 1 or given.shape != 2 * slope.shape:
+        raise ShapeError(f"a metric (W, W) and a gradient (W,) are expected, received {given.shape} and {slope.shape}.")
+    if not np.isfinite(given).all() or not np.isfinite(slope).all():
+        raise InputError("the metric or the gradient is not finite.")
+    try:
+        return np.asarray(np.linalg.solve(given + regularisation * np.eye(len(slope)), slope))
     except np.linalg.LinAlgError:
         raise SpecError(
             "the metric is singular: some weights do not move the state. Use regularisation above 0.",

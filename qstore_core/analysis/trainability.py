@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..circuit.checks import check_items
 from ..circuit.measurements.measurement import Pauli, as_measurement
 from ..circuit.spec.initial import Init, initial_theta
 from ..errors import SpecError
@@ -37,7 +38,10 @@ def beta_init(features: Any) -> Init:
     Source:
         Kulshrestha & Safro, arXiv:2204.13751 (BEINIT; without its perturbation of gradients).
     """
-    x = np.asarray(features, dtype=np.float64).ravel()
+    try:
+        x = np.asarray(features, dtype=np.float64).ravel()
+    except (TypeError, ValueError):
+        x = np.empty(0)
     if x.size < 2 or not np.isfinite(x).all() or np.ptp(x) == 0:
         raise SpecError("beta_init takes at least two different finite numbers.", argument="features")
     x = (x - x.min()) / np.ptp(x)
@@ -116,7 +120,7 @@ def gradient_variance(
     if samples < 2:
         raise SpecError(f"a variance needs at least 2 samples, received {samples}.", argument="samples")
     out = []
-    sizes = [(n, depth) for n in qubits for depth in depths]
+    sizes = [(n, d) for n in check_items(qubits, "qubits", 1000) for d in check_items(depths, "depths", 1000)]
     for n, depth in sizes:
         shape = QuantumFeatureExtractor(n, depth, encoding="angle", **arguments)
         measured = as_measurement(Pauli("Z" + "I" * (n - 1)) if observable is None else observable(n))

@@ -147,7 +147,7 @@ def register_backend(name: str, backend: object) -> None:
     Raises:
         PluginError: the name is taken, or `backend` is none of these.
     """
-    if not re.fullmatch(r"[A-Za-z_][\w.-]*", name) or name == "auto":
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_][\w.-]*", name) or name == "auto":
         raise SpecError(
             f"a backend's name has letters, digits, '_', '-' and '.', and is not 'auto'; received {name!r}.",
             argument="name",

@@ -201,7 +201,9 @@ class Circuit(Composing):
 
     def extend(self, operations: Iterable[Operation]) -> None:
         """Append several operations."""
-        for op in operations:
+        for op in check_items(operations, "operations", MAX_OPERATIONS):
+            if not isinstance(op, Operation):
+                raise SpecError(f"extend takes operations, as in circuit.operations, received {shown(op)}.")
             self.append(op.channel or op.gate, op.qubits, op.params)
 
     def copy(self) -> Circuit:

@@ -310,6 +310,10 @@ class Composing:
             >>> [str(op) for op in c.compose(c, [1, 0], inputs=x).operations]
             ['ry(x0) 0', 'ry(x0) 1']
         """
+        if not isinstance(other, Composing):
+            raise SpecError(
+                f"a circuit is composed with a Circuit, received {shown(other)}. A layer's is layer.circuit."
+            )
         if other.n_amplitudes:
             raise SpecError("the circuit that comes second cannot have a start state of its own.")
         where = range(other.n_qubits) if qubits is None else check_items(qubits, "qubits", other.n_qubits + 1)
@@ -358,6 +362,8 @@ class Composing:
             >>> print(c.map_inputs(lambda x: [x[0] * x[1] + 1], 2).operations[0])
             ry(1 + x0*x1) 0
         """
+        if not callable(function):
+            raise SpecError(f"map_inputs takes a function (inputs) → angles, received {shown(function)}.")
         out = self._like()
         out._n_inputs = 0
         fresh = out.inputs(self.n_inputs if n_inputs is None else n_inputs)

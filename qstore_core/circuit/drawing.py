@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from .checks import MAX_OPERATIONS, check_whole
 from .gates.table import GATES
 
 __all__ = ["WIDTH", "Drawable", "columns", "draw", "labels"]
@@ -72,6 +73,8 @@ def draw(circuit: Drawable, width: int | None = WIDTH) -> str:
         1: ─────────X─
     """
     digits = len(str(circuit.n_qubits - 1))
+    if width is not None:
+        check_whole(width, "width", 1, MAX_OPERATIONS, "width")
     start = "ψ(x)" if circuit.n_amplitudes else ""
     heads = [f"{q:>{digits}}: " for q in range(circuit.n_qubits)]
     blocks = [[head + start for head in heads]]

@@ -14,7 +14,7 @@ import numpy as np
 
 from .. import notebook
 from ..backends.allowed import check_allowed
-from ..circuit.checks import check_choice, read_fields, shown
+from ..circuit.checks import check_choice, check_items, read_fields, shown
 from ..circuit.circuit import Circuit
 from ..circuit.component import Component
 from ..circuit.drawing import WIDTH
@@ -149,7 +149,7 @@ class LayerDefinition(ToElsewhere):
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
         """Shape of the outputs for inputs of `input_shape`; None stands for an unknown size."""
-        return self.spec.output_shape(tuple(input_shape))
+        return self.spec.output_shape(check_items(input_shape, "input_shape", 64, "input_shape"))
 
     def config(self) -> dict[str, Any]:
         """Constructor arguments as plain values; `from_config` is the inverse.

@@ -27,8 +27,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ...errors import SpecError
 from ..angles.angle import Angle
 from ..angles.functions import refuse_functions
+from ..checks import shown
 from ..circuit import Circuit, Operation
 from ..gates.table import GATES, Axis, Cnot, Z, phase_of
 from ..measurements.measurement import Amplitudes, Measurement, PlanMeasurement
@@ -315,6 +317,8 @@ def lower(circuit: Circuit, measurement: Measurement) -> Plan:
           rotation v=10 u=10: RY(w0)
           measure X0 Z10, X0 Z11
     """
+    if not isinstance(circuit, Circuit) or not isinstance(measurement, Measurement):
+        raise SpecError(f"a Circuit and a Measurement are lowered, received {shown(circuit)} and {shown(measurement)}.")
     n = circuit.n_qubits
     measurement.check(n)
     refuse_channels(circuit, "a Plan is of pure states")

@@ -133,7 +133,7 @@ class Observable:
         return self
 
     def __sub__(self, other: Any) -> Observable:
-        return self + (-other)
+        return self + (-other) if isinstance(other, Observable | Complex) else NotImplemented
 
     def __rsub__(self, other: Any) -> Observable:
         return -self + other
