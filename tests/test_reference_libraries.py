@@ -99,7 +99,7 @@ def unit_amplitudes(circuit, x):
     return amplitudes / amplitudes.norm(dim=1, keepdim=True), x[:, count:]
 
 
-def by_pennylane(layer, theta, x):
+def by_pennylane(layer, theta, x, device="default.qubit", diff_method="backprop"):
     """Outputs (B, O) as a tensor that remembers theta and x."""
     import pennylane as qml
 
@@ -116,7 +116,7 @@ def by_pennylane(layer, theta, x):
     n = circuit.n_qubits
     amplitudes, angles = unit_amplitudes(circuit, x)
 
-    @qml.qnode(qml.device("default.qubit", wires=n), interface="torch", diff_method="backprop")
+    @qml.qnode(qml.device(device, wires=n), interface="torch", diff_method=diff_method)
     def run():
         if amplitudes is not None:
             qml.StatePrep(amplitudes, wires=range(n))
@@ -144,13 +144,31 @@ def by_pennylane(layer, theta, x):
     return torch.stack([outputs[:, start::k].sum(dim=1) for start in range(k)], dim=1)
 
 
+def append_to_qiskit(c, circuit, theta, angles):
+    """The gates of a circuit at one row of angles, by Qiskit's methods."""
+    names = {"cnot": "cx", "u3": "u"}
+    for op in circuit.operations:
+        values = [float(angle.value(theta, angles)) for angle in op.params]
+        if op.gate == "rot":
+            for gate, value in zip((c.rz, c.ry, c.rz), values, strict=True):
+                gate(value, op.qubits[0])
+        else:
+            getattr(c, names.get(op.gate, op.gate))(*values, *op.qubits)
+
+
+def operator(observable):
+    """An observable as Qiskit's: the last qubit first."""
+    from qiskit.quantum_info import SparsePauliOp
+
+    return SparsePauliOp.from_list([(string[::-1], coefficient) for string, coefficient in observable.terms])
+
+
 def by_aer(layer, theta, x):
     """Outputs (B, O) from the state vectors of Aer, one circuit per row."""
     from qiskit import QuantumCircuit, transpile
-    from qiskit.quantum_info import SparsePauliOp, Statevector
+    from qiskit.quantum_info import Statevector
     from qiskit_aer import AerSimulator
 
-    names = {"cnot": "cx", "u3": "u"}
     circuit, measurement = layer.circuit, layer.spec.measurement
     n = circuit.n_qubits
     amplitudes, angles = unit_amplitudes(circuit, torch.from_numpy(x))
@@ -159,13 +177,7 @@ def by_aer(layer, theta, x):
         c = QuantumCircuit(n)
         if amplitudes is not None:
             c.set_statevector(amplitudes[row].numpy().reshape((2,) * n).transpose().ravel().astype(complex))
-        for op in circuit.operations:
-            values = [float(angle.value(theta, angles[row])) for angle in op.params]
-            if op.gate == "rot":
-                for gate, value in zip((c.rz, c.ry, c.rz), values, strict=True):
-                    gate(value, op.qubits[0])
-            else:
-                getattr(c, names.get(op.gate, op.gate))(*values, *op.qubits)
+        append_to_qiskit(c, circuit, theta, angles[row])
         c.save_statevector()
         run = simulator.run(transpile(c, simulator, optimization_level=0))  # Aer has no ch and no iswap
         state = Statevector(run.result().get_statevector())
@@ -176,7 +188,7 @@ def by_aer(layer, theta, x):
             outputs.append([chances[start::k].sum() for start in range(k)])
         else:
             outputs.append([
-                state.expectation_value(SparsePauliOp.from_list([(s[::-1], c) for s, c in o.terms])).real
+                state.expectation_value(operator(o)).real
                 for o in measurement.as_observables(n)
             ])  # fmt: skip
     return np.array(outputs)

@@ -46,6 +46,10 @@ NOISY = 1e-6
 SUM = 1e-6
 SUM_GRADIENT = 5e-6
 
+# What is computed from squares of measured values moves twice as far: the slope of v² is at most 2 for |v| <= 1 (a
+# purity is Σ v² / 2**k, a variance ⟨O²⟩ - ⟨O⟩², on the scale of Σ|coefficient|).
+SQUARED = 2.0
+
 # Standard deviations that a sampled mean may be away from what it is the mean of: one failure in a million.
 SIGMAS = 5.0
 
