@@ -50,7 +50,8 @@ class Call:
         dtype: Of the circuit and the outputs.
         lead: Leading dimensions.
         rows: Their product, and the features.
-        as_is: Whether both arrays are what an engine reads, and its outputs what the caller gets.
+        as_is: Whether features are what an engine reads, and its outputs what the caller gets.
+        theta_as_is: Whether theta is what an engine reads.
         executable: On the first backend.
         no_input_gradient: Why features have no gradient there; "" where they have one.
     """
@@ -59,6 +60,7 @@ class Call:
     lead: tuple[int, ...]
     rows: tuple[int, int]
     as_is: bool
+    theta_as_is: bool
     executable: EncodedExecutable
     no_input_gradient: str
 
@@ -308,7 +310,7 @@ class LayerProgram:
         if wrt_inputs and call.no_input_gradient:
             raise GradientError(call.no_input_gradient)
         record, index = PassRecord(call.executable.settings, call.lead), 0
-        if not copied:
+        if not copied and call.theta_as_is:  # it is a copy where it was converted
             theta = theta.copy()
         if self._draws:
             record.seeds = self._seeds.call()
@@ -382,9 +384,9 @@ class LayerProgram:
             call = self._calls[x.__class__, x.dtype, x.shape, x.flags.num, theta.dtype, theta.shape, theta.flags.num]
         except (KeyError, AttributeError, TypeError):
             call, theta, x = self._look(theta, x)
-        if call.as_is:
-            return call, theta, x
-        return call, np.require(theta, call.dtype, _PLAIN), np.require(x, call.dtype, _PLAIN).reshape(call.rows)
+        if not call.theta_as_is:
+            theta = np.array(theta, call.dtype, order="C")
+        return call, theta, x if call.as_is else np.require(x, call.dtype, _PLAIN).reshape(call.rows)
 
     def _look(self, theta: Any, x: Any) -> tuple[Call, np.ndarray, np.ndarray]:
         """Check all that can be told without values, and remember it."""
@@ -394,10 +396,10 @@ class LayerProgram:
         lead = x.shape[:-1]
         rows = math.prod(lead), x.shape[-1]
         self._check_memory(rows[0], dtype)
-        plain = np.require(theta, dtype, _PLAIN) is theta and np.require(x, dtype, _PLAIN) is x
+        plain = np.require(x, dtype, _PLAIN) is x and x.ndim == 2 and self._alone
+        theta_plain = np.require(theta, dtype, _PLAIN) is theta
         executable = self.executable(0, dtype)
-        plain = plain and x.ndim == 2 and self._alone
-        call = Call(np.dtype(dtype), lead, rows, plain, executable, executable.no_input_gradient)
+        call = Call(np.dtype(dtype), lead, rows, plain, theta_plain, executable, executable.no_input_gradient)
         if x is original:
             if len(self._calls) >= _MOST_CALLS:
                 self._calls = {}
