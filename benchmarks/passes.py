@@ -1,14 +1,14 @@
 """The triton engine's passes over memory, one by one: bytes, time, and share of the bandwidth of a copy.
 
 `python -m benchmarks gpu` prints them beside the times of layers; `python -m benchmarks.passes` by themselves, also for
-other numbers of amplitudes to a program (`--held`) and to a thread (`--registers`, both as powers of two) and of
-threads.
-"""
+other numbers of amplitudes to a program (`--held`), to a line of memory (`--low`) and to a thread (`--registers`, all as
+powers of two) and of threads.
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from itertools import product
 from typing import Any
 from unittest.mock import patch
 
@@ -109,23 +109,19 @@ def main() -> None:
     from .sections import whole
 
     parser = argparse.ArgumentParser(description=__doc__)
-    for name, default in (("qubits", "16,18,20"), ("batches", "32"), ("held", "11"), ("registers", "4")):
+    for name, default in (("qubits", "16,18,20"), ("batches", "32"), ("held", "11"), ("low", "4"), ("registers", "4")):
         parser.add_argument(f"--{name}", type=whole, default=whole(default))
     parser.add_argument("--warps", type=whole, default=[0])
     options = parser.parse_args()
     copy = ceilings()["copy"]
     print(f"a copy moves {copy / 1e12:.2f} TB/s")
-    for n in options.qubits:
-        for batch in options.batches:
-            for held in options.held:
-                for registers in options.registers:
-                    for warps in options.warps:
-                        lines = measure(Problem(n, batch), held=held, registers=registers, warps=warps or None)
-                        print(
-                            f"{n} qubits, batch {batch}, held {held}, registers {registers}, warps {warps or 'as is'}"
-                        )
-                        for row in shares(lines, copy):
-                            print("    {:16} {:>10} MB {:>12} {:>6}".format(*row), flush=True)
+    grid = (options.qubits, options.batches, options.held, options.low, options.registers, options.warps)
+    for n, batch, held, low, registers, warps in product(*grid):
+        lines = measure(Problem(n, batch), held=held, low=low, registers=registers, warps=warps or None)
+        how = f"held {held}, low {low}, registers {registers}, warps {warps or 'as is'}"
+        print(f"{n} qubits, batch {batch}, {how}")
+        for row in shares(lines, copy):
+            print("    {:16} {:>10} MB {:>12} {:>6}".format(*row), flush=True)
 
 
 if __name__ == "__main__":

@@ -8,12 +8,27 @@ a sign or a lookup, and the change from one round's M to the next one's is one e
 
 from __future__ import annotations
 
+import random
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from qstore_core.circuit.lowering.plan import Diagonal, Rotation, parity
 
-__all__ = ["Layout", "Round", "arrange", "commute", "coordinates", "independent", "natural", "rounds_of", "span_rank"]
+__all__ = [
+    "Layout",
+    "Round",
+    "arrange",
+    "commute",
+    "coordinates",
+    "in_lines",
+    "independent",
+    "natural",
+    "rounds_of",
+    "span_rank",
+]
+
+_TRIES = 64
 
 
 @dataclass(frozen=True)
@@ -103,7 +118,12 @@ def natural(space: Sequence[int], registers: int) -> Layout:
 
 
 def rounds_of(
-    steps: Sequence[Rotation | Diagonal], space: Sequence[int], registers: int, start: Layout | None, lanes: int
+    steps: Sequence[Rotation | Diagonal],
+    space: Sequence[int],
+    registers: int,
+    start: Layout | None,
+    lanes: int,
+    low: int = 0,
 ) -> list[Round]:
     """Steps in rounds of at most `registers` rotations, first to last in time.
 
@@ -111,28 +131,40 @@ def rounds_of(
         steps: Of a plan; the v of every rotation lies in `space`.
         space: Basis of the amplitude indices that a kernel holds.
         registers: R.
-        start: The layout before; None where the state is |0…0⟩, which looks the same in every layout.
+        start: The layout before; None where the state is |0…0⟩, which looks the same in every layout, or where it is
+            read in the layout of the first round.
         lanes: See `arrange`.
+        low: Where the state is written to memory after the last round: its lines hold 2**low amplitudes.
     """
     blocks = list(_blocks(steps, registers))
+    left = deque((_directions(b), _unseen(space, b)) for b in blocks if not isinstance(b, Diagonal))
     rounds: list[Round] = []
     layout = start
-    for number, block in enumerate(blocks):
+    for block in blocks:
         if isinstance(block, Diagonal):
             layout = layout or natural(space, registers)
             rounds.append(Round(layout, terms=block.terms))
             continue
-        unseen = []
-        for vector in space:
-            for rotation in block:
-                if parity(vector & rotation.u):
-                    vector ^= rotation.v
-            unseen.append(vector)
-        ahead = next((b for b in blocks[number + 1 :] if not isinstance(b, Diagonal)), ())
-        seen = [rotation.u for rotation in ahead]
-        layout = arrange([r.v for r in block], span_rank(unseen), registers, layout, lanes, seen)
+        directions, rest = left.popleft()
+        end = natural(space, registers) if low and not left else None
+        layout = arrange(directions, rest, registers, layout, lanes, left[0] if left else None, end, low)
         rounds.append(Round(layout, tuple(block)))
     return rounds
+
+
+def _directions(block: list[Rotation]) -> list[int]:
+    return [rotation.v for rotation in block]
+
+
+def _unseen(space: Sequence[int], block: Sequence[Rotation]) -> list[int]:
+    """A basis of the vectors that no rotation's parity sees: what threads may stand for."""
+    unseen = []
+    for vector in space:
+        for rotation in block:
+            if parity(vector & rotation.u):
+                vector ^= rotation.v
+        unseen.append(vector)
+    return span_rank(unseen)
 
 
 def _blocks(steps: Sequence[Rotation | Diagonal], most: int) -> Iterator[list[Rotation] | Diagonal]:
@@ -161,35 +193,87 @@ def arrange(
     registers: int,
     old: Layout | None,
     lanes: int,
-    ahead: Sequence[int] = (),
+    ahead: tuple[Sequence[int], Sequence[int]] | None = None,
+    end: Layout | None = None,
+    low: int = 0,
 ) -> Layout:
-    """A layout with `directions` as first registers and `rest` as the others.
+    """A layout with `directions` as first registers; `rest`, or another basis of what it spans, are the others.
 
-    An exchange reads from as many banks of memory at once as it can: banks are numbered by the lowest `lanes` bits of a
-    thread in the old layout, and so are the threads that read at once in the new one. So the first threads of the new
-    layout are vectors that differ in these bits of the old one, where possible vectors that the next round (`ahead`:
-    its parity masks) can do the same with.
+    Which basis decides how an exchange reads: memory has banks, numbered by the lowest `lanes` bits of a thread in the
+    layout that wrote, and threads that differ in these bits only in the layout that reads do so at once, one after the
+    other where their banks are the same. Bases are drawn, always the same ones, and the one with the fewest of such
+    conflicts is taken: from `old` to here and back, and to what the next round can make of it.
+
+    Args:
+        directions: Of rotations.
+        rest: Vectors that together with `directions` are a basis.
+        registers: R.
+        old: The layout before; where there is none, the first threads stay those of `rest`.
+        lanes: Bits of a bank's number; 0 where it does not matter.
+        ahead: `directions` and `rest` of the next round.
+        end: The layout to which an exchange follows, unless neighbouring threads hold lines of memory already.
+        low: Amplitudes of a line, as a power of two.
     """
-    if old is None or lanes <= 0:
-        return _divided(directions, list(rest), registers)
-    known = [v for v in (*old.threads, *old.registers) if _within(v, rest)]
-    vectors = span_rank([*known, *rest])
-    kept = len(old.registers)
-    places = coordinates(old.columns, vectors)
-    banks = [place >> kept & (1 << lanes) - 1 for place in places]
-    first: list[tuple[int, int, int]] = []  # (pivot, bank, vector)
-    free: list[int] = []
-    for vector, bank in zip(vectors, banks, strict=True):
-        for pivot, row, of in first:
-            if bank & pivot:
-                bank, vector = bank ^ row, vector ^ of
-        if bank:
-            first.append((bank & -bank, bank, vector))
-        else:
-            free.append(vector)
-    threads = [_unseen(vector, free, ahead) for _, _, vector in first]
-    threads.sort(key=lambda v: any(parity(v & u) for u in ahead))
-    return _divided(directions, threads + free, registers)
+    plain = _divided(directions, list(rest), registers)
+    if lanes <= 0 or len(plain.threads) < lanes:
+        return plain
+    rng = random.Random(len(rest))
+    lines = [1 << bit for bit in range(low)] if end is not None else []
+    heads = [lines] if lines and all(_within(v, rest) for v in lines) else []
+    heads.append(list(rest[:lanes]) if old is None else [])
+
+    def conflicts(layout: Layout) -> int:
+        count = 0 if old is None else _conflicts(layout, old, lanes) + _conflicts(old, layout, lanes)
+        if ahead is not None:
+            directions, rest = ahead
+            first = layout.threads[:lanes]
+            common = len(first) + len(directions) - len(span_rank([*directions, *first]))
+            count += _conflicts_of(rest, layout, lanes) + (1 << common)  # there, and back
+        if end is not None and not in_lines(layout, low):
+            count += 2 + _conflicts(layout, end, lanes) + _conflicts(end, layout, lanes)
+        return count
+
+    least = (2 if old is not None else 0) + (2 if ahead is not None else 0)
+    best, fewest = plain, conflicts(plain)
+    for number in range(_TRIES):
+        if fewest <= least:
+            break
+        head = heads[number % len(heads)]
+        layout = _divided(directions, [*head, *_drawn(rng, head, rest)], registers)
+        found = conflicts(layout)
+        if found < fewest:
+            best, fewest = layout, found
+    return best
+
+
+def in_lines(layout: Layout, low: int) -> bool:
+    """True where neighbouring threads hold the amplitudes of whole lines."""
+    return all(vector < 1 << low for vector in layout.threads[:low])
+
+
+def _drawn(rng: random.Random, head: Sequence[int], rest: Sequence[int]) -> list[int]:
+    """Vectors that together with `head` span what `rest` does."""
+    vectors = span_rank([*head, *rest])
+    tail = vectors[len(head) :]
+    rng.shuffle(tail)
+    for k in range(len(tail)):
+        for other in (*head, *tail[k + 1 :]):
+            if rng.random() < 0.5:
+                tail[k] ^= other
+    rng.shuffle(tail)
+    return tail
+
+
+def _conflicts(reads: Layout, wrote: Layout, lanes: int) -> int:
+    """How many threads want one bank at once, where `reads` is filled from what `wrote` has written."""
+    return _conflicts_of(reads.threads[:lanes], wrote, lanes)
+
+
+def _conflicts_of(vectors: Sequence[int], wrote: Layout, lanes: int) -> int:
+    """The same for threads that stand for any of `vectors`, which may be more."""
+    first = len(wrote.registers)
+    banks = [place >> first & (1 << lanes) - 1 for place in coordinates(wrote.columns, vectors)]
+    return 1 << (lanes - len(span_rank(banks)))
 
 
 def _divided(directions: Sequence[int], rest: list[int], registers: int) -> Layout:
@@ -200,20 +284,3 @@ def _divided(directions: Sequence[int], rest: list[int], registers: int) -> Layo
 
 def _within(vector: int, basis: Sequence[int]) -> bool:
     return len(span_rank([*basis, vector])) == len(basis)
-
-
-def _unseen(vector: int, free: Sequence[int], masks: Sequence[int]) -> int:
-    """`vector` plus some of `free`, such that as few of `masks` as possible see it."""
-    rows: list[tuple[int, int, int]] = []
-    for extra in free:
-        seen = sum(parity(extra & u) << k for k, u in enumerate(masks))
-        for pivot, row, of in rows:
-            if seen & pivot:
-                seen, extra = seen ^ row, extra ^ of
-        if seen:
-            rows.append((seen & -seen, seen, extra))
-    seen = sum(parity(vector & u) << k for k, u in enumerate(masks))
-    for pivot, row, of in rows:
-        if seen & pivot:
-            seen, vector = seen ^ row, vector ^ of
-    return vector

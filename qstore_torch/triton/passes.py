@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from qstore_core.circuit.lowering.plan import Diagonal, Rotation
 
-from .layout import Layout, Round, commute, natural, rounds_of
+from .layout import Layout, Round, commute, in_lines, natural, rounds_of
 
 __all__ = ["Pass", "in_one_pass", "passes_of", "steps_by_pass"]
 
@@ -73,13 +73,13 @@ def passes_of(
     """
     out: list[Pass] = []
     for space, chosen in steps_by_pass(steps, n_qubits, held, low):
-        rounds = rounds_of(chosen, space, registers, None, lanes) or [Round(natural(space, registers))]
+        rounds = rounds_of(chosen, space, registers, None, lanes, low) or [Round(natural(space, registers))]
         load = rounds[0].layout
-        if not (_in_lines(load, low) or (from_zero and not out)):
+        if not (in_lines(load, low) or (from_zero and not out)):
             load = natural(space, registers)
-            rounds = rounds_of(chosen, space, registers, load, lanes)
+            rounds = rounds_of(chosen, space, registers, load, lanes, low)
         end = rounds[-1].layout
-        store = end if _in_lines(end, low) else natural(space, registers)
+        store = end if in_lines(end, low) else natural(space, registers)
         pivots = [vector.bit_length() - 1 for vector in space]
         outside = tuple(1 << bit for bit in range(n_qubits) if bit not in pivots)
         out.append(Pass(space, outside, tuple(rounds), load, store))
@@ -126,8 +126,3 @@ def _with(vector: int, basis: list[int]) -> list[int]:
         return basis
     pivot = vector.bit_length() - 1
     return [*(row ^ vector if row >> pivot & 1 else row for row in basis), vector]
-
-
-def _in_lines(layout: Layout, low: int) -> bool:
-    """True where neighbouring threads hold the amplitudes of whole lines."""
-    return all(vector < 1 << low for vector in layout.threads[:low])

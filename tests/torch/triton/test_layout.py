@@ -69,11 +69,38 @@ def test_neighbouring_threads_hold_neighbouring_amplitudes():
     assert index(layout)[0::2].tolist() == list(range(8))
 
 
-@given(bases(), st.integers(1, 3), st.lists(st.integers(1, 63), max_size=3))
-def test_arranged_vectors_are_a_basis(vectors, count, ahead):
-    layout = arrange(vectors[:count], vectors[count:], 3, natural([1 << k for k in range(6)], 3), 3, ahead)
-    assert layout.columns[:count] == tuple(vectors[:count])
+def split(vectors, count):
+    return vectors[:count], vectors[count:]
+
+
+@given(bases(), st.integers(1, 3), bases(), st.integers(0, 3))
+def test_arranged_vectors_are_a_basis(vectors, count, ahead, low):
+    nat = natural([1 << k for k in range(6)], 3)
+    directions, rest = split(vectors, count)
+    layout = arrange(directions, rest, 3, nat, 3, split(ahead, count), nat, low)
+    assert layout.columns[:count] == tuple(directions)
+    assert span_rank([*layout.columns[count:], *rest]) == list(layout.columns[count:])  # they span the same
     assert sorted(index(layout)) == list(range(64))
+
+
+@given(bases(), bases(), bases())
+def test_an_exchange_is_not_slower_than_without_a_choice(old, new, ahead):
+    """As many threads at most want one bank at once as with the vectors in the order that they came in."""
+    old, (directions, rest) = Layout(tuple(old[:3]), tuple(old[3:])), split(new, 2)
+
+    def conflicts(layout):
+        total = 0
+        for reads, wrote in ((layout, old), (old, layout)):
+            place = np.array(reads.exchange(wrote)[3:]) >> 3  # of the threads' bits, and there a thread's number
+            threads = np.arange(8)
+            banks = np.zeros(8, int)
+            for bit in range(3):
+                banks ^= (threads >> bit & 1) * (place[bit] & 3)
+            total += np.unique(banks[:4], return_counts=True)[1].max()
+        return total
+
+    plain = Layout((*directions, rest[-1]), tuple(rest[:-1]))
+    assert conflicts(arrange(directions, rest, 3, old, 2)) <= conflicts(plain)
 
 
 @given(st.data(), circuits(max_qubits=6, max_gates=20), st.integers(1, 3))
