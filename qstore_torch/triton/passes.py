@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
 
 from qstore_core.circuit.lowering.plan import Diagonal, Rotation
 
@@ -89,21 +90,62 @@ def passes_of(
 def steps_by_pass(
     steps: Sequence[Rotation | Diagonal], n_qubits: int, held: int, low: int
 ) -> list[tuple[tuple[int, ...], list[Rotation | Diagonal]]]:
-    """Of each pass its subspace, as a basis that is fully reduced and sorted, and its steps in order."""
-    out: list[tuple[tuple[int, ...], list[Rotation | Diagonal]]] = []
-    left = list(steps)
+    """Of each pass its subspace, as a basis that is fully reduced and sorted, and its steps in order.
+
+    Of two orders in which passes may take steps the one of fewer passes is chosen: the plan's, and the lowest v first,
+    by which later layers of the qubits of a pass come into it. Inside a pass the order is the plan's.
+    """
+    orders = [list(range(len(steps))), _lowest_first(steps)]
+    passes = min((_greedy(steps, order, n_qubits, held, low) for order in orders), key=len)
+    return [(space, [steps[k] for k in sorted(numbers)]) for space, numbers in passes]
+
+
+def _lowest_first(steps: Sequence[Rotation | Diagonal]) -> list[int]:
+    """An order of the same circuit: of the steps that may come next always that of the lowest v, diagonals first."""
+    later: list[list[int]] = [[] for _ in steps]  # the steps that must not come before one
+    waits = [0] * len(steps)
+    for b, step in enumerate(steps):
+        for a in range(b):
+            if not commute(steps[a], step):
+                later[a].append(b)
+                waits[b] += 1
+
+    def entry(k: int) -> tuple[int, int]:
+        step = steps[k]
+        return (step.v if isinstance(step, Rotation) else 0, k)
+
+    ready = [entry(k) for k in range(len(steps)) if not waits[k]]
+    heapify(ready)
+    out = []
+    while ready:
+        _, k = heappop(ready)
+        out.append(k)
+        for b in later[k]:
+            waits[b] -= 1
+            if not waits[b]:
+                heappush(ready, entry(b))
+    return out
+
+
+def _greedy(
+    steps: Sequence[Rotation | Diagonal], order: Sequence[int], n_qubits: int, held: int, low: int
+) -> list[tuple[tuple[int, ...], list[int]]]:
+    """Every pass takes what fits, first to last of an order."""
+    out: list[tuple[tuple[int, ...], list[int]]] = []
+    left = list(order)
     while left or not out:
         basis = [1 << bit for bit in range(low)]
-        chosen: list[Rotation | Diagonal] = []
-        skipped: list[Rotation | Diagonal] = []
-        for step in left:
+        chosen: list[int] = []
+        skipped: list[int] = []
+        for k in left:
+            step = steps[k]
             rest = 0 if isinstance(step, Diagonal) else _reduced(step.v, basis)
             fits = not rest or len(basis) < held
-            if fits and all(commute(step, other) for other in skipped):
-                chosen.append(step)
+            if fits and all(commute(step, steps[other]) for other in skipped):
+                chosen.append(k)
                 basis = _with(rest, basis)
             else:
-                skipped.append(step)
+                skipped.append(k)
         for bit in range(low, n_qubits):
             if len(basis) < held:
                 basis = _with(_reduced(1 << bit, basis), basis)

@@ -77,8 +77,8 @@ def test_a_coset_reads_the_parity_of_its_first_amplitude(plan, data):
         assert parity(number & first.coset(mask)) == parity(amplitude & mask)
 
 
-@pytest.mark.parametrize(("n_qubits", "held", "most"), [(16, 11, 3), (16, 12, 3), (20, 11, 5), (20, 12, 3)])
+@pytest.mark.parametrize(("n_qubits", "held", "most"), [(16, 11, 2), (16, 12, 2), (20, 11, 3), (24, 11, 4)])
 def test_two_layers_take_few_passes(n_qubits, held, most):
     spec = specs.feature_extractor(n_qubits=n_qubits, depth=2)
     steps = lower(spec.circuit, spec.measurement).steps
-    assert len(steps_by_pass(steps, n_qubits, held, 4)) <= most
+    assert len(steps_by_pass(steps, n_qubits, held, 4)) == most
