@@ -13,7 +13,7 @@ from qstore_core.runtime.encoded import EncodedExecutable
 from qstore_core.runtime.program import LayerProgram
 from qstore_core.runtime.route import Route
 
-from .engine import OPS, TorchOps, has_tangent, surroundings
+from .engine import OPS, TorchOps, has_tangent, is_recorded, surroundings
 from .graph import content_of, exports_to_onnx, in_graph, operations
 from .host import TransformedFunction, on_host, to_array
 from .tensor import on_tensors
@@ -137,7 +137,7 @@ class LayerCall:
             where = program.route(device=device, transform=around)
         elif around == "tangents" and torch.is_inference_mode_enabled():
             where = Route("refused", "inference_mode drops tangents. Use torch.no_grad() for forward mode.")
-        elif around == "tangents" and has_tangent(theta, x):
+        elif around == "tangents" and (has_tangent(theta, x) or is_recorded()):
             where = program.route(device=device, wanted="tangents")
         else:
             where = program.route(device=device)

@@ -29,6 +29,7 @@ __all__ = [
     "has_tangent",
     "is_batched",
     "is_plain",
+    "is_recorded",
     "surroundings",
 ]
 
@@ -55,7 +56,7 @@ class TorchOps:
 
     def here(self) -> TorchOps | PlanesOps:
         """Real numbers where operations are recorded: inductor and other runtimes have no complex ones."""
-        return PlanesOps(TorchOps(recorded=True), double=True) if _dispatch_modes() or _is_tracing() else self
+        return PlanesOps(TorchOps(recorded=True), double=True) if is_recorded() else self
 
     def _keep(self, value: np.ndarray, device: torch.device, dtype: torch.dtype, part: str = "") -> torch.Tensor:
         if value.flags.writeable:
@@ -204,20 +205,26 @@ def is_plain() -> bool:
     return _innermost_transform() is None and not _dispatch_modes()
 
 
+def is_recorded() -> bool:
+    """True where operations may be recorded: by `make_fx`, `torch.jit.trace`, fake tensors, selective checkpointing."""
+    return bool(_dispatch_modes()) or _is_tracing()
+
+
 def surroundings() -> str:
     """What is around a call that a layer has to know of; "" in plain eager mode.
 
-    "vmap and grad" (`torch.func`, one gradient at most), "a function transform" (any other), "tangents" (forward
-    mode), or "tracing" (fake tensors, `make_fx`, `torch.jit.trace`, selective checkpointing: what is called may be
-    recorded).
+    "vmap and grad" (`torch.func`, one gradient at most), "a function transform" (any other, or one that is recorded:
+    values that the host reads there would be constants of the graph), "tangents" (forward mode), or "tracing" (fake
+    tensors, `make_fx`, `torch.jit.trace`, selective checkpointing: what is called may be recorded).
     """
+    recorded = is_recorded()
     if _innermost_transform() is not None:
         kinds = [level.key() for level in torch._C._functorch.get_interpreter_stack() or ()]
         few = kinds.count(_Transform.Grad) <= 1 and set(kinds) <= {_Transform.Grad, _Transform.Vmap}
-        return "vmap and grad" if few and forward_ad._current_level < 0 else "a function transform"
+        return "vmap and grad" if few and not recorded and forward_ad._current_level < 0 else "a function transform"
     if forward_ad._current_level >= 0:
         return "tangents"
-    return "tracing" if _dispatch_modes() or _is_tracing() else ""
+    return "tracing" if recorded else ""
 
 
 def has_tangent(*tensors: torch.Tensor) -> bool:

@@ -734,3 +734,47 @@ def test_autocast_and_half_precision():
 def test_what_the_errors_are():
     for kind in (GradientError, InputError, ShapeError, SpecError):
         assert issubclass(kind, QstoreError)
+
+
+def in_dual_level(f):
+    def run(theta, x):
+        with forward_ad.dual_level():
+            return f(theta, x)
+
+    return run
+
+
+RECORDED = {
+    "grad": lambda f: grad(lambda theta, x: f(theta, x).square().sum()),
+    "grad of features": lambda f: grad(lambda theta, x: f(theta, x).square().sum(), 1),
+    "jacrev": jacrev,
+    "jacfwd": jacfwd,
+    "hessian": lambda f: hessian(lambda theta, x: f(theta, x).square().sum()),
+    "vmap": lambda f: lambda theta, x: vmap(lambda row: f(theta, row[None])[0])(x),
+    "vmap of grad": lambda f: (
+        lambda theta, x: vmap(lambda row: grad(lambda t: f(t, row[None]).square().sum())(theta))(x)
+    ),
+    "dual_level": in_dual_level,
+}
+
+
+@pytest.mark.parametrize("transform", RECORDED)
+def test_a_recorded_transform_holds_no_values(transform):
+    """What `make_fx` records inside of a transform is computed anew, from other theta and features."""
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    layer = QuantumFeatureExtractor(2, 1, encoding="angle", reuploading=True, dtype=torch.float64, seed=0)
+    function = RECORDED[transform](lambda theta, x: functional_call(layer, {"theta": theta}, x))
+    theta, x = layer.theta.detach(), torch.randn(3, 2, dtype=torch.float64)
+    graph = make_fx(function)(theta, x)
+    torch.testing.assert_close(graph(2 * theta + 1, x - 1), function(2 * theta + 1, x - 1))
+
+
+@pytest.mark.parametrize("transform", ["grad", "vmap", "dual_level"])
+def test_a_recorded_transform_of_a_host_backend_is_refused(transform):
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    layer = QuantumFeatureExtractor(2, 1, encoding="angle", backend=FaultyBackend("elsewhere", None), seed=0)
+    function = RECORDED[transform](lambda theta, x: functional_call(layer, {"theta": theta}, x))
+    with pytest.raises(GradientError, match="PyTorch operations"):
+        make_fx(function)(layer.theta.detach(), torch.ones(3, 2))
