@@ -1,8 +1,9 @@
 """The triton engine's passes over memory, one by one: bytes, time, and share of the bandwidth of a copy.
 
 `python -m benchmarks gpu` prints them beside the times of layers; `python -m benchmarks.passes` by themselves, also for
-other numbers of amplitudes to a program (`--held`), to a line of memory (`--low`) and to a thread (`--registers`, all as
-powers of two) and of threads.
+other numbers of amplitudes to a program (`--held`), to a line of memory (`--low`) and to a thread (`--registers`, all
+as powers of two) and of threads.
+"""
 
 from __future__ import annotations
 
