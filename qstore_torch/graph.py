@@ -155,7 +155,7 @@ def _begin(
         return to_tensor(program.forward(to_array(theta), x.numpy(force=True)), x), None
     if host:
         values, vjp_fn = program.value_and_vjp(
-            to_array(theta), x.numpy(force=True), wrt_theta=wrt_theta, wrt_inputs=wrt_x
+            to_array(theta), x.numpy(force=True), wrt_theta=wrt_theta, wrt_inputs=wrt_x, copied=True
         )
         return to_tensor(values, x), lambda gradient: tuple(
             x.new_empty((0,)) if d is None else to_tensor(d, of)

@@ -106,6 +106,9 @@ class TransformedFunction(torch.autograd.Function):
     def vmap(info: Any, in_dims: tuple[Any, ...], program: LayerProgram, theta: torch.Tensor, x: torch.Tensor) -> Any:
         """Fold the samples into one batch; another theta each is another call each."""
         if in_dims[1] is not None:
+            if not info.batch_size:
+                size = x.shape[0] if in_dims[2] is None else x.movedim(in_dims[2], 0).shape[1]
+                return x.new_zeros((0, size, program.spec.output_dim)), 0
             rows = _unbind(info, in_dims[1:], theta, x)
             return torch.stack([TransformedFunction.apply(program, *row) for row in rows]), 0
         x = x.movedim(in_dims[2], 0)
@@ -149,6 +152,11 @@ class _TransformedVjp(torch.autograd.Function):
         info: Any, in_dims: tuple[Any, ...], program: LayerProgram, wanted: Any, *tensors: torch.Tensor
     ) -> tuple[Any, Any]:
         """One sweep per sample: each has a gradient of theta of its own."""
+        if not info.batch_size:
+            return tuple(
+                t.new_zeros((0, *t.shape) if d is None else t.movedim(d, 0).shape)
+                for t, d in zip(tensors[:2], in_dims[2:4], strict=True)
+            ), (0, 0)
         if is_plain() and not any(tensor.requires_grad for tensor in tensors):  # nothing is recorded
             theta, x, gradient = (tensor.numpy(force=True) for tensor in (tensors[0].clone(), *tensors[1:]))
             rows = _unbind(info, in_dims[2:], theta, x, gradient)

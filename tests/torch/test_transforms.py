@@ -255,6 +255,21 @@ def check_per_sample(layer):
     torch.testing.assert_close(per_sample(layer)(layer.theta.detach(), x), one_by_one(layer, x))
 
 
+@pytest.mark.parametrize("each", [False, True])
+def test_per_sample_gradients_of_no_samples(each):
+    """Of one theta for all, and of one each: as empty as PyTorch's own layers give them."""
+    layer = QuantumReadout(2, encoding="angle", seed=0)
+    theta = layer.theta.detach().expand(0, -1) if each else layer.theta.detach()
+
+    def value(theta, row):
+        return functional_call(layer, {"theta": theta}, (row[None],)).sum()
+
+    dims = (0 if each else None, 0)
+    assert vmap(value, dims)(theta, torch.rand(0, 2)).shape == (0,)
+    both = vmap(grad(value, (0, 1)), dims)(theta, torch.rand(0, 2))
+    assert [tuple(d.shape) for d in both] == [(0, layer.spec.n_weights), (0, 2)]
+
+
 @row("`torch.func.vmap`, `grad` and `jacrev` on a host backend that is not ours")
 def check_func_elsewhere(ours):
     layer = other_host()
