@@ -66,7 +66,8 @@ class NumpyLayer(LayerDefinition):
     ) -> None:
         self.name = name or numbered(type(self).__name__)
         self._spec, self._config, primitive = spec, config, spec.primitive
-        self._postprocesses = spec.postprocesses
+        self._postprocesses, self._sample_shape = spec.postprocesses, spec.sample_shape
+        self._complex = self._output_dtype("float64") == "complex128"
         self._program = LayerProgram(primitive, execution, name=self.name)
         self._theta = initial_theta(init, spec.n_weights, execution.seed)
 
@@ -105,7 +106,7 @@ class NumpyLayer(LayerDefinition):
             return values
         with timed(self.name, "forward", "measure"):
             out = self._postprocessed(_OPS, _rows(values), _epsilon(values))
-        return out.reshape(*values.shape[:-1], *self._spec.sample_shape)
+        return out.reshape(*values.shape[:-1], *self._sample_shape)
 
     async def call_async(self, x: Any) -> np.ndarray:
         """The same without blocking the running event loop."""
@@ -142,7 +143,7 @@ class NumpyLayer(LayerDefinition):
 
     def _cotangents(self, cotangents: Any) -> np.ndarray:
         """An array of numbers, which are complex only where outputs are."""
-        array = np.asarray(cotangents) if self._output_dtype("float64") == "complex128" else None
+        array = np.asarray(cotangents) if self._complex else None
         if array is not None and array.dtype.kind == "c":
             return array
         return self._program.real_array(cotangents, "cotangents")
@@ -150,7 +151,7 @@ class NumpyLayer(LayerDefinition):
     def _vjp(self, theta: np.ndarray, x: Any, cotangents: Any) -> tuple[np.ndarray, np.ndarray]:
         values, vjp_fn = self._program.value_and_vjp(theta, x)
         cotangents = self._cotangents(cotangents)
-        shape = (*values.shape[:-1], *self._spec.sample_shape)
+        shape = (*values.shape[:-1], *self._sample_shape)
         if cotangents.shape != shape:
             raise ShapeError(
                 f"{self.name}: cotangents have the outputs' shape {shape}, received {cotangents.shape}.",
@@ -161,7 +162,7 @@ class NumpyLayer(LayerDefinition):
             measured, resolution = self._spec.measurement, self._resolution(_epsilon(values))
             assert measured is not None
             dtype = measured.output_dtype(values.dtype.name)
-            cotangents = cotangents.reshape(-1, *self._spec.sample_shape).astype(dtype)
+            cotangents = cotangents.reshape(-1, *self._sample_shape).astype(dtype)
             cotangents = measured.postprocess_vjp(_rows(values), cotangents, resolution).reshape(values.shape)
         d_theta, d_x = vjp_fn(cotangents)
         assert d_theta is not None

@@ -103,6 +103,8 @@ class EncodedExecutable:
 
     def forward(self, theta: np.ndarray, features: np.ndarray, record: PassRecord) -> np.ndarray:
         """`theta` (W,), `features` (B, F) → outputs (B, O)."""
+        if self._whole:
+            return self._all_of_it(self.engine.forward, theta, features, record)
         angles, inputs, _ = self._slots(theta, features)
         try:
             outputs = self._outputs(self._run(self.engine, angles, inputs, record), len(features))
@@ -123,11 +125,14 @@ class EncodedExecutable:
             return self.forward(theta, features, record), self._refuse_gradient
         if not self._whole:
             return self._composed(theta, features, record, *wanted)
+        return self._all_of_it(self.engine.value_and_vjp, theta, features, record)
+
+    def _all_of_it(self, function: Any, theta: np.ndarray, features: np.ndarray, record: PassRecord) -> Any:
+        """What an engine computes that does all of it."""
         if profiling.profiles:
             record.circuits, record.fused = len(features), "simulate"
         try:
-            both: tuple[np.ndarray, VjpFn] = self.engine.value_and_vjp(theta, features)
-            return both
+            return function(theta, features)
         except InputError:
             self.check_finite(theta, features)  # says where
             raise

@@ -107,7 +107,7 @@ class NumbaExecutable:
         self._single: Layout | None = None
         self._most_single = _most_single(plan.n_qubits)
         self._batches: dict[int, _Batch] = {}
-        self._theta_shape = (plan.n_weights,)
+        self._theta_shape, self._n_outputs = (plan.n_weights,), plan.n_outputs
         # Features of a row: amplitudes, of which there may be fewer than basis states, then angles.
         self._most = plan.n_amplitudes + plan.n_inputs
         self._least = plan.n_inputs + 1 if plan.n_amplitudes else plan.n_inputs
@@ -192,7 +192,7 @@ class NumbaExecutable:
         return batch
 
     def _forward(self, batch: _Batch, theta: np.ndarray, inputs: np.ndarray, kept: _Kept | None) -> np.ndarray:
-        outputs, none, none64 = np.empty((batch.size, self.plan.n_outputs), self.dtype), self._none, self._none64
+        outputs, none, none64 = np.empty((batch.size, self._n_outputs), self.dtype), self._none, self._none64
         arrays = outputs.reshape(-1), none, none64, none, none
         if not self._run(batch, FORWARD, theta, inputs, kept, arrays):
             raise InputError("theta or features are not finite.")
@@ -207,8 +207,8 @@ class NumbaExecutable:
         cotangents: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
         cotangents, d_inputs = np.ascontiguousarray(cotangents, self.dtype), np.empty(inputs.shape, self.dtype)
-        if cotangents.shape != (batch.size, self.plan.n_outputs):
-            expected = (batch.size, self.plan.n_outputs)
+        if cotangents.shape != (batch.size, self._n_outputs):
+            expected = (batch.size, self._n_outputs)
             raise ShapeError(
                 f"cotangents of this call have shape {expected}, received {cotangents.shape}.",
                 expected=expected,
