@@ -15,6 +15,7 @@ Example:
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -328,7 +329,13 @@ class Circuit(Composing):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
+        if name in _WRITERS:  # the module makes a method of its function
+            importlib.import_module(f"qstore_core.interchange.{_WRITERS[name]}")
+            return object.__getattribute__(self, name)
         raise AttributeError(f"Circuit has no gate or attribute {name!r}.{nearest(name, [*GATES, *CHANNELS])}")
+
+
+_WRITERS = {"to_pennylane": "pennylane_writing", "to_qiskit": "qiskit", "to_openqasm": "openqasm"}
 
 
 def _gate_method(name: str) -> Callable[..., None]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -155,3 +157,10 @@ def test_what_cannot_be_written_is_named():
     ):
         with pytest.raises(SpecError, match=message):
             attempt()
+
+
+@pytest.mark.parametrize("name", ["to_openqasm", "to_qiskit", "to_pennylane"])
+def test_a_circuit_is_written_in_a_process_that_has_read_none(name):
+    code = f"from qstore_core import Circuit; print(Circuit(1).{name}.__name__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == name
