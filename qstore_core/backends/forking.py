@@ -13,10 +13,12 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 __all__ = ["new_lock", "off_forked_thread", "on_fork"]
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -60,6 +62,8 @@ def off_forked_thread(function: Callable[P, T]) -> Callable[P, T]:
             return function(*args, **kwargs)
         global _elsewhere
         if _elsewhere is None:
+            from concurrent.futures import ThreadPoolExecutor
+
             _elsewhere = ThreadPoolExecutor(1, "qstore-forked")
         return _elsewhere.submit(function, *args, **kwargs).result()
 

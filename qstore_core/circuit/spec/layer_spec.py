@@ -6,7 +6,6 @@ The functions `feature_extractor`, `pooling`, `readout`, `custom` and `encoder` 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -260,6 +259,8 @@ class LayerSpec:
                 content += [read.name]
             content += [] if read == self.measurement else [repr(self.measurement)]
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+        import hashlib  # takes milliseconds
+
         return hashlib.sha256(text.encode()).hexdigest()
 
     @property
