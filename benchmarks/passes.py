@@ -55,7 +55,7 @@ def measure(problem: Problem, **arguments: Any) -> list[dict[str, Any]]:
     circuit = WideCircuit(lower(spec.circuit, spec.measurement), torch.float32, **arguments)
     if warps:
         for launch in (*circuit._forward[0], *circuit._forward[1], *circuit._backward):
-            launch.options["num_warps"] = warps
+            launch._warps = warps
     expected, rows = reference(problem), problem.checked_rows()
     arrays = (problem.angles().ravel(), problem.features(), problem.cotangents(rows))
     theta, x, cotangents = (torch.from_numpy(np.ascontiguousarray(a)).cuda() for a in arrays)

@@ -29,12 +29,11 @@ TINY = {torch.float32: 1.1754943508222875e-38, torch.float64: 2.2250738585072014
 class Launch:
     """A kernel with its constants. Launches of a size that was seen go past Triton's look-up of the arguments."""
 
-    def __init__(self, kernel: Any, constants: dict[str, Any], warps: int, registers: int | None = None) -> None:
+    def __init__(self, kernel: Any, constants: dict[str, Any], warps: int) -> None:
         names = [name for name in kernel.arg_names if name in constants]
         assert names == kernel.arg_names[-len(names) :], kernel.arg_names
-        self.kernel, self.constants = kernel, {name: constants[name] for name in names}
+        self.kernel, self.constants, self._warps = kernel, {name: constants[name] for name in names}, warps
         self._values = tuple(self.constants.values())
-        self.options = {"num_warps": warps} | ({"maxnreg": registers} if registers else {})
         self._launches: dict[tuple[int, int], Any] = {}  # by device and number of programs
 
     def __call__(self, device: torch.device, programs: int, *arguments: Any) -> None:
@@ -53,7 +52,7 @@ class Launch:
         if launch is not None:  # addresses as numbers: Triton asks the driver about every tensor
             launch(*[a if type(a) is int else a.data_ptr() for a in arguments], *self._values)
             return
-        compiled = self.kernel[(programs,)](*arguments, *self._values, **self.options)
+        compiled = self.kernel[(programs,)](*arguments, *self._values, num_warps=self._warps)
         if len(self._launches) >= _MOST_LAUNCHES:
             self._launches = {}
         self._launches[index, programs] = compiled[(programs, 1, 1)]

@@ -27,8 +27,6 @@ HEADER = (
 _BANK_BITS = 4  # memory reads 16 numbers of 8 bytes at once
 CHUNK = 8
 """Sums over amplitudes are taken this many at a time."""
-NOTHING, ABOUT_Y, ANY = 0, 1, 2
-"""Kinds of rotations: none, where a round has fewer than registers have bits; real ones; others."""
 MOST_FACTORS = 3
 """Angles of one rotation; longer products are split."""
 TERM_FIELDS = 5
@@ -131,11 +129,10 @@ class Program:
             numbers = [(mask, self._number(angle)) for mask, angle in round_.terms]  # type: ignore[arg-type]
             terms = [(m, a, int(not self._angles[a].is_constant), 0) for m, a in numbers]
             cosets = [pass_.coset(rotation.u) for rotation in round_.rotations] + [0] * missing
-            kinds = [_kind(rotation) for rotation in round_.rotations] + [NOTHING] * missing
             where = self._put_terms(pass_, new, terms)
-            records.append([where, len(numbers), *words, *columns, *cosets, *kinds])
+            records.append([where, len(numbers), *words, *columns, *cosets])
             layout = new
-        self.round_size = 2 + 2 * self._held + slots + 2 * self.registers
+        self.round_size = 2 + 2 * self._held + slots + self.registers
         assert all(len(record) == self.round_size for record in records)
         records.append([0] * self.round_size)  # read one round ahead
         self._head["rounds"], self._head["n_rounds"] = self._put([f for r in records for f in r]), len(records) - 1
@@ -295,10 +292,6 @@ class Program:
             coefficients[i, : len(e.angles)] = e.coefficients
         self._head[name] = self._put([self._put_floats(coefficients), *table.reshape(-1)])
         return longest
-
-
-def _kind(rotation: Rotation) -> int:
-    return ABOUT_Y if all(axis == (0.0, 1.0, 0.0) for axis, _ in rotation.factors) else ANY
 
 
 def _n_variable(rotation: Rotation) -> int:

@@ -28,8 +28,6 @@ _REGISTERS = {torch.float32: 4, torch.float64: 3}
 _LINE = {torch.float32: 4, torch.float64: 3}  # amplitudes in 128 bytes of memory, as a power of two
 _COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
 _CHUNK = 1 << 12  # features that a program takes to the length of their row
-_IN_REVERSE = {torch.float32: 168, torch.float64: None}  # of the hardware's registers to a thread, so that three
-# programs of a pass in reverse run side by side; compilers take 190
 _LANES = 128  # of kernels on angles
 _SUM_ROWS, _SUM_COLUMNS = 64, 16
 _ALWAYS = 1 << 28  # bytes that are taken without a look at what is free
@@ -67,9 +65,9 @@ class WideCircuit:
         self.read = bool(plan.measurement.strings) and plan.measurement.is_diagonal
         """Whether the programs of the last pass read the measurement; otherwise PyTorch operations do."""
         self.warps = max(1, (1 << (held - registers)) // 32)
-        chunk = min(_CHUNK, 1 << n)
+        tiny, chunk = {"TINY": TINY[dtype]}, min(_CHUNK, 1 << n)
         self._chunks = (1 << n) // chunk
-        chunks = {"TINY": TINY[dtype], "CHUNKS": self._chunks}
+        chunks = {**tiny, "CHUNKS": self._chunks}
         self._angles = Launch(wide_kernels.angles, {"LANES": _LANES, "FACTORS": p.factors}, 4)
         self._parts = Launch(wide_kernels.parts_of_norms, {**chunks, "SIZE": chunk}, 4)
         self._norms = Launch(wide_kernels.norms_of, {**chunks, "SIZE": 128}, 4)
@@ -83,17 +81,17 @@ class WideCircuit:
         kind = tl.float32 if dtype == torch.float32 else tl.float64
         launches: dict[tuple[Any, ...], Launch] = {}
 
-        def launch(kernel: Any, most: int | None = None, **constants: Any) -> Launch:
+        def launch(kernel: Any, **constants: Any) -> Launch:
             """The same for passes of one kind."""
             key = (kernel, *constants.values())
-            return launches.setdefault(key, Launch(kernel, {**shared, **constants}, self.warps, most))
+            return launches.setdefault(key, Launch(kernel, {**shared, **constants}, self.warps))
 
         last = len(p.passes) - 1
         self._forward = [
             [
                 launch(
                     wide_kernels.pass_forward, ENTERS=enters, LEAVES=leaves, FIRST=k == 0,
-                    READ=self.read and k == last, KEEP=keep or k < last or not self.read, DTYPE=kind, TINY=TINY[dtype],
+                    READ=self.read and k == last, KEEP=keep or k < last or not self.read, DTYPE=kind, **tiny,
                 )
                 for k, (_, enters, leaves) in enumerate(p.passes)
             ]
@@ -101,8 +99,7 @@ class WideCircuit:
         ]  # fmt: skip
         self._backward = [
             launch(
-                wide_kernels.pass_backward, _IN_REVERSE[dtype], ENTERS=enters, LEAVES=leaves, FIRST=k == 0,
-                READ=self.read and k == last,
+                wide_kernels.pass_backward, ENTERS=enters, LEAVES=leaves, FIRST=k == 0, READ=self.read and k == last
             )
             for k, (_, enters, leaves) in enumerate(p.passes)
         ]  # fmt: skip

@@ -5,21 +5,11 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .. import tables
-from .registers import (
-    contract,
-    contract_y,
-    parity_sign,
-    rotate,
-    rotate_real,
-    spread,
-    spread_signed,
-    sum_samples,
-)
+from ..tables import TERM_FIELDS
+from .registers import contract, parity_sign, rotate, spread, spread_signed, sum_samples
 
 __all__ = [
     "FIELDS",
-    "apply_by_kind",
     "apply_phases",
     "apply_rotations",
     "axes",
@@ -28,12 +18,9 @@ __all__ = [
     "signed_axes",
     "signed_matrices",
     "store_contractions",
-    "undo_by_kind",
 ]
 
-FIELDS = tl.constexpr(tables.TERM_FIELDS)
-ABOUT_Y = tl.constexpr(tables.ABOUT_Y)
-ANY = tl.constexpr(tables.ANY)
+FIELDS = tl.constexpr(TERM_FIELDS)
 
 
 @triton.jit
@@ -95,48 +82,6 @@ def apply_rotations(re, im, m, sign, R: tl.constexpr, LANE_WISE: tl.constexpr):
 
 
 @triton.jit
-def apply_by_kind(re, im, m, ints, kinds, R: tl.constexpr):
-    """All rotations of a round, each with no more arithmetic than its kind (in `tables`) needs."""
-    for j in tl.static_range(R):
-        kind = tl.load(ints + kinds + j)
-        if kind == ABOUT_Y:
-            re, im = rotate_real(re, im, m[4 * j], m[4 * j + 2], j, R)
-        elif kind == ANY:
-            re, im = rotate(re, im, m[4 * j], m[4 * j + 1], m[4 * j + 2], m[4 * j + 3], j, R, False)
-    return re, im
-
-
-@triton.jit
-def undo_by_kind(
-    re, im, lam_re, lam_im, m, e, ints, kinds, columns, d_angles, width, first, batch,
-    R: tl.constexpr, FACTORS: tl.constexpr,
-):  # fmt: skip
-    """`store_contractions` of one sample, and the inverses of its round on ψ and λ, rotation by rotation."""
-    sums = ()
-    for j in tl.static_range(R):
-        kind = tl.load(ints + kinds + j)
-        zero = tl.zeros((re.shape[0] >> R,), re.dtype)
-        x = zero
-        y = zero
-        z = zero
-        if kind == ABOUT_Y:
-            y = contract_y(re, im, lam_re, lam_im, j, R)
-            re, im = rotate_real(re, im, m[4 * j], -m[4 * j + 2], j, R)
-            lam_re, lam_im = rotate_real(lam_re, lam_im, m[4 * j], -m[4 * j + 2], j, R)
-        elif kind == ANY:
-            x, y, z = contract(re, im, lam_re, lam_im, j, R)
-            re, im = rotate(re, im, m[4 * j], -m[4 * j + 1], -m[4 * j + 2], -m[4 * j + 3], j, R, False)
-            lam_re, lam_im = rotate(
-                lam_re, lam_im, m[4 * j], -m[4 * j + 1], -m[4 * j + 2], -m[4 * j + 3], j, R, False
-            )  # fmt: skip
-        for f in tl.static_range(FACTORS):
-            n = e[3 * (j * FACTORS + f) : 3 * (j * FACTORS + f) + 3]
-            sums = sums + (x * n[0] + y * n[1] + z * n[2],)
-    _store_sums(sums, ints, columns, d_angles, width, first, batch, 1, R, FACTORS)
-    return re, im, lam_re, lam_im
-
-
-@triton.jit
 def apply_phases(re, im, ints, row, terms, count, t, sign, R: tl.constexpr, LANE_WISE: tl.constexpr):
     """All terms of a diagonal round, or with sign -1 their inverses: c - i s (±1) for every angle."""
     for k in range(count):
@@ -166,14 +111,6 @@ def store_contractions(
         for f in tl.static_range(FACTORS):
             n = e[3 * (j * FACTORS + f) : 3 * (j * FACTORS + f) + 3]
             sums = sums + (x * n[0] + y * n[1] + z * n[2],)
-    _store_sums(sums, ints, columns, d_angles, width, first, batch, S, R, FACTORS)
-
-
-@triton.jit
-def _store_sums(
-    sums, ints, columns, d_angles, width, first, batch, S: tl.constexpr, R: tl.constexpr, FACTORS: tl.constexpr
-):  # fmt: skip
-    """Vectors over lanes, one for each angle of a round, summed over each sample's threads."""
     for _ in tl.static_range((8 - R * FACTORS % 8) % 8):
         sums = sums + (tl.zeros_like(sums[0]),)
     sample = first + tl.arange(0, S)[:, None]

@@ -80,7 +80,7 @@ def forward(
         m = matrices(at, R, FACTORS)  # before the barriers of the exchange
         re, im = exchange(re, im, index)
         index = indices(ints, record + round_size + 2, i, S, K, R)  # of the next round
-        re, im = apply_round(re, im, m, ints, record, 0, row, t, R, TERMS, LANE_WISE, False)
+        re, im = apply_round(re, im, m, ints, record, row, t, R, TERMS, LANE_WISE)
         record += round_size
         at += R * (4 + 3 * FACTORS)
     if KEEP:
@@ -132,8 +132,8 @@ def backward(
         e = axes(at, R, FACTORS)
         index = indices(ints, record + 2 + K, i, S, K, R)
         re, im, lam_re, lam_im = undo_round(
-            re, im, lam_re, lam_im, m, e, ints, record, 0, row, d_angles, n_angles, first, batch, t,
-            S, K, R, FACTORS, TERMS, LANE_WISE, False,
+            re, im, lam_re, lam_im, m, e, ints, record, row, d_angles, n_angles, first, batch, t,
+            S, K, R, FACTORS, TERMS, LANE_WISE,
         )  # fmt: skip
         re, im = exchange(re, im, index)
         lam_re, lam_im = exchange(lam_re, lam_im, index)

@@ -13,7 +13,6 @@ import triton.language as tl
 
 __all__ = [
     "contract",
-    "contract_y",
     "exchange",
     "fold",
     "fold_signed",
@@ -24,7 +23,6 @@ __all__ = [
     "over_sample",
     "parity_sign",
     "rotate",
-    "rotate_real",
     "split_bit",
     "spread",
     "spread_bits",
@@ -171,14 +169,6 @@ def rotate(re, im, ar, ai, br, bi, j: tl.constexpr, R: tl.constexpr, LANE_WISE: 
 
 
 @triton.jit
-def rotate_real(re, im, a, b, j: tl.constexpr, R: tl.constexpr):
-    """[[a, -b], [b, a]] on registers that differ in bit j."""
-    x0, x1 = split_bit(re, j, R)
-    y0, y1 = split_bit(im, j, R)
-    return join_bit(a * x0 - b * x1, b * x0 + a * x1, j, R), join_bit(a * y0 - b * y1, b * y0 + a * y1, j, R)
-
-
-@triton.jit
 def _half(value, j: tl.constexpr, R: tl.constexpr):
     """A vector over lanes in the registers whose bit j is 0."""
     half, _ = split_bit(spread(value, R), j, R)
@@ -196,16 +186,6 @@ def contract(re, im, lam_re, lam_im, j: tl.constexpr, R: tl.constexpr):
     y = u1 * x0 + w1 * y0 - u0 * x1 - w0 * y1
     z = u0 * y0 - w0 * x0 - u1 * y1 + w1 * x1
     return fold(x, R - 1), fold(y, R - 1), fold(z, R - 1)
-
-
-@triton.jit
-def contract_y(re, im, lam_re, lam_im, j: tl.constexpr, R: tl.constexpr):
-    """`contract` for σ = Y alone."""
-    x0, x1 = split_bit(re, j, R)
-    y0, y1 = split_bit(im, j, R)
-    u0, u1 = split_bit(lam_re, j, R)
-    w0, w1 = split_bit(lam_im, j, R)
-    return fold(u1 * x0 + w1 * y0 - u0 * x1 - w0 * y1, R - 1)
 
 
 @triton.jit

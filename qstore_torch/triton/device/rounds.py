@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .evolve import apply_by_kind, apply_phases, apply_rotations, store_contractions, undo_by_kind
+from .evolve import apply_phases, apply_rotations, store_contractions
 from .measure import store_sums
 
 __all__ = ["apply_round", "undo_round"]
@@ -13,25 +13,15 @@ __all__ = ["apply_round", "undo_round"]
 
 @triton.jit
 def apply_round(
-    re, im, m, ints, record, kinds, row, t, R: tl.constexpr, TERMS: tl.constexpr, LANE_WISE: tl.constexpr,
-    KINDS: tl.constexpr,
+    re, im, m, ints, record, row, t, R: tl.constexpr, TERMS: tl.constexpr, LANE_WISE: tl.constexpr
 ):  # fmt: skip
-    """Rotations by the matrices m, each by its kind (KINDS) or all alike, or terms."""
+    """Rotations by the matrices m, or terms."""
     if TERMS:
         count = tl.load(ints + record + 1)
         if count > 0:
             re, im = apply_phases(re, im, ints, row, tl.load(ints + record), count, t, 1.0, R, LANE_WISE)
         else:
-            re, im = _rotations(re, im, m, ints, kinds, R, LANE_WISE, KINDS)
-    else:
-        re, im = _rotations(re, im, m, ints, kinds, R, LANE_WISE, KINDS)
-    return re, im
-
-
-@triton.jit
-def _rotations(re, im, m, ints, kinds, R: tl.constexpr, LANE_WISE: tl.constexpr, KINDS: tl.constexpr):
-    if KINDS:
-        re, im = apply_by_kind(re, im, m, ints, kinds, R)
+            re, im = apply_rotations(re, im, m, 1.0, R, LANE_WISE)
     else:
         re, im = apply_rotations(re, im, m, 1.0, R, LANE_WISE)
     return re, im
@@ -39,9 +29,9 @@ def _rotations(re, im, m, ints, kinds, R: tl.constexpr, LANE_WISE: tl.constexpr,
 
 @triton.jit
 def undo_round(
-    re, im, lam_re, lam_im, m, e, ints, record, kinds, row, d_angles, n_angles, first, batch, t,
+    re, im, lam_re, lam_im, m, e, ints, record, row, d_angles, n_angles, first, batch, t,
     S: tl.constexpr, K: tl.constexpr, R: tl.constexpr, FACTORS: tl.constexpr, TERMS: tl.constexpr,
-    LANE_WISE: tl.constexpr, KINDS: tl.constexpr,
+    LANE_WISE: tl.constexpr,
 ):  # fmt: skip
     """Inverses on ψ and λ; gradients of the angles to rows `first` and on of `d_angles` (batch, n_angles)."""
     columns = record + 2 + 2 * K
@@ -54,27 +44,11 @@ def undo_round(
             re, im = apply_phases(re, im, ints, row, terms, count, t, -1.0, R, LANE_WISE)
             lam_re, lam_im = apply_phases(lam_re, lam_im, ints, row, terms, count, t, -1.0, R, LANE_WISE)
         else:
-            re, im, lam_re, lam_im = _undo_rotations(
-                re, im, lam_re, lam_im, m, e, ints, kinds, columns, d_angles, n_angles, first, batch,
-                S, R, FACTORS, LANE_WISE, KINDS,
+            store_contractions(
+                re, im, lam_re, lam_im, e, ints, columns, d_angles, n_angles, first, batch, S, R, FACTORS
             )  # fmt: skip
-    else:
-        re, im, lam_re, lam_im = _undo_rotations(
-            re, im, lam_re, lam_im, m, e, ints, kinds, columns, d_angles, n_angles, first, batch,
-            S, R, FACTORS, LANE_WISE, KINDS,
-        )  # fmt: skip
-    return re, im, lam_re, lam_im
-
-
-@triton.jit
-def _undo_rotations(
-    re, im, lam_re, lam_im, m, e, ints, kinds, columns, d_angles, n_angles, first, batch,
-    S: tl.constexpr, R: tl.constexpr, FACTORS: tl.constexpr, LANE_WISE: tl.constexpr, KINDS: tl.constexpr,
-):  # fmt: skip
-    if KINDS:
-        re, im, lam_re, lam_im = undo_by_kind(
-            re, im, lam_re, lam_im, m, e, ints, kinds, columns, d_angles, n_angles, first, batch, R, FACTORS
-        )  # fmt: skip
+            re, im = apply_rotations(re, im, m, -1.0, R, LANE_WISE)
+            lam_re, lam_im = apply_rotations(lam_re, lam_im, m, -1.0, R, LANE_WISE)
     else:
         store_contractions(
             re, im, lam_re, lam_im, e, ints, columns, d_angles, n_angles, first, batch, S, R, FACTORS

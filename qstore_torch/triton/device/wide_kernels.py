@@ -33,10 +33,10 @@ def _amplitudes(ints, words, outside, coset, i, N: tl.constexpr, K: tl.constexpr
 def _apply(
     re, im, ints, record, at, row, coset, t, round_size, R: tl.constexpr, FACTORS: tl.constexpr, TERMS: tl.constexpr
 ):  # fmt: skip
-    """A round in a coset."""
-    kinds = record + round_size - R
-    m = signed_matrices(matrices(at, R, FACTORS), coset_signs(ints, kinds - R, coset, R), R)
-    return apply_round(re, im, m, ints, record, kinds, row, t, R, TERMS, False, True)
+    """`apply_round` in a coset."""
+    signs = coset_signs(ints, record + round_size - R, coset, R)
+    m = signed_matrices(matrices(at, R, FACTORS), signs, R)
+    return apply_round(re, im, m, ints, record, row, t, R, TERMS, False)
 
 
 @triton.jit
@@ -44,14 +44,13 @@ def _undo(
     re, im, lam_re, lam_im, ints, record, at, row, d_angles, n_angles, program, coset, t, round_size,
     K: tl.constexpr, R: tl.constexpr, FACTORS: tl.constexpr, TERMS: tl.constexpr,
 ):  # fmt: skip
-    """Inverses of a round in a coset on ψ and λ; gradients of its angles to row `program` of `d_angles`."""
-    kinds = record + round_size - R
-    signs = coset_signs(ints, kinds - R, coset, R)
+    """`undo_round` in a coset."""
+    signs = coset_signs(ints, record + round_size - R, coset, R)
     m = signed_matrices(matrices(at, R, FACTORS), signs, R)
     e = signed_axes(axes(at, R, FACTORS), signs, R, FACTORS)
     return undo_round(
-        re, im, lam_re, lam_im, m, e, ints, record, kinds, row, d_angles, n_angles, program, tl.num_programs(0), t,
-        1, K, R, FACTORS, TERMS, False, True,
+        re, im, lam_re, lam_im, m, e, ints, record, row, d_angles, n_angles, program, tl.num_programs(0), t,
+        1, K, R, FACTORS, TERMS, False,
     )  # fmt: skip
 
 

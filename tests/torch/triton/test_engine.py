@@ -249,7 +249,7 @@ for dtype, kind, cases in ((torch.float32, "fp32", ((8, {}), (8, terms), (14, {"
             kernel, constants = launched.kernel, launched.constants
             signature = {name: "constexpr" if name in constants else "i32" if name in kernels._NUMBERS
                          else types.get(name, "*" + kind) for name in kernel.arg_names}
-            options = backend.parse_options(launched.options)
+            options = backend.parse_options({"num_warps": launched._warps})
             context = ir.context()
             ir.load_dialects(context)
             backend.load_dialects(context)
