@@ -17,7 +17,7 @@ __all__ = [
     "matrices",
     "signed_axes",
     "signed_matrices",
-    "store_contractions",
+    "undo_rotations",
 ]
 
 FIELDS = tl.constexpr(TERM_FIELDS)
@@ -72,12 +72,10 @@ def signed_axes(e, signs, R: tl.constexpr, FACTORS: tl.constexpr):
 
 
 @triton.jit
-def apply_rotations(re, im, m, sign, R: tl.constexpr, LANE_WISE: tl.constexpr):
-    """All rotations of a round, or with sign -1 their inverses."""
+def apply_rotations(re, im, m, R: tl.constexpr, LANE_WISE: tl.constexpr):
+    """All rotations of a round."""
     for j in tl.static_range(R):
-        re, im = rotate(
-            re, im, m[4 * j], m[4 * j + 1] * sign, m[4 * j + 2] * sign, m[4 * j + 3] * sign, j, R, LANE_WISE
-        )  # fmt: skip
+        re, im = rotate(re, im, m[4 * j], m[4 * j + 1], m[4 * j + 2], m[4 * j + 3], j, R, LANE_WISE)
     return re, im
 
 
@@ -100,14 +98,22 @@ def apply_phases(re, im, ints, row, terms, count, t, sign, R: tl.constexpr, LANE
 
 
 @triton.jit
-def store_contractions(
-    re, im, lam_re, lam_im, e, ints, columns, d_angles, width, first, batch,
-    S: tl.constexpr, R: tl.constexpr, FACTORS: tl.constexpr,
+def undo_rotations(
+    re, im, lam_re, lam_im, m, e, ints, columns, d_angles, width, first, batch,
+    S: tl.constexpr, R: tl.constexpr, FACTORS: tl.constexpr, LANE_WISE: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of the angles of a round's rotations, to their columns of `d_angles` (batch, width)."""
+    """Inverses of a round's rotations on ψ and λ; gradients of their angles to columns of `d_angles` (batch, width).
+
+    They act on different qubits, so that those already undone change none of the other contractions. Rotation by
+    rotation, since what is read along several registers' bits at once is fetched from memory for each of them.
+    """
     sums = ()
     for j in tl.static_range(R):
         x, y, z = contract(re, im, lam_re, lam_im, j, R)
+        re, im = rotate(re, im, m[4 * j], -m[4 * j + 1], -m[4 * j + 2], -m[4 * j + 3], j, R, LANE_WISE)
+        lam_re, lam_im = rotate(
+            lam_re, lam_im, m[4 * j], -m[4 * j + 1], -m[4 * j + 2], -m[4 * j + 3], j, R, LANE_WISE
+        )  # fmt: skip
         for f in tl.static_range(FACTORS):
             n = e[3 * (j * FACTORS + f) : 3 * (j * FACTORS + f) + 3]
             sums = sums + (x * n[0] + y * n[1] + z * n[2],)
@@ -119,3 +125,4 @@ def store_contractions(
         total = sum_samples(sums[8 * part : 8 * part + 8], S)
         column = tl.load(ints + columns + 8 * part + eight)
         tl.store(d_angles + sample.to(tl.int64) * width + column, total, mask=(column >= 0) & (sample < batch))
+    return re, im, lam_re, lam_im

@@ -98,9 +98,9 @@ def spread_signed(value, mask, R: tl.constexpr):
 
 @triton.jit
 def fold(x, R: tl.constexpr):
-    """Sum over the registers of each lane."""
+    """Sum over the registers of each lane; from the lowest bit on, as `rotate` takes them apart."""
     for k in tl.static_range(R):
-        a, b = split_bit(x, R - 1 - k, R - k)
+        a, b = split_bit(x, 0, R - k)
         x = a + b
     return x
 
@@ -109,8 +109,8 @@ def fold(x, R: tl.constexpr):
 def fold_signed(x, mask, R: tl.constexpr):
     """The same with the parity sign of each register's number under `mask`."""
     for k in tl.static_range(R):
-        a, b = split_bit(x, R - 1 - k, R - k)
-        x = a + b * _bit_sign(mask, R - 1 - k)
+        a, b = split_bit(x, 0, R - k)
+        x = a + b * _bit_sign(mask, k)
     return x
 
 
@@ -191,12 +191,9 @@ def contract(re, im, lam_re, lam_im, j: tl.constexpr, R: tl.constexpr):
 @triton.jit
 def sum_samples(values, S: tl.constexpr):
     """Eight vectors over lanes as (S, 8): summed over each sample's threads."""
-    pairs = ()
-    for k in tl.static_range(4):
-        pairs = pairs + (tl.join(values[k], values[k + 4]),)
-    both = tl.join(tl.join(pairs[0], pairs[2]), tl.join(pairs[1], pairs[3]))
-    # The last axes number eight values as bits 2, 1, 0.
-    return tl.sum(tl.reshape(both, (values[0].shape[0] // S, S, 8)), axis=0)
+    # Put together as registers are, they stay where they are; joined along a last axis they would go through memory.
+    together = tl.reshape(from_registers(values, 3), (8, values[0].shape[0] // S, S))
+    return tl.permute(tl.sum(together, axis=1), (1, 0))
 
 
 @triton.jit

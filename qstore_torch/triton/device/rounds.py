@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .evolve import apply_phases, apply_rotations, store_contractions
+from .evolve import apply_phases, apply_rotations, undo_rotations
 from .measure import store_sums
 
 __all__ = ["apply_round", "undo_round"]
@@ -21,9 +21,9 @@ def apply_round(
         if count > 0:
             re, im = apply_phases(re, im, ints, row, tl.load(ints + record), count, t, 1.0, R, LANE_WISE)
         else:
-            re, im = apply_rotations(re, im, m, 1.0, R, LANE_WISE)
+            re, im = apply_rotations(re, im, m, R, LANE_WISE)
     else:
-        re, im = apply_rotations(re, im, m, 1.0, R, LANE_WISE)
+        re, im = apply_rotations(re, im, m, R, LANE_WISE)
     return re, im
 
 
@@ -44,15 +44,11 @@ def undo_round(
             re, im = apply_phases(re, im, ints, row, terms, count, t, -1.0, R, LANE_WISE)
             lam_re, lam_im = apply_phases(lam_re, lam_im, ints, row, terms, count, t, -1.0, R, LANE_WISE)
         else:
-            store_contractions(
-                re, im, lam_re, lam_im, e, ints, columns, d_angles, n_angles, first, batch, S, R, FACTORS
+            re, im, lam_re, lam_im = undo_rotations(
+                re, im, lam_re, lam_im, m, e, ints, columns, d_angles, n_angles, first, batch, S, R, FACTORS, LANE_WISE
             )  # fmt: skip
-            re, im = apply_rotations(re, im, m, -1.0, R, LANE_WISE)
-            lam_re, lam_im = apply_rotations(lam_re, lam_im, m, -1.0, R, LANE_WISE)
     else:
-        store_contractions(
-            re, im, lam_re, lam_im, e, ints, columns, d_angles, n_angles, first, batch, S, R, FACTORS
+        re, im, lam_re, lam_im = undo_rotations(
+            re, im, lam_re, lam_im, m, e, ints, columns, d_angles, n_angles, first, batch, S, R, FACTORS, LANE_WISE
         )  # fmt: skip
-        re, im = apply_rotations(re, im, m, -1.0, R, LANE_WISE)
-        lam_re, lam_im = apply_rotations(lam_re, lam_im, m, -1.0, R, LANE_WISE)
     return re, im, lam_re, lam_im
