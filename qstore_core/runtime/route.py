@@ -38,7 +38,7 @@ class Framework:
 
 
 FRAMEWORKS = {
-    "torch": Framework("PyTorch", "torch", "qstore_torch.engine:OPS", gpu="triton", gpu_qubits={"float32": 12}),
+    "torch": Framework("PyTorch", "torch", "qstore_torch.engine:OPS", gpu="triton", gpu_qubits={"float32": 20}),
     "jax": Framework("JAX", "jax", "qstore_jax.engine:OPS"),
     "tensorflow": Framework("TensorFlow", "tensorflow", "qstore_tf.engine:OPS"),
 }

@@ -77,7 +77,7 @@ def test_auto_does_without_it_where_it_cannot_run(monkeypatch):
 
 def test_auto_takes_it_on_a_gpu_only_and_where_it_is_faster():
     needs_engine()
-    layer, wide = QuantumFeatureExtractor(3), QuantumFeatureExtractor(13)
+    layer, wide = QuantumFeatureExtractor(3), QuantumFeatureExtractor(21)
     on_gpu = types.SimpleNamespace(is_cuda=True, dtype=torch.float32)
     assert layer._program.on_tensors(on_gpu).settings.backend == "triton"
     assert layer._program.on_tensors(torch.zeros(1)).settings.backend == "torch"
