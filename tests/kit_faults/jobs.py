@@ -32,7 +32,7 @@ class RefusedError(Exception):
 
 
 class Service:
-    """Computes jobs one after the other; at most 40 may be open, as at a service with a quota."""
+    """Computes jobs one after the other; at most 16 may be open, as at a service with a quota."""
 
     def __init__(self) -> None:
         self.pool, self.lock = ThreadPoolExecutor(1), threading.Lock()
@@ -41,7 +41,7 @@ class Service:
 
     def post(self, compute, *arguments) -> str:
         with self.lock:
-            if sum(not job.done() for job in self.jobs.values()) >= 40:
+            if sum(not job.done() for job in self.jobs.values()) >= 16:
                 raise RefusedError(429)
             job = f"job-{next(self.numbers):08d}"
             self.jobs[job] = self.pool.submit(compute, *arguments)

@@ -394,7 +394,7 @@ def test_forked_children_and_exit(client):
         ({"address": NOWHERE, "backend": None}, "names what computes on the workers"),
         ({"address": NOWHERE, "shards": 0}, "shards is a whole number"),
         ({"address": NOWHERE, "timeout": 0}, "timeout is a number of seconds"),
-        ({"address": NOWHERE, "mehtod": "x"}, "received mehtod"),
+        ({"address": NOWHERE, "mehtod": "x"}, "no option .mehtod."),
         ({"address": NOWHERE, "noise": threading.Lock()}, "do not pickle"),
     ],
 )
