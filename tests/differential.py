@@ -317,13 +317,17 @@ def compare_devices(table, seed, layer, rounded):
         from qstore_plugins.qiskit_primitives import Estimator
 
         operators, pubs = [operator(o) for o in layer.spec.measurement.as_observables(layer.circuit.n_qubits)], []
+        known = [k for k, o in enumerate(operators) if o.simplify().coeffs.any()]  # Qiskit refuses a sum that is zero
+        operators = [operators[k] for k in known]
         for row in features:
             program = QuantumCircuit(layer.circuit.n_qubits)
             append_to_qiskit(program, layer.circuit, theta, row)
             pubs.append((program, operators))
+        if not known:
+            return
         found = np.array([result.data.evs for result in Estimator().run(pubs).result()])
         limit = VALUE["float64"] * largest_sum(layer.spec.measurement, layer.circuit.n_qubits)
-        table.add("under Qiskit, Estimator", "float64", "values", found, values, limit, seed)
+        table.add("under Qiskit, Estimator", "float64", "values", found, values[:, known], limit, seed)
 
 
 def compare_noisy(table, seed):
