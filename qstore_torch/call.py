@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -60,10 +61,11 @@ class LayerCall:
         if torch.compiler.is_compiling():
             return in_graph(self.content, self.width, theta, x)
         around = surroundings()
+        call = partial(self._within, around) if around else self._plain
         if torch.autograd._profiler_enabled():
             with torch.autograd.profiler.record_function(self.program.name):
-                return self._within(around, theta, x) if around else self._plain(theta, x)
-        return self._within(around, theta, x) if around else self._plain(theta, x)
+                return call(theta, x)
+        return call(theta, x)
 
     def functions(self) -> TorchOps | PlanesOps:
         """Array functions for what is computed from outputs."""

@@ -115,6 +115,26 @@ def values_and_gradients(keras, layer, x, cotangents):
     return [keras.ops.convert_to_numpy(array) for array in (outputs, *gradients)]
 
 
+def computed_and_trained(keras, module, case, found):
+    """Values and gradients of a case in both precisions, and its training, into `found`; returns the last layer."""
+    for dtype in DTYPES:
+        theta, x, cotangents = data(case, dtype)
+        layer = make(module, case, dtype=dtype)
+        layer.build(x.shape)
+        layer.theta.assign(theta)
+        arrays = values_and_gradients(keras, layer, x, cotangents)
+        found |= {f"{case} {dtype} {what}": a for what, a in zip(("y", "theta", "x"), arrays, strict=True)}
+    if layer.spec.n_weights:
+        x, y = targets(case)
+        layer = make(module, case, init="zeros")
+        model = keras.Sequential([keras.Input(x.shape[1:]), layer])
+        layer.theta.assign(theta.astype("float32"))
+        model.compile(keras.optimizers.SGD(0.2), "mse")
+        found[f"{case} losses"] = model.fit(x, y, epochs=STEPS, batch_size=4, verbose=0).history["loss"]
+        found[f"{case} predictions"] = model.predict(x, verbose=0) - keras.ops.convert_to_numpy(model(x))
+    return layer
+
+
 def main(folder):
     import keras
 
@@ -131,29 +151,14 @@ def main(folder):
     from keras.src.testing import TestCase
 
     for case, (name, arguments, features) in CASES.items():
-        for dtype in DTYPES:
-            theta, x, cotangents = data(case, dtype)
-            layer = make(qstore_tf, case, dtype=dtype)
-            layer.build(x.shape)
-            layer.theta.assign(theta)
-            arrays = values_and_gradients(keras, layer, x, cotangents)
-            found |= {f"{case} {dtype} {what}": a for what, a in zip(("y", "theta", "x"), arrays, strict=True)}
-        trained = bool(layer.spec.n_weights)
-        if trained:
-            x, y = targets(case)
-            layer = make(qstore_tf, case, init="zeros")
-            model = keras.Sequential([keras.Input(x.shape[1:]), layer])
-            layer.theta.assign(theta.astype("float32"))
-            model.compile(keras.optimizers.SGD(0.2), "mse")
-            found[f"{case} losses"] = model.fit(x, y, epochs=STEPS, batch_size=4, verbose=0).history["loss"]
-            found[f"{case} predictions"] = model.predict(x, verbose=0) - keras.ops.convert_to_numpy(model(x))
+        layer = computed_and_trained(keras, qstore_tf, case, found)
         if backend != "tensorflow":  # where it is a test of its own
             TestCase().run_layer_test(
                 getattr(qstore_tf, name),
                 arguments,
                 input_shape=(3, features),
                 expected_output_shape=(3, layer.output_dim),
-                expected_num_trainable_weights=int(trained),
+                expected_num_trainable_weights=int(bool(layer.spec.n_weights)),
                 supports_masking=True,
             )
 

@@ -12,12 +12,13 @@ from qstore_core.circuit.lowering.plan import Plan
 from .device import kernels
 from .tables import Program
 
-__all__ = ["INTERPRETED", "REDUCE_COLUMNS", "REDUCE_ROWS", "TINY", "Circuit", "Kept", "Launch"]
+__all__ = ["INTERPRETED", "REDUCE_COLUMNS", "REDUCE_ROWS", "REGISTERS", "TINY", "Circuit", "Kept", "Launch"]
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") == "1"
 """True where Triton's interpreter runs the kernels, on CPU tensors; fixed when Triton is imported."""
 
-_REGISTERS = {torch.float32: 4, torch.float64: 3}
+REGISTERS = {torch.float32: 4, torch.float64: 3}
+"""Bits of a register's number: amplitudes that a thread holds, as a power of two."""
 _STATE = {torch.float32: torch.int64, torch.float64: torch.float64}  # complex64, as one number
 _LEAST_LANES = 64
 _MOST_LAUNCHES = 64
@@ -87,7 +88,7 @@ class Circuit:
 
     def __init__(self, plan: Plan, dtype: torch.dtype) -> None:
         self.plan, self.dtype = plan, dtype
-        n, r = plan.n_qubits, min(_REGISTERS[dtype], plan.n_qubits)
+        n, r = plan.n_qubits, min(REGISTERS[dtype], plan.n_qubits)
         samples = max(1, _LEAST_LANES >> (n - r))
         self.program = p = Program(plan, r, samples)
         self.samples, self.warps = samples, (samples << (n - r)) // 32

@@ -16,7 +16,7 @@ from qstore_core.engines.arrays.measuring import Measuring
 
 from ..engine import OPS
 from .device import kernels, wide_kernels
-from .launch import REDUCE_COLUMNS, REDUCE_ROWS, TINY, Launch
+from .launch import REDUCE_COLUMNS, REDUCE_ROWS, REGISTERS, TINY, Launch
 from .tables import Program
 
 __all__ = ["HELD", "Kept", "WideCircuit"]
@@ -24,7 +24,6 @@ __all__ = ["HELD", "Kept", "WideCircuit"]
 HELD = {torch.float32: 11, torch.float64: 10}
 """A program of a pass holds so many qubits' amplitudes: more are fewer passes, fewer are more programs side by side."""
 
-_REGISTERS = {torch.float32: 4, torch.float64: 3}
 _LINE = {torch.float32: 4, torch.float64: 3}  # amplitudes in 128 bytes of memory, as a power of two
 _COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
 _CHUNK = 1 << 12  # features that a program takes to the length of their row
@@ -58,7 +57,7 @@ class WideCircuit:
         self, plan: Plan, dtype: torch.dtype, held: int | None = None, low: int | None = None, registers: int = 0
     ) -> None:
         self.plan, self.dtype = plan, dtype
-        held, registers = held or HELD[dtype], registers or _REGISTERS[dtype]
+        held, registers = held or HELD[dtype], registers or REGISTERS[dtype]
         low = _LINE[dtype] if low is None else low
         self.held, n = held, plan.n_qubits
         self.program = p = Program(plan, registers, 1, held, low)
@@ -227,8 +226,7 @@ class WideCircuit:
         if needed > available:
             raise MemoryLimitError(
                 f"backend 'triton' holds {states} of each of {batch} states of {self.plan.n_qubits} qubits on "
-                f"{device}. "
-                "Use fewer qubits or a smaller batch",
+                f"{device}. Use fewer qubits or a smaller batch",
                 needed_bytes=needed,
                 available_bytes=available,
             )

@@ -28,26 +28,11 @@ if keras.config.backend() == "jax":
     import jax
     jax.config.update("jax_enable_x64", True)
 import qstore_tf
-from tests.keras_worker import CASES, DTYPES, STEPS, data, make, targets, values_and_gradients
+from tests.keras_worker import CASES, computed_and_trained
 found = {}
 for case in CASES:
-    for dtype in DTYPES:
-        theta, x, cotangents = data(case, dtype)
-        layer = make(qstore_tf, case, dtype=dtype)
-        layer.build(x.shape)
-        layer.theta.assign(theta)
-        arrays = values_and_gradients(keras, layer, x, cotangents)
-        found |= {f"{case} {dtype} {what}": a for what, a in zip(("y", "theta", "x"), arrays, strict=True)}
-    if layer.spec.n_weights:
-        x, y = targets(case)
-        layer = make(qstore_tf, case, init="zeros")
-        model = keras.Sequential([keras.Input(x.shape[1:]), layer])
-        layer.theta.assign(theta.astype("float32"))
-        model.compile(keras.optimizers.SGD(0.2), "mse")
-        found[f"{case} losses"] = model.fit(x, y, epochs=STEPS, batch_size=4, verbose=0).history["loss"]
-        found[f"{case} predictions"] = model.predict(x, verbose=0) - keras.ops.convert_to_numpy(model(x))
-    value = layer.theta.value
-    found[f"{case} device"] = str(value.device)
+    layer = computed_and_trained(keras, qstore_tf, case, found)
+    found[f"{case} device"] = str(layer.theta.value.device)
 np.savez(sys.argv[1], **found)
 """
 
