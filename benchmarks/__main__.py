@@ -21,10 +21,14 @@ from .sections import add_options as add_section_options
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
-OTHERS = (
-    "gpu", "compile", "accuracy", "aer", "guide", "planes", "kernels", "pennylane-device", "circuits", "noise",
-    "qiskit-primitives", "keras-calls",
-)  # fmt: skip
+OTHERS = {
+    name: f"{__package__}.{folder}.{name.replace('-', '_')}"
+    for folder, names in {
+        "layers": ("gpu", "compile", "accuracy", "guide", "planes", "kernels", "keras-calls"),
+        "simulators": ("aer", "pennylane-device", "circuits", "noise", "qiskit-primitives"),
+    }.items()
+    for name in names
+}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -36,8 +40,8 @@ def parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="print the tables of an earlier run, or write them into docs/")
     report.add_argument("results", type=Path, help="JSON lines")
     report.add_argument("--docs", action="store_true", help="write docs/performance.md and its pictures")
-    for name in OTHERS:
-        module = importlib.import_module(f".{name.replace('-', '_')}", __package__)
+    for name, path in OTHERS.items():
+        module = importlib.import_module(path)
         text = (module.__doc__ or "").partition("\n")[0]
         module.add_options(commands.add_parser(name, help=text, description=module.__doc__))
     return out
@@ -74,7 +78,7 @@ def main() -> None:
         results = Results(options.results)
         report.write_page(results) if options.docs else print("\n".join(report.tables(results)))
     elif options.command in OTHERS:
-        importlib.import_module(f".{options.command.replace('-', '_')}", __package__).main(options)
+        importlib.import_module(OTHERS[options.command]).main(options)
     else:
         python = options.python or peers_python()
         if Path(python).absolute() != Path(sys.executable).absolute():

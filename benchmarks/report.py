@@ -6,8 +6,9 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from . import passes, plots
+from . import plots
 from .lab import PATIENCE, ROOT
+from .layers import passes
 from .peers import LIBRARIES
 from .results import POINT, Line, Results
 

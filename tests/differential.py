@@ -43,7 +43,7 @@ from qstore_core.engines.arrays.adjoint import value_and_vjp
 from qstore_core.engines.arrays.planes import PlanesOps
 from qstore_core.engines.arrays.program import ArrayProgram
 from qstore_core.engines.statevector import NumpyOps
-from tests.tolerances import (
+from tests.support.tolerances import (
     FLOAT32_SUM,
     GRADIENT,
     NOISY,
@@ -151,7 +151,7 @@ def reference(layer, theta, features, cotangents):
     """Values and both gradients by PennyLane, in float64."""
     import torch
 
-    from tests.test_reference_libraries import by_pennylane
+    from tests.backends.test_reference_libraries import by_pennylane
 
     tensors = [torch.from_numpy(np.array(array, float)).requires_grad_() for array in (theta, features)]
     values = by_pennylane(primitive(layer), *tensors)
@@ -293,7 +293,7 @@ def largest_sum(measurement, n_qubits):
 
 def compare_devices(table, seed, layer, rounded):
     """Other simulators, and Qiskit as a second judge, of what layers are computed from."""
-    from tests.test_reference_libraries import append_to_qiskit, by_aer, by_pennylane, operator
+    from tests.backends.test_reference_libraries import append_to_qiskit, by_aer, by_pennylane, operator
 
     theta, features, _ = rounded
     if isinstance(layer.spec.measurement, Amplitudes):

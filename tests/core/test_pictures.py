@@ -9,7 +9,7 @@ from hypothesis import given
 from qstore_core import Circuit, QuantumFeatureExtractor, SpecError
 from qstore_core.circuit.drawing import labels
 from qstore_core.pictures import plot_amplitudes, plot_bloch, plot_circuit, svg
-from tests.strategies import circuits
+from tests.support.strategies import circuits
 
 
 @given(circuits(max_qubits=3))

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import qstore_core
-from tests.keras_worker import CASES, DTYPES, STEPS, data, make, targets
-from tests.tolerances import FRAMEWORK, FRAMEWORK_GRADIENT
+from tests.support.keras_worker import CASES, DTYPES, STEPS, data, make, targets
+from tests.support.tolerances import FRAMEWORK, FRAMEWORK_GRADIENT
 
 from .conftest import DEVICE
 
@@ -28,7 +28,7 @@ if keras.config.backend() == "jax":
     import jax
     jax.config.update("jax_enable_x64", True)
 import qstore_tf
-from tests.keras_worker import CASES, computed_and_trained
+from tests.support.keras_worker import CASES, computed_and_trained
 found = {}
 for case in CASES:
     layer = computed_and_trained(keras, qstore_tf, case, found)

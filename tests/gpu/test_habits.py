@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from qstore_torch import QuantumFeatureExtractor, QuantumPooling, QuantumReadout
-from tests.tolerances import GRADIENT, VALUE
+from tests.support.tolerances import GRADIENT, VALUE
 
 pytestmark = [
     pytest.mark.gpu,

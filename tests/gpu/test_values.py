@@ -11,8 +11,8 @@ from hypothesis import given, settings
 
 import qstore_core
 import qstore_torch
-from tests.strategies import KINDS, Batch, batches, layer_arguments
-from tests.tolerances import GRADIENT, VALUE, allow, angle_stretch
+from tests.support.strategies import KINDS, Batch, batches, layer_arguments
+from tests.support.tolerances import GRADIENT, VALUE, allow, angle_stretch
 
 pytestmark = pytest.mark.gpu
 

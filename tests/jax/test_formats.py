@@ -10,8 +10,8 @@ from jax import export
 
 from qstore_core import CapabilityError
 from qstore_jax import QuantumReadout
-from tests.formats import run
-from tests.tolerances import EXPORTED, VALUE
+from tests.support.formats import run
+from tests.support.tolerances import EXPORTED, VALUE
 
 
 def test_exported_functions_compute_alone(tmp_path):

@@ -16,8 +16,8 @@ from hypothesis import given, settings
 import qstore_core
 import qstore_jax
 from qstore_core import CapabilityError, Circuit, Expectation, GradientError, InputError, ShapeError
-from tests.strategies import layer_arguments
-from tests.tolerances import GRADIENT, SIGMAS, VALUE
+from tests.support.strategies import layer_arguments
+from tests.support.tolerances import GRADIENT, SIGMAS, VALUE
 
 
 @pytest.fixture(autouse=True)

@@ -6,8 +6,7 @@ import numpy as np
 
 import qstore_core
 import qstore_jax
-
-from ..tolerances import EXACT, EXACT_GRADIENT
+from tests.support.tolerances import EXACT, EXACT_GRADIENT
 
 
 def test_a_chain_equals_that_on_arrays():

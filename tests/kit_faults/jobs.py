@@ -15,8 +15,8 @@ import numpy as np
 from qstore_core import BackendError, Capabilities, JobLostError, JobPolicy, TransientError
 from qstore_core.backends.jobs.policy import LoopLocal
 from qstore_core.backends.runner import to_thread
+from tests.support.job_service import HttpBackend, LocalService, request
 
-from ..job_service import HttpBackend, LocalService, request
 from .backend import QulacsBackend, QulacsExecutable
 from .faults import fault
 
@@ -252,7 +252,7 @@ def local_service():
 
 
 class OverHttp(HttpBackend):
-    """The client of tests.job_service, with what its answers mean changed."""
+    """The client of tests.support.job_service, with what its answers mean changed."""
 
     def __init__(self, meaning=None, ask=request) -> None:
         super().__init__(local_service().port)

@@ -20,9 +20,9 @@ from qstore_core import (
     get_backend,
 )
 from qstore_core.testing import conformance_checks, run_checks
-from tests.reference import difference_vjp, layer_outputs, simulate
-from tests.strategies import problems
-from tests.tolerances import EXACT, EXACT_GRADIENT, FINITE_DIFFERENCE, VALUE, allow
+from tests.support.reference import difference_vjp, layer_outputs, simulate
+from tests.support.strategies import problems
+from tests.support.tolerances import EXACT, EXACT_GRADIENT, FINITE_DIFFERENCE, VALUE, allow
 
 qiskit = pytest.importorskip("qiskit")
 qiskit_aer = pytest.importorskip("qiskit_aer")

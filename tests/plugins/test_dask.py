@@ -31,8 +31,8 @@ from qstore_core import (
 )
 from qstore_core.testing import conformance_checks
 from tests.plugins.dask_preload import FATAL, Fragile
-from tests.reference import layer_outputs
-from tests.tolerances import EXACT, EXACT_GRADIENT, GRADIENT, SIGMAS, VALUE
+from tests.support.reference import layer_outputs
+from tests.support.tolerances import EXACT, EXACT_GRADIENT, GRADIENT, SIGMAS, VALUE
 
 distributed = pytest.importorskip("distributed")
 

@@ -7,7 +7,7 @@ import pytest
 
 import qstore_core
 from qstore_core import Circuit, Pauli
-from tests.tolerances import GRADIENT, SIGMAS, VALUE, allow
+from tests.support.tolerances import GRADIENT, SIGMAS, VALUE, allow
 
 EXACT = (
     "numba",

@@ -12,9 +12,9 @@ from qstore_core import Circuit, Expectation, Pauli, Probabilities
 from qstore_core.circuit.angles.table import AngleTable, gate_angles
 from qstore_core.circuit.gates.table import GATES
 from qstore_core.engines.readout import Readout
-from tests.reference import apply, difference_vjp, simulate, state
-from tests.strategies import problems
-from tests.tolerances import EXACT, EXACT_GRADIENT, FINITE_DIFFERENCE, allow
+from tests.support.reference import apply, difference_vjp, simulate, state
+from tests.support.strategies import problems
+from tests.support.tolerances import EXACT, EXACT_GRADIENT, FINITE_DIFFERENCE, allow
 
 
 @given(st.integers(1, 6), st.integers(0, 10**6), st.sampled_from((1.0, 0.3, 0.05)))

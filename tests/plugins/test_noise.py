@@ -22,7 +22,7 @@ from qstore_core import (
 from qstore_core.circuit.gates.table import GATES
 from qstore_core.circuit.noise.channels import transfer_matrix
 from qstore_core.testing import conformance_checks, reference
-from tests.tolerances import EXACT, FINITE_DIFFERENCE, NOISY, SIGMAS
+from tests.support.tolerances import EXACT, FINITE_DIFFERENCE, NOISY, SIGMAS
 
 from .noisy import channel, expected, noisy_circuit
 

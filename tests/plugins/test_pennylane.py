@@ -18,9 +18,9 @@ from qstore_core import (
     get_backend,
 )
 from qstore_core.testing import conformance_checks, run_checks
-from tests.reference import difference_vjp, layer_outputs, simulate
-from tests.strategies import problems
-from tests.tolerances import EXACT, FINITE_DIFFERENCE, VALUE, allow
+from tests.support.reference import difference_vjp, layer_outputs, simulate
+from tests.support.strategies import problems
+from tests.support.tolerances import EXACT, FINITE_DIFFERENCE, VALUE, allow
 
 qml = pytest.importorskip("pennylane")
 
@@ -184,7 +184,7 @@ def test_a_device_by_name():
 
 def test_a_device_in_a_fallback_chain():
     from qstore_core import FallbackWarning, register_backend, unregister_backend
-    from tests.faults import Fault, FaultyBackend
+    from tests.support.faults import Fault, FaultyBackend
 
     register_backend("faulty", FaultyBackend("faulty", Fault("raises", "forward")))
     try:

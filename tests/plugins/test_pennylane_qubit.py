@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from qstore_core import InputError, MemoryLimitError, OptionError, cache_clear, cache_info
 from tests.plugins.pennylane_suite import run_suite
-from tests.tolerances import EXACT, EXACT_GRADIENT, SIGMAS, VALUE
+from tests.support.tolerances import EXACT, EXACT_GRADIENT, SIGMAS, VALUE
 
 qml = pytest.importorskip("pennylane")
 WIRES = ["a", 7, 0]

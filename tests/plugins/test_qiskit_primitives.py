@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qstore_core import InputError, OptionError, SpecError, cache_clear, cache_info
-from tests.tolerances import EXACT, EXACT_GRADIENT, SIGMAS, VALUE
+from tests.support.tolerances import EXACT, EXACT_GRADIENT, SIGMAS, VALUE
 
 qiskit = pytest.importorskip("qiskit")
 

@@ -8,8 +8,7 @@ import pytest
 from qstore_core import SpecError
 from qstore_sklearn.comparison import Result, _Hidden, compare, hidden_manifold, two_curves
 from qstore_sklearn.network import softmax_loss
-
-from ..tolerances import FINITE_DIFFERENCE
+from tests.support.tolerances import FINITE_DIFFERENCE
 
 
 def result(quantum, classical, linear=(0.0, 0.0, 0.0)):

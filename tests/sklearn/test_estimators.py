@@ -17,8 +17,7 @@ from sklearn.utils.estimator_checks import check_estimator
 from qstore_core import QuantumFeatureExtractor, SpecError
 from qstore_sklearn import QuantumClassifier, QuantumFeatureMap, QuantumRegressor
 from qstore_sklearn.network import Network, softmax_loss, squared_loss
-
-from ..tolerances import FINITE_DIFFERENCE
+from tests.support.tolerances import FINITE_DIFFERENCE
 
 
 @pytest.mark.slow

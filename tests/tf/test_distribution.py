@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import pytest
 
-from tests.tolerances import FRAMEWORK
+from tests.support.tolerances import FRAMEWORK
 
 
 def start(how, **environment):

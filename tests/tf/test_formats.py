@@ -11,8 +11,8 @@ import tensorflow as tf
 
 import qstore_tf
 from qstore_core import CapabilityError
-from tests.formats import COMPLEX, DRAWN, EVERYWHERE, run
-from tests.tolerances import EXPORTED
+from tests.support.formats import COMPLEX, DRAWN, EVERYWHERE, run
+from tests.support.tolerances import EXPORTED
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # tf2onnx and the converter warn about themselves

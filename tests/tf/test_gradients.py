@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from qstore_core import Circuit, GradientError, Pauli
 from qstore_tf import QuantumEncoder, QuantumFeatureExtractor, QuantumLayer, QuantumPooling, QuantumReadout
-from tests.faults import FaultyBackend
+from tests.support.faults import FaultyBackend
 
 BACKENDS = ("tensorflow", "statevector", "auto")
 

@@ -16,8 +16,8 @@ from hypothesis import given, settings
 import qstore_tf
 from qstore_core import BackendError, Capabilities, FallbackWarning, InputError, fallback_counts, profile
 from qstore_tf import QuantumFeatureExtractor, QuantumPooling, QuantumReadout
-from tests.faults import Fault, FaultyBackend
-from tests.strategies import batches, faults, layer_arguments
+from tests.support.faults import Fault, FaultyBackend
+from tests.support.strategies import batches, faults, layer_arguments
 
 KINDS = ("QuantumFeatureExtractor", "QuantumPooling", "QuantumReadout", "QuantumLayer")
 

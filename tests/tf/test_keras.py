@@ -14,7 +14,7 @@ from keras.src.testing import TestCase
 import qstore_tf
 from qstore_core import Circuit, InputError, Pauli, ShapeError, SpecError
 from qstore_tf import QuantumEncoder, QuantumFeatureExtractor, QuantumLayer, QuantumPooling, QuantumReadout
-from tests.outcomes import KERAS
+from tests.support.outcomes import KERAS
 
 # Keras reads its variables for h5 files with a call that NumPy 2 deprecates.
 pytestmark = pytest.mark.filterwarnings(

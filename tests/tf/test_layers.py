@@ -13,7 +13,7 @@ from hypothesis import given, settings
 import qstore_tf
 from qstore_core import Circuit, InputError, MemoryLimitError, Pauli, ShapeError, SpecError, UnknownBackendError
 from qstore_tf import QuantumEncoder, QuantumFeatureExtractor, QuantumLayer, QuantumPooling, QuantumReadout
-from tests.strategies import batches, layer_arguments
+from tests.support.strategies import batches, layer_arguments
 
 BACKENDS = ("tensorflow", "statevector", "auto")
 # One of each kind, for what hypothesis would be too slow for: (name, arguments, features).

@@ -6,8 +6,7 @@ import tensorflow as tf
 
 import qstore_core
 from qstore_tf import QuantumFeatureExtractor
-
-from ..tolerances import EXACT, EXACT_GRADIENT
+from tests.support.tolerances import EXACT, EXACT_GRADIENT
 
 
 @pytest.mark.parametrize(("backend", "compiled"), [("auto", False), ("auto", True), ("tensorflow", False)])

@@ -8,8 +8,7 @@ import qstore_core
 from qstore_core import SpecError
 from qstore_core.analysis import metric_tensor, natural_gradient
 from qstore_tf import QuantumFeatureExtractor, natural
-
-from ..tolerances import GRADIENT
+from tests.support.tolerances import GRADIENT
 
 
 def model():

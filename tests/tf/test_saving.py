@@ -20,8 +20,8 @@ import qstore_tf
 from qstore_core import IQP, AngleEncoding, Circuit, HardwareEfficient, Pauli, Probabilities, RealAmplitudes, SpecError
 from qstore_tf import QuantumEncoder, QuantumFeatureExtractor, QuantumLayer, QuantumPooling, QuantumReadout
 from qstore_tf.layers import KerasLayer
-from tests.faults import FaultyBackend
-from tests.strategies import batches, layer_arguments
+from tests.support.faults import FaultyBackend
+from tests.support.strategies import batches, layer_arguments
 
 # Keras reads its variables for h5 files with a call that NumPy 2 deprecates.
 pytestmark = pytest.mark.filterwarnings(

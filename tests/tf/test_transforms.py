@@ -8,7 +8,7 @@ import tensorflow as tf
 
 import qstore_core
 import qstore_tf
-from tests.tolerances import EXACT_GRADIENT, FINITE_DIFFERENCE
+from tests.support.tolerances import EXACT_GRADIENT, FINITE_DIFFERENCE
 
 WRAP = {"eager": lambda f: f, "graph": tf.function, "xla": lambda f: tf.function(f, jit_compile=True)}
 

@@ -5,8 +5,7 @@ import torch
 
 from qstore_core import ShapeError
 from qstore_torch import QuantumFeatureExtractor, QuantumReadout
-
-from ..tolerances import EXACT, EXACT_GRADIENT
+from tests.support.tolerances import EXACT, EXACT_GRADIENT
 
 
 @pytest.mark.parametrize("backend", ["auto", "torch"])

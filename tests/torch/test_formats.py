@@ -12,8 +12,8 @@ from torch import nn
 import qstore_torch
 from qstore_core import CapabilityError
 from qstore_torch import QuantumFeatureExtractor, QuantumReadout, as_operations
-from tests.formats import COMPLEX, DRAWN, EVERYWHERE, PAGE, page, run
-from tests.tolerances import EXPORTED, VALUE
+from tests.support.formats import COMPLEX, DRAWN, EVERYWHERE, PAGE, page, run
+from tests.support.tolerances import EXPORTED, VALUE
 
 # torch.export and torch.onnx warn about themselves, and so does what they import.
 pytestmark = [
@@ -50,7 +50,7 @@ def saved(module, folder):
 
 
 def test_the_page_is_fresh():
-    """`python -m tests.formats` writes it."""
+    """`python -m tests.support.formats` writes it."""
     assert PAGE.read_text(encoding="utf-8") == page()
 
 

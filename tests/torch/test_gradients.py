@@ -13,8 +13,8 @@ from torch import nn
 import qstore_torch
 from qstore_core import GradientError
 from qstore_torch import QuantumEncoder, QuantumFeatureExtractor, QuantumPooling, QuantumReadout
-from tests.faults import FaultyBackend
-from tests.strategies import batches, layer_arguments
+from tests.support.faults import FaultyBackend
+from tests.support.strategies import batches, layer_arguments
 
 SMOOTH = ("amplitude", "angle", "iqp")
 

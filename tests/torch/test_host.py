@@ -26,8 +26,8 @@ from qstore_core import (
 )
 from qstore_core import QuantumReadout as NumpyReadout
 from qstore_torch import QuantumFeatureExtractor, QuantumReadout
-from tests.faults import Fault, FaultyBackend
-from tests.strategies import batches, faults, layer_arguments
+from tests.support.faults import Fault, FaultyBackend
+from tests.support.strategies import batches, faults, layer_arguments
 
 KINDS = ("QuantumFeatureExtractor", "QuantumPooling", "QuantumReadout", "QuantumLayer")
 

@@ -29,8 +29,8 @@ from qstore_torch import (
     QuantumPooling,
     QuantumReadout,
 )
-from tests.strategies import Batch, batches, layer_arguments
-from tests.tolerances import FLOAT32_SUM, angle_stretch
+from tests.support.strategies import Batch, batches, layer_arguments
+from tests.support.tolerances import FLOAT32_SUM, angle_stretch
 
 BACKENDS = ("torch", "statevector", "auto")
 # One of each kind, for what hypothesis would be too slow for: (name, arguments, features).

@@ -6,8 +6,7 @@ import torch
 
 import qstore_core
 from qstore_torch import QuantumFeatureExtractor
-
-from ..tolerances import EXACT, EXACT_GRADIENT
+from tests.support.tolerances import EXACT, EXACT_GRADIENT
 
 BLOCKS = [(q, q + 20) for q in range(20)]
 

@@ -7,8 +7,7 @@ from torch import nn
 from qstore_core import SpecError
 from qstore_core.analysis import metric_tensor, natural_gradient
 from qstore_torch import QuantumFeatureExtractor, QuantumNaturalGradient
-
-from ..tolerances import EXACT_GRADIENT
+from tests.support.tolerances import EXACT_GRADIENT
 
 
 def model():

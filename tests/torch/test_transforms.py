@@ -1,4 +1,4 @@
-"""Every transform of PyTorch: right, or refused by a sentence. One test for each row of `tests.outcomes.TORCH`."""
+"""Every transform of PyTorch: right, or refused by a sentence. A test for each row of `support.outcomes.TORCH`."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ import qstore_core
 import qstore_torch
 from qstore_core import GradientError, InputError, QstoreError, ShapeError, SpecError, cache_clear
 from qstore_torch import QuantumEncoder, QuantumFeatureExtractor, QuantumLayer, QuantumPooling, QuantumReadout
-from tests.faults import FaultyBackend
-from tests.outcomes import OUTCOMES, PAGE, TORCH, page
+from tests.support.faults import FaultyBackend
+from tests.support.outcomes import OUTCOMES, PAGE, TORCH, page
 
 # torch._dynamo, torch.jit and torch.export warn about themselves.
 pytestmark = [
@@ -638,7 +638,7 @@ def test_every_row_has_a_test():
 
 
 def test_the_page_is_fresh():
-    """`python -m tests.outcomes` writes it."""
+    """`python -m tests.support.outcomes` writes it."""
     assert PAGE.read_text(encoding="utf-8") == page()
     assert all(row.outcome in ("works", "refused") for rows in OUTCOMES.values() for row in rows)
 

@@ -28,7 +28,7 @@ from qstore_core.analysis import (
     plot_fourier_spectrum,
     plot_gradient_variance,
 )
-from tests.tolerances import EXACT, SIGMAS
+from tests.support.tolerances import EXACT, SIGMAS
 
 SAMPLES = 2000
 

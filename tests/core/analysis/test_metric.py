@@ -17,9 +17,8 @@ from qstore_core import (
     SpecError,
 )
 from qstore_core.analysis import metric, metric_tensor, natural_gradient
-
-from ...strategies import circuits
-from ...tolerances import EXACT, FINITE_DIFFERENCE, GRADIENT, allow
+from tests.support.strategies import circuits
+from tests.support.tolerances import EXACT, FINITE_DIFFERENCE, GRADIENT, allow
 
 
 def layer_of(circuit, theta):

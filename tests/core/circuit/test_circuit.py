@@ -14,7 +14,7 @@ from hypothesis import given
 
 from qstore_core import Circuit, SpecError
 from qstore_core.circuit.angles.angle import input_, weight
-from tests.strategies import circuits
+from tests.support.strategies import circuits
 
 
 def example():

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from qstore_core import Circuit, Expectation, Pauli, QuantumLayer, SpecError
 from qstore_core.circuit.gates.table import GATES, gate
 from qstore_core.circuit.gates.user import check_numbers
-from tests import reference
-from tests.strategies import circuits, points
-from tests.tolerances import EXACT, EXACT_GRADIENT, FINITE_DIFFERENCE, allow
+from tests.support import reference
+from tests.support.strategies import circuits, points
+from tests.support.tolerances import EXACT, EXACT_GRADIENT, FINITE_DIFFERENCE, allow
 
 qml = pytest.importorskip("pennylane")
 library = pytest.importorskip("qiskit.circuit.library")

@@ -8,7 +8,7 @@ from hypothesis import given
 from qstore_core import Circuit, QuantumEncoder, QuantumPooling
 from qstore_core.circuit.drawing import columns, draw
 from qstore_core.circuit.gates.table import GATES
-from tests.strategies import circuits
+from tests.support.strategies import circuits
 
 
 def test_the_default_ansatz():

@@ -15,7 +15,7 @@ from qstore_core import Circuit, Fidelity, LayerSpec, Pauli, QstoreError, Quantu
 from qstore_core.circuit import checks
 from qstore_core.circuit.angles.angle import Angle
 from qstore_core.circuit.measurements.measurement import as_measurement
-from tests.strategies import circuits, layer_arguments, layer_specs, measurements
+from tests.support.strategies import circuits, layer_arguments, layer_specs, measurements
 
 STRANGE = (
     -1, -5000, 0, 1, 2, 3, 7, 10**9, 2**63, 10**30, 10**400, 0.0, -0.5, 1.5, 1e308, math.nan, math.inf, -math.inf,

@@ -27,8 +27,8 @@ from qstore_core import (
 from qstore_core.engines import density
 from qstore_core.runtime.gradients import ParameterShift, unshared
 from qstore_core.testing import reference
-from tests.strategies import circuits, measurements, noisy_circuits, points
-from tests.tolerances import EXACT, EXACT_GRADIENT, FINITE_DIFFERENCE, FLOAT32_SUM, GRADIENT, allow
+from tests.support.strategies import circuits, measurements, noisy_circuits, points
+from tests.support.tolerances import EXACT, EXACT_GRADIENT, FINITE_DIFFERENCE, FLOAT32_SUM, GRADIENT, allow
 
 NOTHING = np.zeros(0), np.zeros((1, 0))
 KERNELS = ["arrays", "numba"]

@@ -32,8 +32,8 @@ from qstore_core import (
 )
 from qstore_core.circuit.lowering.plan import lower, parity
 from qstore_core.runtime.program import Execution, LayerProgram
-from tests.strategies import layer_specs, problems
-from tests.tolerances import allow
+from tests.support.strategies import layer_specs, problems
+from tests.support.tolerances import allow
 
 pytest.importorskip("numba")
 

@@ -13,8 +13,8 @@ from qstore_core.engines.arrays.adjoint import value_and_vjp
 from qstore_core.engines.arrays.planes import Planes, PlanesOps
 from qstore_core.engines.arrays.program import ArrayProgram
 from qstore_core.engines.statevector import NumpyOps
-from tests.strategies import problems
-from tests.tolerances import EXACT, EXACT_GRADIENT, allow
+from tests.support.strategies import problems
+from tests.support.tolerances import EXACT, EXACT_GRADIENT, allow
 
 
 class RealOps(NumpyOps):

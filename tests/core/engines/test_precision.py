@@ -15,7 +15,7 @@ from qstore_core.engines.arrays.adjoint import value_and_vjp
 from qstore_core.engines.arrays.planes import PlanesOps
 from qstore_core.engines.arrays.program import ArrayProgram
 from qstore_core.engines.statevector import NumpyOps
-from tests.tolerances import FLOAT32_SUM, SUM, SUM_GRADIENT, allow
+from tests.support.tolerances import FLOAT32_SUM, SUM, SUM_GRADIENT, allow
 
 NEEDS = {
     "numba": "numba", "statevector": "numpy", "torch": "torch", "tensorflow": "tensorflow", "planes": "numpy",

@@ -25,9 +25,9 @@ from qstore_core.circuit.spec import layer_spec as specs
 from qstore_core.engines.arrays import adjoint
 from qstore_core.engines.memory import check_memory
 from qstore_core.runtime.gradients import ParameterShift, unshared
-from tests.reference import PAULI, difference_vjp, embed, simulate, state, unit_rows
-from tests.strategies import Problem, angles, batches, layer_specs, problems, vectors
-from tests.tolerances import EXACT, EXACT_GRADIENT, FINITE_DIFFERENCE, FLOAT32_SUM, GRADIENT, VALUE, allow
+from tests.support.reference import PAULI, difference_vjp, embed, simulate, state, unit_rows
+from tests.support.strategies import Problem, angles, batches, layer_specs, problems, vectors
+from tests.support.tolerances import EXACT, EXACT_GRADIENT, FINITE_DIFFERENCE, FLOAT32_SUM, GRADIENT, VALUE, allow
 
 BACKEND = get_backend("statevector")
 

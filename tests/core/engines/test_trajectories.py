@@ -23,8 +23,8 @@ from qstore_core import (
 from qstore_core.engines import trajectories
 from qstore_core.engines.trajectories import arrays, states
 from qstore_core.testing import conformance_checks
-from tests.strategies import measurements, noisy_circuits, points
-from tests.tolerances import EXACT, SIGMAS
+from tests.support.strategies import measurements, noisy_circuits, points
+from tests.support.tolerances import EXACT, SIGMAS
 
 SHOTS = 2000
 NOTHING = np.zeros(0), np.zeros((1, 0))

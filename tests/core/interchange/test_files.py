@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import qstore_core
 from qstore_core import FileError, QuantumFeatureExtractor, QuantumReadout, load, save
-from tests.tolerances import VALUE
+from tests.support.tolerances import VALUE
 
 FRAMEWORKS = [None, "torch", "tensorflow", "jax"]
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from qstore_core import Circuit, Expectation, Pauli, Probabilities, QuantumLayer, QuantumReadout, SpecError
 from qstore_core.circuit.gates.table import GATES
-from tests import reference
-from tests.strategies import circuits, points
-from tests.tolerances import EXACT, EXACT_GRADIENT, allow
+from tests.support import reference
+from tests.support.strategies import circuits, points
+from tests.support.tolerances import EXACT, EXACT_GRADIENT, allow
 
 qiskit = pytest.importorskip("qiskit")
 from qstore_core.interchange.openqasm import from_openqasm, to_openqasm  # noqa: E402 - after the library is there

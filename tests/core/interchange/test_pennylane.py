@@ -21,8 +21,8 @@ from qstore_core import (
 )
 from qstore_core.layers import numpy as numpy_layers
 from qstore_core.layers.numpy import QuantumEncoder, QuantumFeatureExtractor, QuantumReadout
-from tests.strategies import KINDS, Batch, circuits, layer_arguments, measurements, points
-from tests.tolerances import EXACT, EXACT_GRADIENT, VALUE, allow
+from tests.support.strategies import KINDS, Batch, circuits, layer_arguments, measurements, points
+from tests.support.tolerances import EXACT, EXACT_GRADIENT, VALUE, allow
 
 qml = pytest.importorskip("pennylane")
 torch = pytest.importorskip("torch")

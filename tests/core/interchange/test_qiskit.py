@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qstore_core import Circuit, Expectation, LogProbabilities, Pauli, Probabilities, QuantumLayer, SpecError
-from tests.strategies import circuits, measurements, points
-from tests.tolerances import EXACT, EXACT_GRADIENT, VALUE, allow
+from tests.support.strategies import circuits, measurements, points
+from tests.support.tolerances import EXACT, EXACT_GRADIENT, VALUE, allow
 
 qiskit = pytest.importorskip("qiskit")
 pytest.importorskip("qiskit_machine_learning")

@@ -30,7 +30,7 @@ from qstore_core import (
     SpecError,
 )
 from qstore_core.circuit.spec import layer_spec as specs
-from tests.strategies import KINDS
+from tests.support.strategies import KINDS
 
 MODULES = (qstore_core, qstore_torch, qstore_tf)
 OWN = {qstore_core: {"name"}, qstore_torch: {"name", "device", "dtype"}, qstore_tf: {"name", "dtype", "trainable"}}

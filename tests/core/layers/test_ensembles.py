@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from qstore_core import QuantumFeatureExtractor, QuantumReadout, ShapeError
-
-from ...tolerances import EXACT, EXACT_GRADIENT
+from tests.support.tolerances import EXACT, EXACT_GRADIENT
 
 
 @pytest.mark.parametrize("make", [QuantumFeatureExtractor, lambda n, **more: QuantumReadout(n, 3, log=True, **more)])

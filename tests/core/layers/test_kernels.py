@@ -21,9 +21,8 @@ from qstore_core import (
 )
 from qstore_core.circuit.gates.table import GATES, gate
 from qstore_core.layers import kernels as module
-
-from ...strategies import circuits
-from ...tolerances import EXACT, FINITE_DIFFERENCE, SIGMAS, SUM, VALUE, allow
+from tests.support.strategies import circuits
+from tests.support.tolerances import EXACT, FINITE_DIFFERENCE, SIGMAS, SUM, VALUE, allow
 
 
 def feature_map(n=3, levels=2):

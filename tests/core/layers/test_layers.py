@@ -25,8 +25,8 @@ from qstore_core import (
     UnknownBackendError,
 )
 from qstore_core.layers.presets import PRESETS
-from tests.strategies import batches, layer_arguments
-from tests.tolerances import EXACT, VALUE
+from tests.support.strategies import batches, layer_arguments
+from tests.support.tolerances import EXACT, VALUE
 
 X = np.random.default_rng(0).normal(size=(5, 8))
 

@@ -17,7 +17,7 @@ from qstore_core import (
 )
 from qstore_core.runtime.execution import Execution
 from tests.core.testing.broken_backends import Over
-from tests.tolerances import DIFFERENCE_STEP, EXACT_GRADIENT, FINITE_DIFFERENCE
+from tests.support.tolerances import DIFFERENCE_STEP, EXACT_GRADIENT, FINITE_DIFFERENCE
 
 
 def down(name="down"):

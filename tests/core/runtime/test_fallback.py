@@ -37,8 +37,8 @@ from qstore_core import (
 )
 from qstore_core.layers import numpy as numpy_layers
 from qstore_core.runtime.fallback import Chain, FallbackEvent
-from tests.faults import BAD_RESULTS, ERRORS, PLACES, Fault, FaultyBackend
-from tests.strategies import batches, faults, layer_arguments
+from tests.support.faults import BAD_RESULTS, ERRORS, PLACES, Fault, FaultyBackend
+from tests.support.strategies import batches, faults, layer_arguments
 
 pytestmark = pytest.mark.usefixtures("zero_fallback_counts")
 
@@ -206,7 +206,7 @@ def test_an_outage_of_hours_floods_nothing(caplog):
 OUTAGE = """
 import numpy as np
 from qstore_core import QuantumFeatureExtractor
-from tests.faults import Fault, FaultyBackend
+from tests.support.faults import Fault, FaultyBackend
 layer = QuantumFeatureExtractor(2, encoding="angle", backend=FaultyBackend("flaky", Fault("raises", "forward")))
 for _ in range(1000):
     layer(np.ones((1, 2)))

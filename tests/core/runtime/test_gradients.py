@@ -11,9 +11,9 @@ from hypothesis import given
 from qstore_core import Circuit, Expectation, GradientError, Probabilities, QuantumLayer
 from qstore_core.circuit.gates.table import GATES, SHIFT_RULES
 from qstore_core.runtime.gradients import Differences, ParameterShift, unshared
-from tests.reference import difference_vjp, simulate
-from tests.strategies import problems
-from tests.tolerances import EXACT, FINITE_DIFFERENCE, GRADIENT, SIGMAS, allow
+from tests.support.reference import difference_vjp, simulate
+from tests.support.strategies import problems
+from tests.support.tolerances import EXACT, FINITE_DIFFERENCE, GRADIENT, SIGMAS, allow
 
 
 class Reference:

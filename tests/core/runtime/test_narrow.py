@@ -23,9 +23,8 @@ from qstore_core.circuit.lowering.window import window
 from qstore_core.engines.statevector import NumpyOps
 from qstore_core.runtime.cache import Recipe
 from qstore_core.runtime.narrow import _InCones, _InWindow
-
-from ...strategies import circuits
-from ...tolerances import EXACT, EXACT_GRADIENT, FINITE_DIFFERENCE, SUM, SUM_GRADIENT, allow
+from tests.support.strategies import circuits
+from tests.support.tolerances import EXACT, EXACT_GRADIENT, FINITE_DIFFERENCE, SUM, SUM_GRADIENT, allow
 
 MEASUREMENTS = (
     Expectation("Z"),

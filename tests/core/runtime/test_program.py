@@ -20,8 +20,8 @@ from qstore_core import (
     profile,
 )
 from qstore_core.runtime.program import Execution, LayerProgram
-from tests.strategies import batches, layer_specs
-from tests.tolerances import GRADIENT, allow
+from tests.support.strategies import batches, layer_specs
+from tests.support.tolerances import GRADIENT, allow
 
 pytest.importorskip("numba")
 

@@ -19,7 +19,7 @@ from qstore_core import (
 )
 from tests.core.backends.test_jobs import MemoryBackend, failing, features, layer_on
 from tests.core.testing.broken_backends import Over
-from tests.faults import Fault, FaultyBackend
+from tests.support.faults import Fault, FaultyBackend
 
 
 def test_nothing_has_run():

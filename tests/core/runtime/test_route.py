@@ -9,7 +9,7 @@ import pytest
 from qstore_core import Capabilities, QuantumEncoder, QuantumFeatureExtractor
 from qstore_core.runtime.program import Execution, LayerProgram
 from qstore_core.runtime.route import FRAMEWORKS, Places, route
-from tests.faults import FaultyBackend
+from tests.support.faults import FaultyBackend
 
 AUTO = Places("torch", "numba", "torch")
 NAMED = Places("torch", "statevector", "torch", chosen=True)

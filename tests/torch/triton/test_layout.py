@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from qstore_core import lower
 from qstore_core.circuit.lowering.plan import Diagonal, Rotation, parity
 from qstore_torch.triton.layout import Layout, arrange, commute, coordinates, natural, rounds_of, span_rank
-
-from ...strategies import circuits, measurements
+from tests.support.strategies import circuits, measurements
 
 
 @st.composite

@@ -11,8 +11,7 @@ from qstore_core.circuit.lowering.plan import Diagonal, Rotation, parity
 from qstore_core.circuit.spec import layer_spec as specs
 from qstore_torch.triton.layout import commute, span_rank
 from qstore_torch.triton.passes import passes_of, steps_by_pass
-
-from ...strategies import circuits, measurements
+from tests.support.strategies import circuits, measurements
 
 
 @st.composite

@@ -11,9 +11,9 @@ from qstore_core import Circuit, Expectation, Pauli, Probabilities, lower
 from qstore_core.circuit.spec import layer_spec as specs
 from qstore_core.circuit.spec.encoding import unit_rows_and_vjp
 from qstore_core.engines.statevector import NumpyOps, StatevectorExecutable
+from tests.support.strategies import circuits, layer_specs, problems
+from tests.support.tolerances import allow, angle_stretch
 
-from ...strategies import circuits, layer_specs, problems
-from ...tolerances import allow, angle_stretch
 from .needed import DEVICE, skip_where_it_cannot_run
 
 skip_where_it_cannot_run()

@@ -9,8 +9,8 @@ from hypothesis import assume, given, settings
 
 from qstore_core import Circuit, Expectation, MemoryLimitError, Pauli, Probabilities, lower
 from qstore_core.circuit.spec import layer_spec as specs
+from tests.support.strategies import problems
 
-from ...strategies import problems
 from .needed import DEVICE, skip_where_it_cannot_run
 
 skip_where_it_cannot_run()

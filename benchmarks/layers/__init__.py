@@ -1,0 +1,1 @@
+"""Commands that measure layers: training, graphs, kernels, accuracy, a GPU."""

@@ -1,0 +1,1 @@
+"""Commands that measure whole circuits: simulators, their primitives, noise."""

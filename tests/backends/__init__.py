@@ -1,0 +1,1 @@
+"""One circuit on every engine and backend: the same physics, noise, samples and counts."""

@@ -1,0 +1,1 @@
+"""One spec in every framework: the same numbers, the same errors."""

@@ -1,0 +1,1 @@
+"""What holds of the repository: its structure, its pages, examples and benchmarks, and what users add from outside."""

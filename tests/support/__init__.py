@@ -1,0 +1,1 @@
+"""What tests share: cases, tolerances, references, servers and faults."""
