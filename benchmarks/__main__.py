@@ -24,7 +24,7 @@ ROOT = HERE.parent
 OTHERS = {
     name: f"{__package__}.{folder}.{name.replace('-', '_')}"
     for folder, names in {
-        "layers": ("gpu", "compile", "accuracy", "guide", "planes", "kernels", "keras-calls"),
+        "layers": ("gpu", "compile", "accuracy", "guide", "planes", "kernels", "keras-calls", "against"),
         "simulators": ("aer", "pennylane-device", "circuits", "noise", "qiskit-primitives"),
     }.items()
     for name in names

@@ -213,3 +213,18 @@ def test_ten_circuits_compute_here_what_they_do_where_they_came_from(name):
 def test_there_are_ten_circuits():
     pytest.importorskip("qiskit")
     assert tuple(circuits.origins(3)) == TEN
+
+
+def test_against_a_revision():
+    """The tree against its last commit: both sides give the right values, so there is a ratio."""
+    done = run("against", "HEAD", "--only", "numpy", "--qubits", "2", "--rounds", "2", "--seconds", "0.01")
+    assert done.returncode == 0, done.stderr
+    rows = [line for line in done.stdout.splitlines() if line.startswith("qstore NumPy")]
+    assert len(rows) == 2
+    assert all(float(row.rpartition("(")[0].split()[-1]) > 0 for row in rows)
+
+
+def test_against_what_is_no_revision():
+    done = run("against", "no-such-revision", "--only", "numpy")
+    assert done.returncode == 1
+    assert "'no-such-revision' is no revision of this repository" in done.stderr
