@@ -113,7 +113,8 @@ def _on_device(function: Callable[..., Any]) -> Callable[..., Any]:
             raise (CapabilityError if exported else GradientError)(f"{program.name}: {where.why}")
         return function(program, *arguments)
 
-    return graph
+    # Compiled as a whole: an eager Hessian would compile each of its thousands of operations for itself.
+    return jax.jit(graph, static_argnames=("content", "wanted", "exported"))
 
 
 def _register(

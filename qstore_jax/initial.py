@@ -10,16 +10,17 @@ import numpy as np
 
 from qstore_core.circuit.spec.initial import Init, check_init
 
-__all__ = ["as_init"]
+__all__ = ["JaxInit", "as_init"]
 
 
 @dataclass(frozen=True)
-class _JaxInit:
+class JaxInit:
     """A function `(key, shape) → values`, with a key that the layer's generator draws."""
 
     function: Any
 
     def __call__(self, rng: np.random.Generator, size: int) -> np.ndarray:
+        """Angles (size,) by a generator of NumPy's."""
         return np.asarray(self.function(jax.random.key(int(rng.integers(2**31))), (size,)))
 
 
@@ -29,8 +30,8 @@ def as_init(init: Any) -> Init:
     What comes from `jax.nn.initializers` has no name, so that a layer with it is saved only where it was registered
     with `register_init`.
     """
-    if isinstance(init, _JaxInit):
+    if isinstance(init, JaxInit):
         return init
     if getattr(init, "__module__", "").startswith("jax.") and callable(init):
-        return _JaxInit(init)
+        return JaxInit(init)
     return check_init(init)

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from qstore_core import CapabilityError, InputError, LayerSpec
 from qstore_core.backends import runner
@@ -21,7 +22,7 @@ from qstore_core.runtime.program import Execution, LayerProgram
 from .call import LayerCall
 from .engine import OPS
 from .host import draw_seed
-from .initial import as_init
+from .initial import JaxInit, as_init
 
 __all__ = [
     "JaxLayer",
@@ -54,17 +55,36 @@ class JaxLayer(LayerDefinition):
         self._layer_call = LayerCall(self._program)
 
     def init(self, key: Any = None) -> jax.Array:
-        """Theta (W,), from the layer's seed, or from `key` where one is given.
+        """Theta (W,), from the layer's seed, or from `key` where one is given; in transforms and graphs, too.
+
+        An initialiser of `jax.nn.initializers` is called with `key` itself.
 
         Example:
             >>> layer = QuantumFeatureExtractor(2, depth=1, seed=0)
             >>> layer.init(jax.random.key(1)).shape
             (4,)
+            >>> jax.vmap(layer.init)(jax.random.split(jax.random.key(1), 3)).shape
+            (3, 4)
         """
-        seed = self._program.execution.seed
-        if key is not None:
-            seed = int(jax.random.randint(key, (), 0, 2**31 - 1))
-        return jnp.asarray(initial_theta(self._init, self.spec.n_weights, seed), dtype=jnp.result_type(float))
+        init, size, dtype = self._init, self.spec.n_weights, jnp.result_type(float)
+
+        def drawn(seed: Any) -> np.ndarray:
+            return initial_theta(init, size, None if seed is None else int(seed)).astype(dtype)
+
+        if key is None:
+            return jnp.asarray(drawn(self._program.execution.seed))
+        try:
+            seed = jax.random.randint(key, (), 0, 2**31 - 1)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{self.name}.init takes one key, jax.random.key(0), received {shown(key)}.") from error
+        if isinstance(init, JaxInit):
+            return init.function(key, (size,), dtype)
+        if not isinstance(seed, jax.core.Tracer):
+            return jnp.asarray(drawn(seed))
+        theta: jax.Array = jax.pure_callback(
+            drawn, jax.ShapeDtypeStruct((size,), dtype), seed, vmap_method="sequential"
+        )
+        return theta
 
     def apply(self, theta: Any, x: Any) -> jax.Array:
         """Features (…, F) → outputs (…, O), in the dtype of `x`.

@@ -95,6 +95,8 @@ class KerasLayer(LayerDefinition, keras.Layer):
         backend = keras_backend()
         keras.Layer.__init__(self, **framework)
         for dtype in (self.compute_dtype, self.variable_dtype):
+            if "float" not in dtype:
+                raise SpecError(f"dtype is a policy of floating-point numbers, received {dtype!r}.", argument="dtype")
             backend.check_dtype(dtype, self.name)
         self.theta_initializer, self.theta_regularizer = of_theta["initializer"], of_theta["regularizer"]
         self.theta_constraint = of_theta["constraint"]

@@ -68,6 +68,8 @@ class TorchLayer(LayerDefinition, nn.Module):
         self._program, self._spec, self._config, self._init = program, spec, config, init
         self._postprocesses, self._narrows = spec.postprocesses, self._output_dtype("float16") == "float16"
         self._layer_call = LayerCall(program)
+        if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+            raise SpecError(f"dtype is a floating-point torch.dtype, received {dtype!r}.", argument="dtype")
         theta = torch.empty(spec.n_weights, device=device, dtype=dtype)
         self.theta = nn.Parameter(theta)
         self.reset_parameters()
@@ -123,6 +125,11 @@ class TorchLayer(LayerDefinition, nn.Module):
             return self._layer_call(theta, x)
         rows = x
         if work not in _WORK:
+            if x.is_quantized:
+                raise InputError(
+                    f"{self.name} takes floating-point features, received a quantized tensor of dtype {work}. "
+                    "Put torch.ao.quantization.DeQuantStub() before it, or call it on x.dequantize()."
+                )
             work = torch.float32
         if x.dim() != 2:
             if x.dim() < 2:
@@ -197,23 +204,33 @@ class TorchLayer(LayerDefinition, nn.Module):
         return torch.tensor(list(bytes.fromhex(self.spec.fingerprint)), dtype=torch.uint8)
 
     def set_extra_state(self, state: torch.Tensor) -> None:
-        """Nothing: `_load_from_state_dict` has compared it."""
+        """Compares it; where `load_state_dict` is not used (`transformers`), this is what refuses another circuit."""
+        self._check_fingerprint(state, "theta")
 
     def _load_from_state_dict(
         self, state_dict: Any, prefix: str, meta: Any, strict: bool, missing: Any, *rest: Any
     ) -> None:
         key = f"{prefix}_extra_state"
-        saved = state_dict.get(key)
-        if saved is not None and not _is_fingerprint(saved, self.spec.fingerprint):
-            raise SpecError(
-                f"{self.name}: the checkpoint holds the weights of another circuit under {prefix + 'theta'!r}. Make "
-                "the layer with the arguments that it was saved with, or copy theta itself where that is meant: "
-                "layer.theta.data.copy_(…).",
-                argument="state_dict",
-            )
+        if (saved := state_dict.get(key)) is not None:  # before anything is copied
+            self._check_fingerprint(saved, f"{prefix}theta")
         super()._load_from_state_dict(state_dict, prefix, meta, strict, missing, *rest)
         if key in missing:  # a file of an earlier version
             missing.remove(key)
+
+    def _check_fingerprint(self, saved: Any, theta: str) -> None:
+        """Refuse the extra state of a checkpoint, which may be anything, where it is not this circuit's."""
+        known = isinstance(saved, torch.Tensor) and not saved.is_complex()
+        if known and saved.flatten().tolist() == self.get_extra_state().tolist():  # also cast with the weights
+            return
+        averaged = known and saved.is_floating_point()
+        raise SpecError(
+            f"{self.name}: the checkpoint holds the weights of another circuit under {theta!r}. Make "
+            "the layer with the arguments that it was saved with, or copy theta itself where that is meant: "
+            "layer.theta.data.copy_(…)."
+            + " Where it is an average of several, average the tensors that are floating-point, and keep the "
+            "'_extra_state' of one." * averaged,
+            argument="state_dict",
+        )
 
     def __prepare_scriptable__(self) -> Any:
         """What `torch.jit.script` asks for first."""
@@ -261,14 +278,6 @@ def as_operations(module: nn.Module) -> nn.Module:
         return seen[module]
 
     return converted(module)
-
-
-def _is_fingerprint(saved: Any, fingerprint: str) -> bool:
-    """Whether a checkpoint's extra state, which may be anything, is this one; also cast with the weights."""
-    expected = list(bytes.fromhex(fingerprint))
-    if not isinstance(saved, torch.Tensor) or saved.is_complex() or saved.numel() != len(expected):
-        return False
-    return bool(saved.flatten().tolist() == expected)
 
 
 class QuantumEncoder(definition.QuantumEncoder, TorchLayer):

@@ -17,7 +17,7 @@ import qstore_core
 import qstore_jax
 from qstore_core import CapabilityError, Circuit, Expectation, GradientError, InputError, ShapeError
 from tests.support.strategies import layer_arguments
-from tests.support.tolerances import GRADIENT, SIGMAS, VALUE
+from tests.support.tolerances import EXACT, GRADIENT, SIGMAS, VALUE
 
 
 @pytest.fixture(autouse=True)
@@ -272,6 +272,113 @@ def test_flax_and_equinox_train_it():
     tree = as_equinox(layer, jax.random.key(0))
     gradients = eqx.filter_jit(eqx.filter_grad(lambda m: (m(x) ** 2).sum()))(tree)
     assert jnp.abs(gradients.theta).max() > 0
+
+
+def test_an_eager_hessian_compiles_the_circuit_as_a_whole():
+    """One by one the operations of this circuit are more than two hundred programs."""
+    compiled = []
+
+    def count(name, *_, **__):
+        if name.endswith("backend_compile_duration"):
+            compiled.append(name)
+
+    layer = qstore_jax.QuantumFeatureExtractor(1, depth=1, encoding="angle", seed=0)
+    theta, x = layer.init(), jnp.full((2, 1), 0.3)
+    jax.monitoring.register_event_duration_secs_listener(count)
+    try:
+        jax.hessian(lambda theta: layer.apply(theta, x).sum())(theta)
+    finally:
+        jax.monitoring.unregister_event_duration_listener(count)
+    assert 0 < len(compiled) < 60
+
+
+@pytest.mark.parametrize(
+    "init",
+    ["uniform", lambda rng, size: rng.normal(size=size), jax.nn.initializers.normal(0.3)],
+    ids=["name", "own", "jax"],
+)
+def test_theta_is_drawn_in_graphs_and_transforms_as_in_eager_calls(init):
+    layer = qstore_jax.QuantumFeatureExtractor(2, depth=1, init=init)
+    keys = jax.random.split(jax.random.key(2), 3)
+    one = layer.init(keys[1])
+    assert float(jnp.abs(one - layer.init(keys[2])).min()) > 0
+    np.testing.assert_allclose(jax.jit(layer.init)(keys[1]), one, rtol=0, atol=EXACT)  # JAX's own rounding
+    np.testing.assert_allclose(jax.vmap(layer.init)(keys)[1], one, rtol=0, atol=EXACT)  # JAX's own rounding
+    np.testing.assert_allclose(jax.lax.map(layer.init, keys)[1], one, rtol=0, atol=EXACT)  # JAX's own rounding
+    assert jax.eval_shape(layer.init, keys[0]) == jax.ShapeDtypeStruct(one.shape, one.dtype)
+
+
+def test_an_initialiser_of_jax_gets_the_key_itself():
+    normal, key = jax.nn.initializers.normal(0.3), jax.random.key(5)
+    layer = qstore_jax.QuantumReadout(2, n_classes=2, init=normal)
+    np.testing.assert_array_equal(layer.init(key), normal(key, (layer.spec.n_weights,), layer.init(key).dtype))
+
+
+@pytest.mark.parametrize("key", [0, None, "key", jax.random.split(jax.random.key(0), 2)], ids=["0", "-", "text", "two"])
+def test_what_is_no_key_is_named(key):
+    layer = qstore_jax.QuantumReadout(2, n_classes=2)
+    if key is None:
+        assert layer.init(key).shape == (4,)
+        return
+    with pytest.raises(InputError, match=r"takes one key, jax\.random\.key\(0\), received"):
+        layer.init(key)
+
+
+def test_a_parameter_of_linen_is_drawn_by_init():
+    linen = pytest.importorskip("flax.linen")
+    layer = qstore_jax.QuantumFeatureExtractor(2, depth=1, encoding="angle", init="uniform")
+
+    class Model(linen.Module):
+        @linen.compact
+        def __call__(self, x):
+            return layer.apply(self.param("theta", layer.init), x)
+
+    x = jnp.ones((3, 2))
+    model = Model()
+    variables = model.init(jax.random.key(0), x)
+    np.testing.assert_array_equal(jax.jit(model.apply)(variables, x), layer.apply(variables["params"]["theta"], x))
+
+
+def test_a_model_of_nnx_is_made_in_transforms():
+    nnx = pytest.importorskip("flax.nnx")
+    from qstore_jax.modules import as_nnx
+
+    layer = qstore_jax.QuantumFeatureExtractor(2, depth=1, encoding="angle", init="uniform")
+    x = jnp.ones((3, 2))
+    abstract = nnx.eval_shape(lambda: as_nnx(layer, nnx.Rngs(0)))  # as a checkpoint is restored
+    assert abstract.theta.shape == (4,)
+    keys = jax.random.split(jax.random.key(0), 2)
+    many = nnx.vmap(lambda key: as_nnx(layer, nnx.Rngs(params=key)))(keys)
+    assert nnx.vmap(lambda module, x: module(x), in_axes=(0, None))(many, x).shape == (2, 3, 2)
+
+
+def test_a_module_of_equinox_is_one_of_its_own_layers():
+    eqx = pytest.importorskip("equinox")
+    from qstore_jax.modules import as_equinox
+
+    layer, _, _, x = pair()
+    module = as_equinox(layer, jax.random.key(0))
+    rows = module(x)
+    np.testing.assert_allclose(module(x[1]), rows[1], atol=VALUE["float64"])
+    np.testing.assert_allclose(jax.vmap(module)(x), rows, atol=VALUE["float64"])
+    model = eqx.nn.Sequential([eqx.nn.Linear(3, 2, key=jax.random.key(1)), module])
+    assert jax.vmap(model)(jnp.ones((5, 3))).shape == (5, 4)
+    other = as_equinox(layer, jax.random.key(1))
+    mean = jax.tree.map(lambda one, two: (one + two) / 2, module, other)
+    np.testing.assert_array_equal(mean.theta, (module.theta + other.theta) / 2)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(module)).theta, module.theta)
+    many = eqx.filter_vmap(lambda key: as_equinox(layer, key))(jax.random.split(jax.random.key(0), 2))
+    assert many.theta.shape == (2, layer.spec.n_weights)
+
+
+def test_a_module_of_equinox_takes_one_sample_of_what_has_two_axes():
+    pytest.importorskip("equinox")
+    from qstore_jax.modules import as_equinox
+
+    circuit = Circuit(1)
+    circuit.ry(circuit.inputs(1)[0], 0)
+    module = as_equinox(qstore_jax.QuantumLayer(circuit, qstore_core.DensityMatrix([0])))
+    np.testing.assert_allclose(module(jnp.zeros(1)), [[1, 0], [0, 0]], atol=VALUE["float64"])
 
 
 @pytest.mark.slow

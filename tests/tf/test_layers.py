@@ -160,6 +160,12 @@ def test_the_output_has_the_dtype_of_the_policy(backend, policy):
         assert np.isfinite(tf.cast(gradient, "float32")).all()
 
 
+@pytest.mark.parametrize("dtype", ["int32", "uint8", "bool"])
+def test_a_dtype_that_is_no_floating_point_one_is_named(dtype):
+    with pytest.raises(SpecError, match=f"dtype is a policy of floating-point numbers, received '{dtype}'"):
+        QuantumReadout(2, dtype=dtype)
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("policy", ["mixed_float16", "float32", "float64"])
 @pytest.mark.parametrize("dtype", ["int64", "uint8", "bool"])

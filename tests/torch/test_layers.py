@@ -187,6 +187,21 @@ def test_autocast_does_not_reach_the_backward_pass(backend):
     torch.testing.assert_close(layer.theta.grad, expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.int32, torch.complex64, torch.bool, "float64", float])
+def test_a_dtype_that_is_no_floating_point_one_is_named(dtype):
+    with pytest.raises(SpecError, match=r"dtype is a floating-point torch\.dtype, received"):
+        QuantumFeatureExtractor(2, dtype=dtype)
+
+
+@pytest.mark.filterwarnings("ignore:.*quantize_per_tensor:UserWarning")
+def test_quantized_features_are_refused_by_name():
+    features = torch.quantize_per_tensor(torch.rand(3, 4), 0.1, 0, torch.quint8)
+    layer = QuantumFeatureExtractor(2, seed=0)
+    with pytest.raises(InputError, match=r"received a quantized tensor of dtype torch\.quint8.*dequantize"):
+        layer(features)
+    assert layer(features.dequantize()).shape == (3, 2)
+
+
 def test_device_and_dtype_arguments():
     layer = QuantumFeatureExtractor(2, dtype=torch.float64, device="cpu")
     assert layer.theta.dtype == torch.float64

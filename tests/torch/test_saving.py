@@ -60,6 +60,25 @@ def test_extra_state_of_any_kind_is_compared(extra):
         layer.load_state_dict({**layer.state_dict(), "_extra_state": extra})
 
 
+def test_loaders_that_set_extra_state_alone_refuse_another_circuit():
+    """As `transformers.PreTrainedModel.from_pretrained` does, which loads parameters one by one."""
+    layer = QuantumReadout(2)
+    layer.set_extra_state(QuantumReadout(2, seed=3).get_extra_state())
+    with pytest.raises(SpecError, match="weights of another circuit"):
+        layer.set_extra_state(QuantumReadout(2, entanglement="none").get_extra_state())
+
+
+def test_an_average_of_checkpoints_says_what_to_average():
+    one, two = QuantumReadout(2, seed=0), QuantumReadout(2, seed=1)
+    states = one.state_dict(), two.state_dict()
+    with pytest.raises(SpecError, match="average the tensors that are floating-point, and keep the '_extra_state'"):
+        one.load_state_dict({key: (states[0][key] + states[1][key]) / 2 for key in states[0]})
+    mean = {key: torch.lerp(a, states[1][key], 0.5) if a.is_floating_point() else a for key, a in states[0].items()}
+    expected = (states[0]["theta"] + states[1]["theta"]) / 2
+    one.load_state_dict(mean)
+    torch.testing.assert_close(one.theta.detach(), expected)
+
+
 COPIES = {
     "deepcopy": copy.deepcopy,
     "pickle": lambda m: pickle.loads(pickle.dumps(m)),
