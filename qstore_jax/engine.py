@@ -29,6 +29,10 @@ class JaxOps:
         """Itself: JAX's graphs have complex numbers everywhere."""
         return self
 
+    def holds(self, x: jax.Array) -> tuple[bool, bool]:
+        """Whether arrays are in the host's memory. What is traced for derivatives is not known here."""
+        return jax.default_backend() == "cpu", False
+
     def const(self, value: np.ndarray, like: jax.Array) -> jax.Array:
         """`value` in the precision of `like`."""
         dtype = np.dtype(like.dtype)

@@ -33,6 +33,12 @@ class TensorflowOps:
         """Real numbers in graphs that leave: other runtimes have no complex ones."""
         return _planes(exporter() or "") if leaves() else self
 
+    def holds(self, x: tf.Tensor) -> tuple[bool, bool]:
+        """Whether `x` is in the host's memory, where it is computed here. Of tapes nothing is known."""
+        if tf.executing_eagerly():
+            return "GPU" not in x.device, False
+        return not leaves() and not tf.config.list_logical_devices("GPU"), False
+
     def const(self, value: np.ndarray, like: tf.Tensor) -> tf.Tensor:
         """`value` in the precision of `like`."""
         dtype = like.dtype

@@ -58,6 +58,10 @@ class TorchOps:
         """Real numbers where operations are recorded: inductor and other runtimes have no complex ones."""
         return PlanesOps(TorchOps(recorded=True), double=True) if is_recorded() else self
 
+    def holds(self, x: torch.Tensor) -> tuple[bool, bool]:
+        """Whether `x` is in the host's memory, where it is computed now; and whether autograd keeps what it needs."""
+        return x.is_cpu and not is_recorded(), torch.is_grad_enabled() and x.requires_grad
+
     def _keep(self, value: np.ndarray, device: torch.device, dtype: torch.dtype, part: str = "") -> torch.Tensor:
         if value.flags.writeable:
             return torch.as_tensor(value, dtype=dtype, device=device)

@@ -25,6 +25,7 @@ __all__ = [
     "MAX_QUBITS",
     "MAX_SHOTS",
     "MAX_SLOTS",
+    "MAX_STEPS",
     "check_choice",
     "check_finite_number",
     "check_flag",
@@ -40,6 +41,7 @@ __all__ = [
 
 MAX_QUBITS = 2_048
 MAX_OPERATIONS = 100_000  # gates of a circuit
+MAX_STEPS = 1_000_000  # rotations and CNOTs that these gates are made of
 MAX_DEPTH = 2_000  # levels of an ansatz
 MAX_SLOTS = 1_000_000  # inputs, and weights, of a circuit
 MAX_SHOTS = 100_000_000  # samples of one circuit

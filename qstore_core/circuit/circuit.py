@@ -26,6 +26,7 @@ from .angles.angle import Angle, AngleLike, as_angle, input_, weight
 from .checks import (
     MAX_OPERATIONS,
     MAX_SLOTS,
+    MAX_STEPS,
     check_flag,
     check_items,
     check_n_qubits,
@@ -78,6 +79,7 @@ class Circuit(Composing):
         self._n_inputs = 0
         self._n_weights = 0
         self._operations: list[Operation] = []
+        self._steps = 0  # rotations and CNOTs of all gates
         self._read: frozenset[int] = frozenset()  # qubits that are read with errors, after which nothing comes
         self._key: tuple[Any, ...] | None = None
         self._hash = 0
@@ -157,6 +159,12 @@ class Circuit(Composing):
                     raise SpecError(
                         f"{entry.name}: slot {kind}{index} does not exist; reserve it with circuit.{what}(k)."
                     )
+        if self._steps + len(entry.steps) > MAX_STEPS:
+            raise SpecError(
+                f"a circuit has gates of at most {MAX_STEPS} rotations and CNOTs; one more {entry.name} would make "
+                f"this {self._steps + len(entry.steps)}."
+            )
+        self._steps += len(entry.steps)
         self._operations.append(Operation(entry.name, where, angles))
 
     def _append_channel(self, given: str | Channel, qubits: Iterable[int], numbers: Iterable[Any]) -> None:
@@ -210,7 +218,7 @@ class Circuit(Composing):
     def copy(self) -> Circuit:
         """A copy that can be built further."""
         other = self._like()
-        other._operations, other._read = list(self._operations), self._read
+        other._operations, other._read, other._steps = list(self._operations), self._read, self._steps
         return other
 
     def _like(self) -> Circuit:

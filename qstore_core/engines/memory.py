@@ -10,9 +10,9 @@ from pathlib import Path
 
 from ..errors import MemoryLimitError
 
-__all__ = ["available_memory", "check_bytes", "check_ensemble", "check_memory"]
+__all__ = ["STATES", "available_memory", "check_bytes", "check_ensemble", "check_memory", "check_table"]
 
-_STATES = 6  # ψ, λ and the result of a step on each, phases, probabilities
+STATES = 6  # ψ, λ and the result of a step on each, phases, probabilities
 _TABLES = 64  # bytes per basis state for permutations, sorted rows and what is needed to make them
 _ROWS_AT_ONCE = {"numba": 64}  # engines that compute a batch in chunks hold so many states
 _ALWAYS = 1 << 26  # less than this is not looked at
@@ -32,7 +32,7 @@ def check_memory(n_qubits: int, rows: int = 1, dtype: str = "float32", *, backen
         MemoryLimitError: with the memory it would need.
     """
     held = min(max(rows, 1), _ROWS_AT_ONCE.get(backend, rows or 1))
-    needed = (_TABLES + _STATES * held * (16 if dtype == "float64" else 8)) << n_qubits
+    needed = (_TABLES + STATES * held * (16 if dtype == "float64" else 8)) << n_qubits
     what = f"{rows} states of {n_qubits} qubits" if rows > 1 else f"a state of {n_qubits} qubits"
     check_bytes(needed, f"{what} cannot be simulated here{f' by backend {backend!r}' if backend else ''}{why}")
 
@@ -48,6 +48,11 @@ def check_bytes(needed: int, problem: str) -> None:
             needed_bytes=needed,
             available_bytes=available,
         )
+
+
+def check_table(strings: int, outputs: int) -> None:
+    """Raise where the coefficients of so many Pauli strings in so many outputs do not fit."""
+    check_bytes(16 * strings * outputs, f"{outputs} outputs of {strings} different Pauli strings do not fit")
 
 
 def check_ensemble(members: int, features: tuple[int, ...], n_outputs: int, itemsize: int) -> None:

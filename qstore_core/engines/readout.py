@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..circuit.measurements.measurement import Measurement, Probabilities
+from .memory import check_table
 
 __all__ = ["Group", "Readout", "Samples"]
 
@@ -50,38 +51,42 @@ class Readout:
             self.groups: tuple[Group, ...] = (Group(self.qubits, ("Z",) * len(self.qubits), ()),)
             return
         entries: dict[tuple[int, int], float] = {}
+        numbers: dict[str, int] = {}
         for output, observable in enumerate(measurement.as_observables(n_qubits)):
             for string, coefficient in observable.terms:
                 if set(string) == {"I"}:
                     self.constant[output] += coefficient
                     continue
-                if string not in self.strings:
-                    self.strings.append(string)
-                key = self.strings.index(string), output
+                key = numbers.setdefault(string, len(numbers)), output
                 entries[key] = entries.get(key, 0.0) + coefficient
-        self.weights = np.zeros((len(self.strings), self.n_outputs))
+        self.strings = [*numbers]
+        check_table(len(numbers), self.n_outputs)
+        self.weights = np.zeros((len(numbers), self.n_outputs))
         for (string_number, output), coefficient in entries.items():
             self.weights[string_number, output] = coefficient
         self.groups = self._group()
 
     def _group(self) -> tuple[Group, ...]:
         """Strings that agree on every qubit they share are read from the same runs."""
-        bases: list[dict[int, str]] = []
+        bases = np.zeros((16, self.n_qubits), np.uint8)  # letters of each group, 0 where none is fixed
         members: list[list[int]] = []
         for number, string in enumerate(self.strings):
-            letters = {q: letter for q, letter in enumerate(string) if letter != "I"}
-            for basis, group in zip(bases, members, strict=True):
-                if all(basis.get(q, letter) == letter for q, letter in letters.items()):
-                    basis.update(letters)
-                    group.append(number)
-                    break
-            else:
-                bases.append(letters)
-                members.append([number])
-        return tuple(
-            Group(tuple(sorted(basis)), tuple(basis[q] for q in sorted(basis)), tuple(group))
-            for basis, group in zip(bases, members, strict=True)
-        )
+            letters = np.frombuffer(string.encode(), np.uint8)
+            where = np.flatnonzero(letters != ord("I"))
+            fixed = bases[: len(members), where]
+            fits = ((fixed == 0) | (fixed == letters[where])).all(axis=1)
+            first = int(fits.argmax()) if fits.any() else len(members)
+            if first == len(members):
+                members.append([])
+                if first == len(bases):
+                    bases = np.concatenate([bases, np.zeros_like(bases)])
+            bases[first, where] = letters[where]
+            members[first].append(number)
+        groups = []
+        for basis, group in zip(bases, members, strict=False):
+            qubits = np.flatnonzero(basis).tolist()
+            groups.append(Group(tuple(qubits), tuple(chr(basis[q]) for q in qubits), tuple(group)))
+        return tuple(groups)
 
     # -- from statevectors ----------------------------------------------------------------------------------------
 

@@ -35,6 +35,10 @@ class NumpyOps:
         """Itself."""
         return self
 
+    def holds(self, x: np.ndarray) -> tuple[bool, bool]:
+        """In the host's memory; nothing is recorded."""
+        return True, False
+
     def const(self, value: np.ndarray, like: np.ndarray) -> np.ndarray:
         """`value` in the precision of `like`; read-only values are converted once."""
         double = like.dtype in (np.float64, np.complex128)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..backends.registry import get_backend
-from ..circuit.checks import check_finite_number, check_n_qubits, check_whole, shown
+from ..circuit.checks import check_finite_number, check_n_qubits, check_operations, check_whole, shown
 from ..circuit.circuit import Circuit
 from ..circuit.measurements.measurement import Expectation, Probabilities
 from ..circuit.spec.encoding import Encoding, as_encoding, unit_rows
@@ -315,7 +315,9 @@ def _as_circuit(value: Any, n_qubits: int | None) -> tuple[Circuit, Encoding]:
     encoding = as_encoding(value)
     if n_qubits is None:
         raise SpecError(f"a kernel of encoding {encoding.name!r} needs n_qubits=.", argument="n_qubits")
-    circuit = Circuit(check_n_qubits(n_qubits), amplitudes=encoding.is_amplitude)
+    n = check_n_qubits(n_qubits)
+    check_operations(encoding.n_operations(n), f"encoding {encoding.name!r} of {n} qubits")
+    circuit = Circuit(n, amplitudes=encoding.is_amplitude)
     slots = () if encoding.is_amplitude else circuit.inputs(encoding.n_features(circuit.n_qubits))
     encoding.append(circuit, slots)
     return circuit, encoding
@@ -370,6 +372,7 @@ def _target(labels: Any, count: int) -> np.ndarray:
     if classes.dtype.kind == "f" and not np.isfinite(classes).all():
         raise InputError("labels are names of classes, received some that are not finite.")
     names, numbers, counts = np.unique(classes, return_inverse=True, return_counts=True)
+    check_bytes(24 * count**2, f"what a Gram matrix of {count} samples should be does not fit")
     if len(names) < 2:
         raise SpecError("an alignment needs samples of at least two classes.", argument="labels")
     if len(names) == 2:

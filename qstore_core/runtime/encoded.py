@@ -16,13 +16,14 @@ from ..circuit.angles.functions import flattened
 from ..circuit.measurements.measurement import Amplitudes
 from ..circuit.spec.encoding import check_finite, unit_rows_and_vjp
 from ..circuit.spec.layer_spec import LayerSpec
+from ..engines.memory import check_bytes
 from ..engines.statevector import NumpyOps
 from ..errors import BackendError, GradientError, InputError
 from . import profiling
 from .cache import Recipe, cache_generation, compiled
 from .execution import Settings
 from .gradients import NO_AMPLITUDE_RULE, Differences, ParameterShift, unshared
-from .narrow import narrow_executable
+from .narrow import bytes_of_a_row, narrow_executable
 from .profiling import timed
 from .record import PassRecord
 
@@ -62,6 +63,7 @@ class EncodedExecutable:
         self._backend, self._ops = backend, NumpyOps() if ops is None else ops
         self._recipes: dict[tuple[str, bool], Recipe] = {}
         self._narrow: dict[tuple[str, bool], tuple[int, Any]] = {}
+        self._row_bytes: dict[tuple[bool, bool], int] = {}
         self._generation, self._engine = -1, None
         self._flat, self._derived = flattened(spec.circuit) if spec.measurement is not None else (spec.circuit, None)
         self._fuses = backend is not None and backend.capabilities.features
@@ -343,6 +345,7 @@ class EncodedExecutable:
 
     def apply(self, theta: Any, x: Any) -> Any:
         """Tensors `theta` (W,), `x` (B, F) → outputs (B, O), differentiable by the framework."""
+        self._check_rows(theta, x, False)
         inputs = self._encode_tensors(x)[0]
         if self._derived is not None:
             theta, inputs, _ = self._derived.extend(self._ops.here(), theta, inputs)
@@ -350,6 +353,7 @@ class EncodedExecutable:
 
     def apply_and_vjp(self, theta: Any, x: Any) -> tuple[Any, VjpFn]:
         """The same outside the framework's differentiation, with the function that pulls cotangents back."""
+        self._check_rows(theta, x, True)
         inputs, encoding_vjp = self._encode_tensors(x)
         derived_vjp = None
         if self._derived is not None:
@@ -365,6 +369,27 @@ class EncodedExecutable:
             return d_theta, d_inputs if encoding_vjp is None else encoding_vjp(d_inputs)
 
         return outputs, vjp_of_features
+
+    def _check_rows(self, theta: Any, x: Any, gradient: bool) -> None:
+        """Raise `MemoryLimitError` where so many rows do not fit into the memory of this machine."""
+        rows = x.shape[0]
+        if not isinstance(rows, int) or self._backend is None:  # a size that only a graph knows
+            return
+        (on_host, recorded), of_theta = self._ops.holds(x), self._ops.holds(theta)
+        if not on_host:
+            return
+        kind = gradient, recorded or of_theta[1]
+        each = self._row_bytes.get(kind)
+        if each is None:
+            assert self.spec.computed is not None
+            layers = len(getattr(getattr(self.engine, "program", None), "layers", ())) if kind[1] else 0
+            each = self._row_bytes[kind] = bytes_of_a_row(
+                self._flat, self.spec.computed, self._backend, self.settings.dtype, any(kind), layers
+            )
+        check_bytes(
+            rows * each,
+            f"{rows} rows of {self.spec.n_qubits} qubits cannot be computed here by backend {self.settings.backend!r}",
+        )
 
     def _encode_tensors(self, x: Any) -> tuple[Any, Callable[[Any], Any] | None]:
         if not self._looks and self._passes:

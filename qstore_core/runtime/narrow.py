@@ -17,13 +17,13 @@ from ..circuit.circuit import Circuit
 from ..circuit.lowering.light_cone import LEAST_QUBITS, Narrowing, narrow
 from ..circuit.measurements.measurement import Measurement
 from ..engines.arrays.ops import Scatter, frozen
-from ..engines.memory import check_bytes, check_memory
+from ..engines.memory import STATES, check_bytes, check_memory
 from ..engines.statevector import NumpyOps
 from ..engines.window import WindowProgram
 from ..errors import InputError
 from .cache import Recipe, compiled
 
-__all__ = ["check_narrow_memory", "narrow_executable", "narrowing"]
+__all__ = ["bytes_of_a_row", "check_narrow_memory", "narrow_executable", "narrowing"]
 
 VjpFn = Callable[[Any], tuple[Any, Any]]
 _KEEP_BYTES = 1 << 26
@@ -50,6 +50,29 @@ def check_narrow_memory(circuit: Circuit, measurement: Measurement, backend: Bac
     n_qubits = circuit.n_qubits if found.is_full else found.width
     why = f", and no narrower way: {found.why}" if n_qubits >= LEAST_QUBITS else ""
     check_memory(n_qubits, rows, dtype, backend=backend.name, why=why)
+
+
+def bytes_of_a_row(
+    circuit: Circuit, measurement: Measurement, backend: Backend, dtype: str, gradient: bool, recorded: int
+) -> int:
+    """What one row takes on a framework's tensors.
+
+    Args:
+        circuit: The circuit.
+        measurement: Its measurement.
+        backend: The engine.
+        dtype: Of the call.
+        gradient: Whether a reverse sweep follows, for which a narrow way keeps what it has computed.
+        recorded: Steps of which the framework itself keeps what they need for the gradient.
+    """
+    found, real = narrowing(circuit, measurement, backend, None), np.dtype(dtype).itemsize
+    if found.window is not None:
+        kept = found.window.entries if gradient else 0
+        return real * ((3 << 2 * found.width) + 2 * kept)
+    if found.is_full:
+        return 2 * real * (STATES + 3 * recorded) << circuit.n_qubits
+    kept = sum(1 << cone.circuit.n_qubits for cone in found.cones) if gradient else 0
+    return 2 * real * ((STATES << found.width) + 2 * kept)
 
 
 def narrow_executable(recipe: Recipe, ops: Any) -> Any:

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import qstore_core
 import qstore_jax
@@ -22,3 +23,14 @@ def test_a_chain_equals_that_on_arrays():
     np.testing.assert_allclose(out, plain(x), rtol=0, atol=EXACT)
     np.testing.assert_allclose(got[0], d_theta, rtol=0, atol=EXACT_GRADIENT)
     np.testing.assert_allclose(got[1], d_x, rtol=0, atol=EXACT_GRADIENT)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_memory_is_asked_for_first(compiled, monkeypatch):
+    monkeypatch.setattr("qstore_core.engines.memory.available_memory", lambda: 1 << 20)
+    layer = qstore_jax.QuantumFeatureExtractor(10, depth=1, encoding="angle", backend="jax", init="zeros")
+    theta = jnp.zeros(layer.spec.n_weights)
+    apply = jax.jit(layer.apply) if compiled else layer.apply
+    with pytest.raises(qstore_core.MemoryLimitError, match="20000 rows of 10 qubits"):
+        apply(theta, jnp.zeros((20_000, 10)))
+    assert apply(theta, jnp.zeros((2, 10))).shape == (2, 10)

@@ -28,3 +28,14 @@ def test_a_chain_equals_that_on_arrays(backend, compiled):
     wanted, tolerances = (plain(x), *plain.vjp(x, cotangents)), (EXACT, EXACT_GRADIENT, EXACT_GRADIENT)
     for own, expected, atol in zip(got, wanted, tolerances, strict=True):
         np.testing.assert_allclose(own, expected, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_memory_is_asked_for_first(compiled, monkeypatch):
+    monkeypatch.setattr("qstore_core.engines.memory.available_memory", lambda: 1 << 20)
+    layer = QuantumFeatureExtractor(10, depth=1, encoding="angle", backend="tensorflow")
+    layer.build((None, 10))  # a variable that is made in a tf.function that fails is left without a value, as of Dense
+    call = tf.function(layer, jit_compile=True) if compiled else layer
+    with pytest.raises(qstore_core.MemoryLimitError, match="20000 rows of 10 qubits"):
+        call(tf.zeros((20_000, 10)))
+    assert layer(tf.zeros((2, 10))).shape == (2, 10)

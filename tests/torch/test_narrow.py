@@ -85,3 +85,17 @@ def test_a_row_that_is_not_finite_is_nan_in_all_outputs_in_transforms():
     rows = torch.func.vmap(lambda row: module(row[None])[0])(x)
     assert rows[0].isfinite().all()
     assert rows[1].isnan().all()
+
+
+@pytest.mark.parametrize("entanglement", ["linear", BLOCKS])
+@pytest.mark.parametrize("grad", [False, True])
+def test_memory_is_asked_for_first(entanglement, grad, monkeypatch):
+    """A window and cones keep what a reverse sweep needs, autograd every step; both were taken without a look."""
+    monkeypatch.setattr("qstore_core.engines.memory.available_memory", lambda: 1 << 20)
+    module, x = layer(entanglement=entanglement), torch.zeros(200_000, 40, dtype=torch.float64)
+    with torch.set_grad_enabled(grad), pytest.raises(qstore_core.MemoryLimitError, match="200000 rows of 40 qubits"):
+        module(x)
+    operations = layer(8).as_operations()
+    with torch.set_grad_enabled(grad), pytest.raises(qstore_core.MemoryLimitError, match="100000 rows of 8 qubits"):
+        operations(torch.zeros(100_000, 8, dtype=torch.float64))
+    assert module(x[:2]).shape == (2, 40)

@@ -10,7 +10,7 @@ import itertools
 import math
 import re
 from collections.abc import Sequence
-from functools import lru_cache, partial
+from functools import lru_cache, partial, reduce
 
 import numpy as np
 
@@ -35,9 +35,6 @@ def family_gate(name: str) -> Gate | None:
 
 def _pauli_rotation(name: str, letters: str) -> Gate:
     n = len(letters)
-    word = np.eye(1)
-    for letter in letters:
-        word = np.kron(word, PAULIS[letter])
     # Rotations that take X or Y to Z; Z stays.
     bases = {"x": ((0.0, 1.0, 0.0), -math.pi / 2), "y": ((1.0, 0.0, 0.0), math.pi / 2)}
     before = [AxisRotation(q, bases[x][0], (), bases[x][1]) for q, x in enumerate(letters) if x != "z"]
@@ -45,8 +42,13 @@ def _pauli_rotation(name: str, letters: str) -> Gate:
     steps: tuple[AxisRotation | Cnot, ...] = (
         *before, *_parity(range(n), (1.0,), 0.0), *after
     )  # fmt: skip
-    return Gate(name, n, 1, partial(rotation_matrix, word), steps, "two-term", f"exp(-i angle {letters.upper()}/2).",
+    return Gate(name, n, 1, partial(_pauli_matrix, letters), steps, "two-term", f"exp(-i angle {letters.upper()}/2).",
                 symbol=f"rot_{letters}")  # fmt: skip
+
+
+def _pauli_matrix(letters: str, angle: float) -> np.ndarray:
+    """Made when it is asked for: there are 3**10 gates of 10 qubits, and a matrix of each takes 16 MB."""
+    return rotation_matrix(reduce(np.kron, (PAULIS[letter] for letter in letters)), angle)
 
 
 def _controlled(name: str, values: str, base: Gate) -> Gate:

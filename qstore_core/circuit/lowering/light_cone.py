@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from ..angles.angle import Angle
+from ..checks import shown
 from ..circuit import Circuit, Operation
 from ..gates.table import Cnot
 from ..measurements.measurement import Expectation, Measurement, Observable, Probabilities
@@ -128,7 +129,7 @@ def _narrow(circuit: Circuit, measurement: Measurement) -> Narrowing:
         return Narrowing(why="it has channels")
     found = _strings_of(measurement, circuit.n_qubits)
     if found is None:
-        return Narrowing(why=f"{measurement.n_outputs(circuit.n_qubits)} outputs read too many qubits together")
+        return Narrowing(why=f"{shown(measurement.n_outputs(circuit.n_qubits))} outputs read too many qubits together")
     strings, combine = found
     items, kept = _absorb(decompose(circuit), strings)
     signs = np.array([string.sign for string in kept], dtype=np.float64)
@@ -183,6 +184,8 @@ def _strings_of(measurement: Measurement, n_qubits: int) -> tuple[list[PauliStri
             number = numbers.setdefault((0, z), len(numbers))
             entries += [(number, k, float(total)) for k, total in enumerate(totals) if total]
     else:
+        return None
+    if len(numbers) * n_outputs > _MOST_LOOKS:
         return None
     combine = np.zeros((len(numbers), n_outputs))
     for number, output, coefficient in entries:

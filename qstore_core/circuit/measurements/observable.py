@@ -13,6 +13,7 @@ __all__ = ["Observable", "Pauli", "symmetrised"]
 
 # Products of different letters: (letter, power of i).
 _CYCLE = {"XY": ("Z", 1), "YZ": ("X", 1), "ZX": ("Y", 1), "YX": ("Z", 3), "ZY": ("X", 3), "XZ": ("Y", 3)}
+_MOST_PAIRS = 1_000_000  # of strings that one product multiplies
 _ROUNDING = 1e-12  # of what cancels in a product, relative to the terms
 
 
@@ -116,6 +117,11 @@ class Observable:
     def _products(self, other: Observable) -> dict[str, tuple[complex, float]]:
         """The product of operators: per string its coefficient, and what rounding of it is relative to."""
         self._check_size(other)
+        if (pairs := len(self.terms) * len(other.terms)) > _MOST_PAIRS:
+            raise SpecError(
+                f"a product of {len(self.terms)} and {len(other.terms)} Pauli strings has {pairs} terms to add up; at "
+                f"most {_MOST_PAIRS} are."
+            )
         total: dict[str, tuple[complex, float]] = {}
         for a, c in self.terms:
             for b, d in other.terms:

@@ -26,11 +26,35 @@ class NoiseRule:
         qubits: The gate's qubits, in its order; None for all.
         channels: First to last. One on a single qubit acts on each qubit of the gate; one on two qubits needs a gate
             of two.
+
+    Raises:
+        SpecError: an unknown gate, something that is no channel, or one that does not fit the gate.
     """
 
     gate: str
     qubits: tuple[int, ...] | None
     channels: tuple[Channel, ...]
+
+    def __post_init__(self) -> None:
+        """Check that gate, qubits and channels fit each other."""
+        name, size = EVERY, None
+        if not isinstance(self.gate, str) or self.gate != EVERY:
+            name, size = gate(self.gate).name, gate(self.gate).n_qubits
+        where = None if self.qubits is None else _qubits(self.qubits)
+        if where is not None and size is not None and len(where) != size:
+            raise SpecError(f"{name} is on {size} qubit(s), received qubits={where}.", argument="qubits")
+        channels = check_items(self.channels, "channels behind a gate", MAX_OPERATIONS)
+        for channel in channels:
+            if not isinstance(channel, Channel) or channel.is_readout:
+                raise SpecError(
+                    f"behind a gate come channels such as Channel.depolarizing(0.01), received {shown(channel)}. "
+                    "Readout errors are those of the model: model.readout_error(p_01, p_10)."
+                )
+            if size is not None and channel.n_qubits > 1 and channel.n_qubits != size:
+                raise SpecError(f"{channel} is on {channel.n_qubits} qubits, {name} on {size}.")
+        object.__setattr__(self, "gate", name)
+        object.__setattr__(self, "qubits", where)
+        object.__setattr__(self, "channels", channels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +92,7 @@ class NoiseModel:
     readout: tuple[tuple[int | None, float, float], ...] = ()
 
     def __post_init__(self) -> None:
-        """Check what was given by hand; `after` and `readout_error` check the rest."""
+        """Check that there are rules and readout errors, one for each gate and qubit."""
         if not isinstance(self.rules, tuple) or not all(isinstance(rule, NoiseRule) for rule in self.rules):
             raise SpecError(
                 f"rules are a tuple of NoiseRule, received {shown(self.rules)}. Make a model of them: "
@@ -80,10 +104,27 @@ class NoiseModel:
                 f"readout is a tuple of (qubit or None, p_01, p_10), received {shown(self.readout)}.",
                 argument="readout",
             )
+        _check_count(sum(len(rule.channels) for rule in self.rules))
+        seen: set[Any] = set()
+        for rule in self.rules:
+            if (key := (rule.gate, rule.qubits)) in seen:
+                where = "" if rule.qubits is None else f" on qubits {rule.qubits}"
+                raise SpecError(
+                    f"there are two rules for {rule.gate}{where}. Put the channels of both into one, or add them with "
+                    "model.after(…).",
+                    argument="rules",
+                )
+            seen.add(key)
         for qubit, p_01, p_10 in self.readout:
             Channel.readout_error(p_01, p_10)
             if qubit is not None:
                 check_whole(qubit, "a qubit", 0, MAX_QUBITS - 1)
+            if (qubit,) in seen:
+                raise SpecError(
+                    f"there are two readout errors of {'all qubits' if qubit is None else f'qubit {qubit}'}; give one.",
+                    argument="readout",
+                )
+            seen.add((qubit,))
 
     def after(self, gates: str | Iterable[str], *channels: Channel, qubits: Iterable[int] | None = None) -> NoiseModel:
         """The same with channels behind gates, after those that are there already.
@@ -98,23 +139,15 @@ class NoiseModel:
         """
         names = (gates,) if isinstance(gates, str) else check_items(gates, "names of gates", MAX_OPERATIONS)
         where = None if qubits is None else _qubits(qubits)
-        for channel in channels:
-            if not isinstance(channel, Channel) or channel.is_readout:
-                raise SpecError(
-                    f"behind a gate come channels such as Channel.depolarizing(0.01), received {shown(channel)}. "
-                    "Readout errors are those of the model: model.readout_error(p_01, p_10)."
-                )
-        rules = {(rule.gate, rule.qubits): rule for rule in self.rules}
-        for given in names:
-            name, size = (EVERY, None) if given == EVERY else (gate(given).name, gate(given).n_qubits)
-            if where is not None and size is not None and len(where) != size:
-                raise SpecError(f"{name} is on {size} qubit(s), received qubits={where}.", argument="qubits")
-            for channel in channels:
-                if size is not None and channel.n_qubits > 1 and channel.n_qubits != size:
-                    raise SpecError(f"{channel} is on {channel.n_qubits} qubits, {name} on {size}.")
-            old = rules.get((name, where), NoiseRule(name, where, ()))
-            rules[name, where] = NoiseRule(name, where, (*old.channels, *channels))
-        return NoiseModel(tuple(rules.values()), self.readout)
+        return self._with(NoiseRule(name, where, channels) for name in names)
+
+    def _with(self, more: Iterable[NoiseRule]) -> NoiseModel:
+        """The same with more rules: channels of one gate and its qubits are one rule's."""
+        found: dict[tuple[str, tuple[int, ...] | None], list[Channel]] = {}
+        for rule in (*self.rules, *more):
+            found.setdefault((rule.gate, rule.qubits), []).extend(rule.channels)
+        rules = tuple(NoiseRule(name, qubits, tuple(channels)) for (name, qubits), channels in found.items())
+        return NoiseModel(rules, self.readout)
 
     def readout_error(self, p_01: float, p_10: float, qubits: Iterable[int] | None = None) -> NoiseModel:
         """The same with qubits that are misread: 0 as 1 with probability p_01, 1 as 0 with p_10; all by default."""
@@ -133,11 +166,10 @@ class NoiseModel:
             raise SpecError(f"noise is put into a Circuit, received {shown(circuit)}. A layer's is layer.circuit.")
         out = circuit._like()
         rules = {(rule.gate, rule.qubits): rule.channels for rule in self.rules}
-        named = {rule.gate for rule in self.rules}
         for op in circuit.operations:
             out.append(op.channel or op.gate, op.qubits, op.params)
             if op.channel is None:
-                self._append(out, op, _of(rules, op, op.gate if op.gate in named else EVERY))
+                self._append(out, op, _of(rules, op))
         errors = {qubit: (a, b) for qubit, a, b in self.readout}
         for qubit in range(circuit.n_qubits):
             numbers = errors.get(qubit, errors.get(None))
@@ -173,23 +205,23 @@ class NoiseModel:
             SpecError: `data` is not the form that `to_dict` gives.
         """
         fields = read_fields(data, "a noise model", ("rules", "readout"))
-        model = NoiseModel()
-        for entry in check_items(fields["rules"], "rules of a noise model", MAX_OPERATIONS):
-            name, qubits, channels = _items(entry, 3, "[gate, qubits, channels]")
-            loaded = [
-                Channel(kind, numbers, n_qubits)
-                for kind, numbers, n_qubits in (
-                    _items(one, 3, "[name, numbers, number of qubits]")
-                    for one in check_items(channels, "channels of a rule", MAX_OPERATIONS)
-                )
-            ]
+        entries = [
+            _items(entry, 3, "[gate, qubits, channels]")
+            for entry in check_items(fields["rules"], "rules of a noise model", MAX_OPERATIONS)
+        ]
+        saved = [check_items(channels, "channels of a rule", MAX_OPERATIONS) for _, _, channels in entries]
+        _check_count(sum(map(len, saved)))
+        rules = []
+        for (name, qubits, _), channels in zip(entries, saved, strict=True):
             if not isinstance(name, str):
                 raise SpecError(f"a rule is saved with the name of a gate, received {shown(name)}.")
-            model = model.after(name, *loaded, qubits=qubits)
-        for entry in check_items(fields["readout"], "readout errors", MAX_QUBITS + 1):
-            qubit, p_01, p_10 = _items(entry, 3, "[qubit, p_01, p_10]")
-            model = model.readout_error(p_01, p_10, None if qubit is None else [qubit])
-        return model
+            form = "[name, numbers, number of qubits]"
+            rules.append(NoiseRule(name, qubits, tuple(Channel(*_items(one, 3, form)) for one in channels)))
+        readout = [
+            _items(entry, 3, "[qubit, p_01, p_10]")
+            for entry in check_items(fields["readout"], "readout errors", MAX_QUBITS + 1)
+        ]
+        return NoiseModel(readout=tuple(readout))._with(rules)
 
     def __str__(self) -> str:
         lines = []
@@ -214,11 +246,16 @@ def check_noise_model(value: Any, backend: str) -> NoiseModel | None:
     return model
 
 
-def _of(rules: Mapping[tuple[str, tuple[int, ...] | None], tuple[Channel, ...]], op: Operation, name: str) -> Any:
-    for key in ((name, op.qubits), (name, None)):
+def _of(rules: Mapping[tuple[str, tuple[int, ...] | None], tuple[Channel, ...]], op: Operation) -> tuple[Channel, ...]:
+    for key in ((op.gate, op.qubits), (op.gate, None), (EVERY, op.qubits), (EVERY, None)):
         if key in rules:
             return rules[key]
     return ()
+
+
+def _check_count(channels: int) -> None:
+    if channels > MAX_OPERATIONS:
+        raise SpecError(f"a noise model has at most {MAX_OPERATIONS} channels, received {channels}.", argument="rules")
 
 
 def _qubits(qubits: Any) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ import numpy as np
 from ...circuit.lowering.frame import Frame, parity
 from ...circuit.lowering.plan import Plan
 from ...circuit.spec.encoding import long_sum
+from ..memory import check_bytes, check_table
 from .ops import Array, Ops, Signs, change_of_frame, frozen, linear_index
 
 __all__ = ["Measuring"]
@@ -70,6 +71,7 @@ class Measuring:
             # `physical[l]` is the physical index of position l of the array as it stands after the last layer.
             self._lay_out_probabilities(plan, linear_index(frame.v, n).astype(np.uint64))
             return
+        check_table(len(m.strings), len(m.outputs))
         combine = np.zeros((len(m.strings), len(m.outputs)))
         for k, terms in enumerate(m.outputs):
             for string, coefficient in terms:
@@ -80,6 +82,7 @@ class Measuring:
             self.combine = None if _is_identity(combine) else frozen(combine)
             self.columns: np.ndarray | None = None  # per output one weight for every basis state
             if len(masks) > _MANY * len(m.outputs):
+                check_bytes(8 * len(m.outputs) << n, f"a table of {len(m.outputs)} outputs of {n} qubits does not fit")
                 self.columns = frozen(np.stack([self.signs.column(c) for c in combine.T]))
             return
         self.grams: list[_Gram] = []
@@ -152,7 +155,11 @@ class Measuring:
         logical: Sequence[tuple[int, int]],
         combine: np.ndarray,
     ) -> None:
-        p = np.arange(1 << self.n_qubits, dtype=np.int64)
+        n = self.n_qubits
+        check_bytes(
+            8 * len(crossing) << n, f"tables of {len(crossing)} kinds of Pauli strings of {n} qubits do not fit"
+        )
+        p = np.arange(1 << n, dtype=np.int64)
         for lx, members in crossing.items():
             # ⟨P⟩ = i^n_y Σ_p conj(ψ_p) (-1)^parity((p ^ x) & z) ψ_(p ^ x): ± the real or the imaginary part of the sum
             parts = []

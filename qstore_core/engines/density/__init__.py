@@ -146,7 +146,7 @@ class _Pass:
         held = max((part[3] for part in self.parts), default=0)
         threads = self._threads()
         check_bytes(
-            threads * state * (3 + held + len(self.parts)),
+            threads * state * (3 + held + len(self.parts)) + run._sampled.nbytes(rows),
             f"{rows} density matrices of {self.program.n_qubits} qubits cannot be simulated here",
         )
         shared, self.shared_factors = run._shared.values(theta, self.x[:1] if rows else np.zeros((1, self.x.shape[1])))

@@ -57,6 +57,11 @@ class Matrices:
                     angles.append(factor[1])
         self._places, self._table = np.array(places, np.int64), AngleTable(angles)
 
+    def nbytes(self, rows: int) -> int:
+        """Of factors, products and their gradients for a batch, about."""
+        _, length, count, size, _ = self._terms.shape
+        return 4 * rows * length * count * size * size * self._terms.itemsize
+
     def values(self, theta: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Products (B, count, 4, 4), and their factors (length, B, count, 4, 4) for `vjp`, in float64."""
         still, turning, across = self._terms

@@ -29,6 +29,7 @@ from ...circuit.gates.table import GATES, Axis, Cnot
 from ...circuit.lowering.plan import steps_of
 from ...circuit.measurements.measurement import Expectation, Measurement, Probabilities
 from ...circuit.noise.channels import transfer_matrix
+from ..memory import check_bytes, check_table
 
 __all__ = ["Pair", "Program", "Single", "Step", "readout", "rotation_terms"]
 
@@ -210,7 +211,11 @@ def readout(measurement: Measurement, circuit: Circuit) -> tuple[np.ndarray, np.
     if not isinstance(measurement, Expectation):
         measurement.lower(n, None, 0)  # type: ignore[arg-type] # says what backends compute
     columns: list[dict[int, float]] = []
-    for observable in measurement.as_observables(n):
+    observables = measurement.as_observables(n)
+    mixed = {qubit for qubit, (a, _) in errors.items() if a}  # on these a letter is read as a letter and as none
+    count = sum(1 << sum(s[q] != "I" for q in mixed) for o in observables for s, _ in o.terms)
+    check_bytes(128 * count, f"{count} components of Pauli strings that are read with errors do not fit")
+    for observable in observables:
         column: dict[int, float] = {}
         for letters, coefficient in observable.terms:
             for index, weight in _components(letters, errors):
@@ -218,6 +223,7 @@ def readout(measurement: Measurement, circuit: Circuit) -> tuple[np.ndarray, np.
         columns.append(column)
     components = sorted({key for column in columns for key in column})
     place = {key: k for k, key in enumerate(components)}
+    check_table(len(components), len(columns))
     weights = np.zeros((len(components), len(columns)))
     for output, column in enumerate(columns):
         for key, weight in column.items():

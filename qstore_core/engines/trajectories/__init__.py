@@ -33,6 +33,7 @@ __all__ = ["TrajectoriesBackend", "TrajectoriesExecutable"]
 
 _TO_Z = {"X": GATES["h"].matrix(), "Y": GATES["h"].matrix() @ GATES["sdg"].matrix()}
 _STATES = 6  # of one trajectory, and what a step takes
+_SHOT = 48  # bytes: a basis state as it is drawn, read and sorted
 _DRAWS = 1 << 22  # random numbers that are held at once
 
 
@@ -79,7 +80,10 @@ class TrajectoriesBackend:
             )
         if self.noise_model is not None:
             circuit = self.noise_model.applied(circuit)
-        check_bytes(_STATES * 16 << circuit.n_qubits, f"a state of {circuit.n_qubits} qubits cannot be simulated here")
+        check_bytes(
+            (_STATES * 16 << circuit.n_qubits) + _SHOT * shots,
+            f"{shots} samples of a state of {circuit.n_qubits} qubits cannot be simulated here",
+        )
         return TrajectoriesExecutable(circuit, measurement, dtype, shots)
 
 
@@ -103,6 +107,13 @@ class TrajectoriesExecutable:
         rows = len(inputs)
         if not rows:
             return np.zeros((0, self._readout.n_outputs), self._dtype), RunReport()
+        outcomes = sum(
+            min(self._shots, 1 << len(group.qubits)) * (len(group.qubits) + 64) for group in self._readout.groups
+        )
+        check_bytes(
+            self._matrices.nbytes(rows) + rows * outcomes,
+            f"{rows} rows of {self._shots} samples of {self._n} qubits cannot be simulated here",
+        )
         matrices, _ = self._matrices.values(theta, inputs[:, self._width :])
         samples: list[Samples] = []
         for number, group in enumerate(self._readout.groups):
@@ -133,13 +144,14 @@ class TrajectoriesExecutable:
                     if letter in _TO_Z:
                         self._ops.apply(states, _TO_Z[letter][None], (qubit,))
                 index[begin + numbers] = drawn(states, history, u[numbers])
-        bits = index[:, None] >> (n - 1 - np.array(group.qubits, np.int64)) & 1
-        for column, qubit in enumerate(group.qubits):
+        read = np.zeros_like(index)  # the group's bits, its first qubit most significant
+        for qubit in group.qubits:
+            bit = index >> (n - 1 - qubit) & 1
             if qubit in program.confusion:
-                chance = program.confusion[qubit][bits[:, column], 1]  # of reading 1
-                bits[:, column] = rng.random(self._shots) < chance
-        found, counts = np.unique(bits, axis=0, return_counts=True)
-        return found, counts
+                bit = rng.random(self._shots) < program.confusion[qubit][bit, 1]  # of reading 1
+            read = 2 * read + bit
+        found, counts = np.unique(read, return_counts=True)
+        return (found[:, None] >> np.arange(len(group.qubits))[::-1] & 1).astype(np.uint8), counts
 
 
 def _has_numba() -> bool:

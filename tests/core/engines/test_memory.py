@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from qstore_core import MemoryLimitError
+from qstore_core import (
+    Circuit,
+    Expectation,
+    MemoryLimitError,
+    Observable,
+    Pauli,
+    Probabilities,
+    QuantumKernel,
+    QuantumLayer,
+    Samples,
+)
 from qstore_core.engines import memory
 
 ROOT = Path(__file__).parents[3]
@@ -86,3 +98,73 @@ def test_a_control_group_is_read(monkeypatch, tmp_path):
         assert memory._group_limit() == 123456
     monkeypatch.undo()
     memory._group_limit.cache_clear()
+
+
+def noisy(n_qubits, gates=0):
+    """Layers of RY of inputs and CNOTs, with a channel and readout errors."""
+    circuit = Circuit(n_qubits)
+    x = circuit.inputs(n_qubits)
+    for _ in range(gates):
+        for q in range(n_qubits):
+            circuit.ry(x[q], q)
+        circuit.cnot(0, 1)
+    circuit.depolarizing(0.1, 0)
+    return circuit
+
+
+def words(count, n_qubits, letters):
+    return ["".join(word) for word in itertools.islice(itertools.product(letters, repeat=n_qubits), count)]
+
+
+def layer_of(circuit, measurement, backend, rows=1, **arguments):
+    return QuantumLayer(circuit, measurement, backend=backend, **arguments)(np.zeros((rows, circuit.n_inputs)))
+
+
+def misread(n_qubits):
+    circuit = Circuit(n_qubits)
+    for q in range(n_qubits):
+        circuit.readout_error(0.1, 0.2, q)
+    return circuit
+
+
+def crossing():
+    """Strings of many kinds on qubits that are all entangled."""
+    circuit = Circuit(16)
+    for _ in range(4):
+        for q in range(16):
+            circuit.ry(0.3, q), circuit.cnot(q, (q + 3) % 16), circuit.rx(0.2, q)
+    return circuit
+
+
+LARGE = {
+    "many rows of a density matrix": lambda: layer_of(noisy(2, 100), Expectation(), "density", 20_000),
+    "many rows of trajectories": lambda: layer_of(noisy(2, 100), Expectation(), "trajectories", 20_000, shots=1),
+    "many trajectories": lambda: layer_of(noisy(4), Expectation(), "trajectories", shots=10_000_000),
+    "outcomes of many rows": lambda: layer_of(noisy(20), Probabilities(), "trajectories", 2_000, shots=10_000),
+    "many observables": lambda: layer_of(
+        Circuit(6), Expectation(observables=tuple(map(Pauli, words(3_000, 6, "IXYZ")))), "statevector"
+    ),
+    "observables of mixed states": lambda: layer_of(
+        noisy(6), Expectation(observables=tuple(map(Pauli, words(3_000, 6, "IXYZ")))), "density"
+    ),
+    "observables of samples": lambda: layer_of(
+        noisy(6), Expectation(observables=tuple(map(Pauli, words(3_000, 6, "IXYZ")))), "trajectories", shots=1
+    ),
+    "strings that are misread": lambda: layer_of(
+        misread(10), Observable([(word, 1.0) for word in words(600, 10, "ZXY")]), "density"
+    ),
+    "strings of many kinds": lambda: layer_of(
+        crossing(), Observable([(word, 1.0) for word in words(200, 16, "XZ")]), "statevector"
+    ),
+    "samples in order": lambda: layer_of(Circuit(8), Samples(2_000_000), "statevector"),
+    "labels of a kernel": lambda: QuantumKernel("angle", n_qubits=2).alignment(np.zeros((2_000, 2)), range(2_000)),
+}
+
+
+@pytest.mark.parametrize("case", LARGE)
+def test_what_is_large_without_many_qubits_is_asked_for_too(case, monkeypatch):
+    """Each of these ran into a MemoryError, some after 20 s."""
+    monkeypatch.setattr(memory, "available_memory", lambda: 20 << 20)
+    with pytest.raises(MemoryLimitError) as refused:
+        LARGE[case]()
+    assert len(str(refused.value)) < 300

@@ -7,7 +7,7 @@ import pickle
 
 import pytest
 
-from qstore_core import Channel, Circuit, NoiseModel, SpecError
+from qstore_core import Channel, Circuit, NoiseModel, NoiseRule, SpecError
 
 DEPOLARISED, DAMPED, FLIPPED = Channel.depolarizing(0.1, 2), Channel.amplitude_damping(0.2), Channel.bit_flip(0.3)
 
@@ -42,6 +42,8 @@ def test_the_narrowest_rule_holds():
         "h 1",
         "amplitude_damping(0.2) 1",
     ]
+    elsewhere = NoiseModel().after("*", DAMPED).after("x", FLIPPED, qubits=[1])
+    assert applied(elsewhere, ("x", [0])) == ["x 0", "amplitude_damping(0.2) 0"]  # no rule names X on this qubit
     none = NoiseModel().after("*", DAMPED).after("x")
     assert applied(none, ("x", [0]), ("h", [0])) == ["x 0", "h 0", "amplitude_damping(0.2) 0"]
     there = NoiseModel().after("*", DAMPED, qubits=[2])
@@ -90,6 +92,15 @@ def test_a_model_is_a_value():
         (lambda m: m.after("*", DEPOLARISED).applied(one_gate()), "cannot come behind h 0"),
         (lambda m: m.applied(None), "a Circuit, received None"),
         (lambda m: NoiseModel((1,)), "tuple of NoiseRule"),
+        (lambda m: NoiseRule("hh", None, (DAMPED,)), "no gate named"),
+        (lambda m: NoiseRule("h", (0, 1), (DAMPED,)), "h is on 1"),
+        (lambda m: NoiseRule("h", None, (DEPOLARISED,)), "is on 2 qubits, h on 1"),
+        (lambda m: NoiseRule("h", None, ("bit_flip",)), "channels such as"),
+        (lambda m: NoiseRule("h", None, DAMPED), "expected a sequence"),
+        (lambda m: NoiseModel((NoiseRule("h", None, (DAMPED,)),) * 2), "two rules for h"),
+        (lambda m: NoiseModel((NoiseRule("cx", (0, 1), ()), NoiseRule("cnot", (0, 1), ()))), r"on qubits \(0, 1\)"),
+        (lambda m: NoiseModel(readout=((0, 0.1, 0.1), (0, 0.2, 0.2))), "two readout errors of qubit 0"),
+        (lambda m: NoiseModel(readout=((None, 0.1, 0.1), (None, 0.2, 0.2))), "two readout errors of all qubits"),
         (lambda m: NoiseModel(readout=(1,)), "p_01, p_10"),
         (lambda m: NoiseModel(readout=((0, 0.1, 1.5),)), "p_10 is a probability"),
         (lambda m: NoiseModel(readout=((-1, 0.1, 0.1),)), "a qubit"),
