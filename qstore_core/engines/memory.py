@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..errors import MemoryLimitError
 
-__all__ = ["STATES", "available_memory", "check_bytes", "check_ensemble", "check_memory", "check_table"]
+__all__ = ["STATES", "available_memory", "check_bytes", "check_drawn", "check_ensemble", "check_memory", "check_table"]
 
 STATES = 6  # ψ, λ and the result of a step on each, phases, probabilities
 _TABLES = 64  # bytes per basis state for permutations, sorted rows and what is needed to make them
@@ -53,6 +53,11 @@ def check_bytes(needed: int, problem: str) -> None:
 def check_table(strings: int, outputs: int) -> None:
     """Raise where the coefficients of so many Pauli strings in so many outputs do not fit."""
     check_bytes(16 * strings * outputs, f"{outputs} outputs of {strings} different Pauli strings do not fit")
+
+
+def check_drawn(rows: int, n_outputs: int) -> None:
+    """Raise where counts, or bits, of so many rows do not fit: whole numbers as they are drawn, ordered and given."""
+    check_bytes(24 * rows * n_outputs, f"{rows} rows of {n_outputs} counts or bits do not fit")
 
 
 def check_ensemble(members: int, features: tuple[int, ...], n_outputs: int, itemsize: int) -> None:

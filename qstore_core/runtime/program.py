@@ -16,7 +16,7 @@ from ..backends.contract import Backend, Capabilities
 from ..backends.registry import get_backend
 from ..backends.seeds import SeedStream
 from ..circuit.spec.layer_spec import LayerSpec
-from ..engines.memory import check_bytes, check_memory
+from ..engines.memory import check_drawn, check_memory
 from ..errors import (
     BackendUnavailableError,
     CapabilityError,
@@ -142,10 +142,8 @@ class LayerProgram:
                       noisy=noisy)  # fmt: skip
 
     def _check_memory(self, rows: int, dtype: str) -> None:
-        if self._drawn:  # whole numbers, in the order in which they are drawn
-            check_bytes(
-                24 * rows * self.spec.output_dim, f"{rows} rows of {self.spec.output_dim} counts or bits do not fit"
-            )
+        if self._drawn:
+            check_drawn(rows, self.spec.output_dim)
         if not self.backends:
             check_memory(self.spec.n_qubits, rows, dtype)
         elif self.backends[0].capabilities.embedded:
