@@ -88,23 +88,37 @@ class TorchOps:
 
     def take(self, x: torch.Tensor, index: np.ndarray, axis: int) -> torch.Tensor:
         """Take along an axis."""
-        return x.index_select(axis, self._keep(index, x.device, torch.int64))
+        return self._select(x, self._keep(index, x.device, torch.int64), axis)
+
+    def _is_recorded_transform(self) -> bool:
+        """Inductor writes what a vmapped `index_add` gives, also as a gradient, to one row in the place of many."""
+        return self._recorded and _innermost_transform() is not None
+
+    def _select(self, x: torch.Tensor, index: torch.Tensor, axis: int) -> torch.Tensor:
+        if not self._is_recorded_transform():
+            return x.index_select(axis, index)
+        axis %= x.dim()
+        shape = [*x.shape[:axis], len(index), *x.shape[axis + 1 :]]
+        return x.gather(axis, index.view(-1, *[1] * (x.dim() - axis - 1)).expand(shape))
 
     def permute(self, x: torch.Tensor, index: np.ndarray) -> torch.Tensor:
         """Take along the last axis; the gradient is a take by the inverse permutation, not a scatter."""
         forward = self._keep(index, x.device, torch.int64)
         if self._recorded or not x.requires_grad or not is_plain() or forward_ad._current_level >= 0:
-            return x.index_select(-1, forward)
+            return self._select(x, forward, -1)
         return _Permute.apply(x, forward, self._keep(index, x.device, torch.int64, "inverse"))
 
     def permute_back(self, x: torch.Tensor, index: np.ndarray) -> torch.Tensor:
         """Take by the inverse permutation."""
-        return x.index_select(-1, self._keep(index, x.device, torch.int64, "inverse"))
+        return self._select(x, self._keep(index, x.device, torch.int64, "inverse"), -1)
 
     def scatter_last(self, x: torch.Tensor, scatter: Scatter) -> torch.Tensor:
         """Add columns of x up where `scatter` says."""
         index = self._keep(scatter.index, x.device, torch.int64)
-        return x.new_zeros((*x.shape[:-1], scatter.width + 1)).index_add(-1, index, x)[..., : scatter.width]
+        zeros = x.new_zeros((*x.shape[:-1], scatter.width + 1))
+        if self._is_recorded_transform():
+            return zeros.scatter_add(-1, index.expand(x.shape), x)[..., : scatter.width]
+        return zeros.index_add(-1, index, x)[..., : scatter.width]
 
     def stack(self, arrays: Sequence[torch.Tensor], axis: int) -> torch.Tensor:
         """Along a new axis."""

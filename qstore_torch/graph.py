@@ -18,8 +18,9 @@ from qstore_core import CapabilityError, GradientError, LayerSpec, SpecError
 from qstore_core.backends.allowed import check_allowed
 from qstore_core.runtime.program import Execution, LayerProgram
 
-from .engine import full_precision, surroundings
-from .host import to_array, to_tensor
+from .engine import full_precision, is_batched, is_plain, surroundings
+from .host import check_second, to_tensor
+from .tensor import vjp_by_autograd
 
 __all__ = ["content_of", "draw_seed", "exports_to_onnx", "in_graph", "layer", "layer_vjp", "operations"]
 
@@ -96,11 +97,7 @@ def in_graph(content: str, width: int, theta: torch.Tensor, x: torch.Tensor) -> 
         return operations(content, theta, x, "a function transform")
     if exports_to_onnx():
         return operations(content, theta, x)
-    wanted = torch.is_grad_enabled()
-    wrt_theta, wrt_x = wanted and theta.requires_grad, wanted and x.requires_grad
-    if torch.jit.is_tracing():  # traced once, run in training and inference
-        wrt_theta, wrt_x = True, not _program(content).no_input_gradient
-    return torch.ops.qstore.layer(content, width, wrt_theta, wrt_x, theta, x)[0]
+    return torch.ops.qstore.layer(content, width, theta, x)[0]
 
 
 @torch.compiler.assume_constant_result
@@ -126,10 +123,14 @@ def operations(content: str, theta: torch.Tensor, x: torch.Tensor, transform: st
         return program.on_tensors(x, leaves=transform is None).apply(theta, x)
 
 
-# The operator's second result is an empty tensor. What the forward pass leaves for the backward pass hangs on it, as
-# in `host.HostFunction`; where a graph does not keep the tensor itself, the backward pass starts anew.
+# Which gradients are wanted is known where autograd meets the operator: when a graph that is compiled is made, when one
+# that was exported or traced runs. The operator's second result is, on the CPU, the copy of theta that the host reads,
+# and empty elsewhere. What the forward pass leaves for the backward pass hangs on it, as in `host.HostFunction`; where
+# a graph does not keep the tensor itself, the backward pass starts anew.
 _library = torch.library.Library("qstore", "FRAGMENT")
-_library.define("layer(str content, int width, bool wrt_theta, bool wrt_x, Tensor theta, Tensor x) -> (Tensor, Tensor)")
+_library.define(
+    "layer(str content, int width, Tensor theta, Tensor x, bool wrt_theta=False, bool wrt_x=False) -> (Tensor, Tensor)"
+)
 _library.define(
     "layer_vjp(str content, bool wrt_theta, bool wrt_x, Tensor theta, Tensor x, Tensor left, Tensor gradient)"
     " -> (Tensor, Tensor)"
@@ -137,11 +138,11 @@ _library.define(
 
 
 def layer(
-    content: str, width: int, wrt_theta: bool, wrt_x: bool, theta: torch.Tensor, x: torch.Tensor
+    content: str, width: int, theta: torch.Tensor, x: torch.Tensor, wrt_theta: bool = False, wrt_x: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Features `x` (B, F) → outputs (B, width)."""
-    left = x.new_empty((0,))
-    outputs, left.vjp_fn = _begin(content, wrt_theta, wrt_x, theta, x)
+    left = theta.clone() if theta.is_cpu else theta.new_empty((0,))
+    outputs, left.vjp_fn = _begin(content, wrt_theta, wrt_x, left if theta.is_cpu else theta, x)
     return outputs, left
 
 
@@ -150,17 +151,26 @@ def _begin(
 ) -> tuple[torch.Tensor, Any]:
     """Outputs, and the function that pulls tensors back, where gradients are wanted. None of them is an input."""
     program = _program(content)
-    host = program.route(device=x.device.type, mode="graph").where == "host"
-    if host and not (wrt_theta or wrt_x):
-        return to_tensor(program.forward(to_array(theta), x.numpy(force=True)), x), None
-    if host:
-        values, vjp_fn = program.value_and_vjp(
-            to_array(theta), x.numpy(force=True), wrt_theta=wrt_theta, wrt_inputs=wrt_x, copied=True
+    if program.route(device=x.device.type, mode="graph").where != "host":
+        return _begin_on_tensors(program, wrt_theta, wrt_x, theta, x)
+    arrays = theta.numpy(force=True), x.numpy(force=True)
+    if not (wrt_theta or wrt_x):
+        return to_tensor(program.forward(*arrays), x), None
+    values, vjp_fn = program.value_and_vjp(*arrays, wrt_theta=wrt_theta, wrt_inputs=wrt_x, copied=True)
+
+    def vjp_of_tensors(gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        d_theta, d_x = vjp_fn(gradient.numpy(force=True))
+        return (
+            x.new_empty((0,)) if d_theta is None else to_tensor(d_theta, x),
+            x.new_empty((0,)) if d_x is None else to_tensor(d_x, x),
         )
-        return to_tensor(values, x), lambda gradient: tuple(
-            x.new_empty((0,)) if d is None else to_tensor(d, of)
-            for d, of in zip(vjp_fn(gradient.numpy(force=True)), (theta, x), strict=True)
-        )
+
+    return to_tensor(values, x), vjp_of_tensors
+
+
+def _begin_on_tensors(
+    program: LayerProgram, wrt_theta: bool, wrt_x: bool, theta: torch.Tensor, x: torch.Tensor
+) -> tuple[torch.Tensor, Any]:
     program.check_shapes(tuple(theta.shape), tuple(x.shape))
     executable = program.on_tensors(x)
     if wrt_x:
@@ -182,9 +192,9 @@ def _begin(
 
 
 def _layer_fake(
-    content: str, width: int, wrt_theta: bool, wrt_x: bool, theta: torch.Tensor, x: torch.Tensor
+    content: str, width: int, theta: torch.Tensor, x: torch.Tensor, wrt_theta: bool = False, wrt_x: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    return x.new_empty((x.shape[0], width)), x.new_empty((0,))
+    return x.new_empty((x.shape[0], width)), theta.new_empty(theta.shape if theta.is_cpu else (0,))
 
 
 def layer_vjp(
@@ -198,8 +208,8 @@ def layer_vjp(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Pull `gradient` (B, width) back; results that are not wanted are empty."""
     vjp_fn = getattr(left, "vjp_fn", None) or _begin(content, wrt_theta, wrt_x, theta, x)[1]
-    d_theta, d_x = vjp_fn(gradient)
-    return d_theta, d_x
+    both: tuple[torch.Tensor, torch.Tensor] = vjp_fn(gradient)
+    return both
 
 
 def _vjp_fake(
@@ -215,22 +225,79 @@ def _vjp_fake(
     return d_theta, torch.empty_like(x) if wrt_x else x.new_empty((0,))
 
 
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, torch.Tensor]) -> None:
-    ctx.content, _, *ctx.wanted, theta, x = inputs
-    ctx.save_for_backward(theta, x, output[1])
+class _Layer(torch.autograd.Function):
+    """The operator `layer` where its gradient is wanted."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, content: str, width: int, theta: torch.Tensor, x: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        ctx.content, wanted = content, ctx.needs_input_grad[2:]
+        with torch._C._AutoDispatchBelowAutograd():
+            outputs, left = torch.ops.qstore.layer(content, width, theta, x, *wanted)
+        ctx.mark_non_differentiable(left)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(theta, x, left)
+        return outputs, left
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor | None, _: Any) -> tuple[Any, ...]:
+        """One operator again."""
+        (theta, x, left), wanted = ctx.saved_tensors, ctx.needs_input_grad[2:]
+        if gradient is None:
+            return None, None, None, None
+        if is_batched(gradient):
+            return None, None, *vjp_by_autograd(_program(ctx.content), theta, x, wanted, gradient)
+        both = torch.ops.qstore.layer_vjp(ctx.content, *wanted, theta, x, left, gradient)
+        return None, None, *(d if w else None for d, w in zip(both, wanted, strict=True))
 
 
-def _pull_back(ctx: Any, gradient: torch.Tensor, _: Any) -> tuple[Any, ...]:
-    both = torch.ops.qstore.layer_vjp(ctx.content, *ctx.wanted, *ctx.saved_tensors, gradient)
-    return None, None, None, None, *(d if w else None for d, w in zip(both, ctx.wanted, strict=True))
+# Kernels for autograd. Those of `torch.library.register_autograd` dispatch again where nothing is recorded, as in
+# compiled graphs, which takes longer than a small circuit. Where the vjp is to be differentiated it is in operations.
 
 
-def _refuse(ctx: Any, *gradients: Any) -> tuple[Any, ...]:
-    raise GradientError("second derivatives do not pass a compiled graph. Run the model without torch.compile.")
+def _differentiable_layer(
+    content: str, width: int, theta: torch.Tensor, x: torch.Tensor, wrt_theta: bool = False, wrt_x: bool = False
+) -> Any:
+    if torch.is_grad_enabled() and (theta.requires_grad or x.requires_grad):
+        return _Layer.apply(content, width, theta, x)
+    if _has_values(theta) and _has_values(x):
+        return layer(content, width, theta, x, wrt_theta, wrt_x)
+    with torch._C._AutoDispatchBelowAutograd():
+        return torch.ops.qstore.layer(content, width, theta, x, wrt_theta, wrt_x)
 
 
-for _name, _compute, _fake in (("layer", layer, _layer_fake), ("layer_vjp", layer_vjp, _vjp_fake)):
-    _library.impl(_name, _compute, "CompositeExplicitAutograd")
-    torch.library.register_fake(f"qstore::{_name}", _fake, lib=_library)
-torch.library.register_autograd("qstore::layer", _pull_back, setup_context=_keep, lib=_library)
-torch.library.register_autograd("qstore::layer_vjp", _refuse, lib=_library)
+def _differentiable_vjp(
+    content: str,
+    wrt_theta: bool,
+    wrt_x: bool,
+    theta: torch.Tensor,
+    x: torch.Tensor,
+    left: torch.Tensor,
+    gradient: torch.Tensor,
+) -> Any:
+    if torch.is_grad_enabled() and (theta.requires_grad or x.requires_grad or gradient.requires_grad):
+        program = _program(content)
+        check_second(program)
+        theta, x = (t if t.requires_grad else t.detach().requires_grad_() for t in (theta, x))
+        both = vjp_by_autograd(program, theta, x, (wrt_theta, wrt_x), gradient)
+        return tuple(x.new_empty((0,)) if d is None else d for d in both)
+    if _has_values(x) and _has_values(gradient):
+        return layer_vjp(content, wrt_theta, wrt_x, theta, x, left, gradient)
+    with torch._C._AutoDispatchBelowAutograd():
+        return torch.ops.qstore.layer_vjp(content, wrt_theta, wrt_x, theta, x, left, gradient)
+
+
+def _has_values(tensor: torch.Tensor) -> bool:
+    """True for tensors that are what they seem."""
+    kind = tensor.__class__
+    return (kind is torch.Tensor or kind is torch.nn.Parameter) and not tensor.is_meta and is_plain()
+
+
+for _compute, _fake, _differentiable in (
+    (layer, _layer_fake, _differentiable_layer),
+    (layer_vjp, _vjp_fake, _differentiable_vjp),
+):
+    _library.impl(_compute.__name__, _compute, "CompositeExplicitAutograd")
+    _library.impl(_compute.__name__, _differentiable, "Autograd")
+    torch.library.register_fake(f"qstore::{_compute.__name__}", _fake, lib=_library)

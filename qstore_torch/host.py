@@ -17,7 +17,7 @@ from .tensor import vjp_by_autograd
 _packing_of_saved_tensors = torch._C._autograd._top_saved_tensors_default_hooks
 _keeps_graph = torch._C._autograd._get_current_graph_task_keep_graph
 
-__all__ = ["HostFunction", "TransformedFunction", "on_host", "to_array", "to_tensor"]
+__all__ = ["HostFunction", "TransformedFunction", "check_second", "on_host", "to_array", "to_tensor"]
 
 
 def on_host(program: LayerProgram, theta: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
@@ -59,7 +59,7 @@ class HostFunction(torch.autograd.Function):
         if torch.is_grad_enabled() or is_batched(gradient):
             # To be differentiated again, or one of many at once. Also where `gradient` is a constant, which
             # `once_differentiable` lets through.
-            _check_second(ctx.program)
+            check_second(ctx.program)
             return None, *vjp_by_autograd(ctx.program, theta, x, ctx.needs_input_grad[1:], gradient)
         vjp_fn = getattr(residual[0], "vjp_fn", None) if residual else ctx.vjp_fn
         if not _keeps_graph():
@@ -76,7 +76,8 @@ class HostFunction(torch.autograd.Function):
         )
 
 
-def _check_second(program: LayerProgram) -> None:
+def check_second(program: LayerProgram) -> None:
+    """Raise `GradientError` where a layer has no second derivatives."""
     where = program.route(wanted="second derivatives")
     if where.where == "refused":
         raise GradientError(f"{program.name}: {where.why}")
@@ -134,7 +135,7 @@ class _TransformedVjp(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *cotangents: torch.Tensor) -> tuple[Any, ...]:
         """Second derivatives, in PyTorch operations."""
-        _check_second(ctx.program)
+        check_second(ctx.program)
         twice, wanted = torch.is_grad_enabled(), ctx.needs_input_grad[2:]
         with torch.enable_grad():
             # Aliases: `gradient` may depend on the others, and its derivative ends here.

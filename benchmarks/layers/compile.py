@@ -1,7 +1,7 @@
 """How long the numba engine takes to compile when there is no cache; PyTorch models, compiled and eager.
 
-The floor is the same compiled model around an operator that returns empty tensors: what PyTorch needs to enter and
-leave a graph and its operators.
+Two floors: the same compiled model around operators that return empty tensors, and a compiled model of three products,
+without operators: what PyTorch needs to enter and leave a graph.
 """
 
 from __future__ import annotations
@@ -25,54 +25,48 @@ for single in (False, True):
 
 
 def _models() -> None:
-    """A training step of three layers in a row: eager, compiled, and the floor."""
+    """A training step of three layers in a row: eager, compiled, and the floors."""
     import torch
 
-    from qstore_torch import QuantumFeatureExtractor
+    from qstore_torch import QuantumFeatureExtractor, graph
 
     from .keras_calls import medians
 
     torch.set_num_threads(1)
-    library = torch.library.Library("qstore_benchmark", "FRAGMENT")
-    library.define("nothing(str content, Tensor theta, Tensor x) -> Tensor")
-    library.define("nothing_vjp(str content, Tensor theta, Tensor x, Tensor gradient) -> (Tensor, Tensor)")
-    operators = {
-        "nothing": lambda content, theta, x: torch.empty_like(x),
-        "nothing_vjp": lambda content, theta, x, gradient: (torch.empty_like(theta), torch.empty_like(x)),
-    }
-    for name, compute in operators.items():
-        library.impl(name, compute, "CompositeExplicitAutograd")
-        torch.library.register_fake(f"qstore_benchmark::{name}", compute, lib=library)
 
-    def keep(ctx: Any, inputs: Any, output: Any) -> None:
-        ctx.content, *tensors = inputs
-        ctx.save_for_backward(*tensors)
-
-    def back(ctx: Any, gradient: Any) -> Any:
-        return None, *torch.ops.qstore_benchmark.nothing_vjp(ctx.content, *ctx.saved_tensors, gradient)
-
-    torch.library.register_autograd("qstore_benchmark::nothing", back, setup_context=keep, lib=library)
-
-    class Nothing(torch.nn.Module):
+    class Product(torch.nn.Module):
         def __init__(self, layer: QuantumFeatureExtractor) -> None:
             super().__init__()
-            self.theta, self.content = layer.theta, str(layer.spec.to_dict())
+            self.theta = layer.theta
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return torch.ops.qstore_benchmark.nothing(self.content, self.theta, x)
+            return x * self.theta[: x.shape[1]]
 
-    layers = [QuantumFeatureExtractor(4, encoding="angle", seed=k) for k in range(3)]
-    eager, empty = torch.nn.Sequential(*layers), torch.nn.Sequential(*map(Nothing, layers))
-    models = {"eager": eager, "compiled": torch.compile(eager), "floor": torch.compile(empty)}
-    x, gradient = torch.rand(32, 4), torch.ones(32, 4)
+    def begin(content: str, wrt_theta: bool, wrt_x: bool, theta: torch.Tensor, x: torch.Tensor) -> Any:
+        return torch.empty_like(x), lambda gradient: (torch.empty_like(theta), torch.empty_like(x))
 
     def step(model: Any) -> None:
         eager.zero_grad()
         model(x).backward(gradient)
 
-    print("three QuantumFeatureExtractor(4), batch 32, training step; medians in µs, interleaved")
-    for name, time in medians({name: partial(step, model) for name, model in models.items()}, 300).items():
-        print(f"  {name}: {time:.0f}")
+    def empty() -> None:
+        graph._begin = begin
+        step(compiled)
+        graph._begin = own
+
+    for n in (4, 8):
+        own, layers = graph._begin, [QuantumFeatureExtractor(n, encoding="angle", seed=k) for k in range(3)]
+        eager = torch.nn.Sequential(*layers)
+        compiled, product = torch.compile(eager), torch.compile(torch.nn.Sequential(*map(Product, layers)))
+        x, gradient = torch.rand(32, n), torch.ones(32, n)
+        calls = {name: partial(step, model) for name, model in (("eager", eager), ("compiled", compiled))}
+        calls |= {
+            "compiled, operators that compute nothing": empty,
+            "compiled products, no operators": partial(step, product),
+        }
+        print(f"three QuantumFeatureExtractor({n}), batch 32, training step; medians in µs, interleaved")
+        for name, time in medians(calls, 300).items():
+            print(f"  {name}: {time:.0f}")
 
 
 def add_options(p: argparse.ArgumentParser) -> None:

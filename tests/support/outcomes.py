@@ -49,6 +49,7 @@ TORCH = (
         "refused",
         "aot_autograd does not currently support double backward",
     ),
+    Outcome("second derivatives in graphs of `torch.export`, `torch.jit.trace` and `make_fx`", "works", TENSOR),
     Outcome("derivatives of constant outputs, of any order", "works", "zeros"),
     Outcome("`torch.func.hessian`, `jacrev`", "works", TENSOR),
     Outcome("`torch.func.vmap(grad)`: per-sample gradients", "works", "on the layer's backend, a sweep per sample"),
@@ -141,6 +142,11 @@ def page() -> str:
         "`layer.last_run` and `profile()` tell about every eager call on every backend. Inside compiled, exported and",
         "traced graphs they cannot know which layer a call belongs to: layers of equal spec share a graph, and a graph",
         "outlives its layer. `profile()` shows such calls as `… in a graph`.",
+        "",
+        "PyTorch itself refuses to differentiate the gradients of a compiled graph. For a gradient penalty, run the",
+        "model without `torch.compile`, or compile the whole penalty: with",
+        "`torch._dynamo.config.trace_autograd_ops = True`, `torch.autograd.grad(…, create_graph=True)` is part of the",
+        "compiled function, and second derivatives are computed there, in PyTorch operations.",
     ]
     return "\n".join(lines) + "\n"
 

@@ -80,6 +80,35 @@ def test_inductor():
     torch.testing.assert_close(value_and_gradients(module, compiled, x), value_and_gradients(module, module, x))
 
 
+def test_inductor_has_a_gradient_of_each_sample():
+    """Inductor adds up what a vmapped `index_add` gives for all samples, and `index_select` leads back to one."""
+    layer = QuantumFeatureExtractor(2, depth=1, encoding="angle", seed=0, dtype=torch.float64)
+    torch.manual_seed(0)
+    x, theta = torch.rand(3, 2, dtype=torch.float64), layer.theta.detach()
+
+    def loss(theta, x):
+        return torch.func.functional_call(layer, {"theta": theta}, (x[None],)).square().sum()
+
+    run = torch.compile(torch.func.vmap(torch.func.grad(loss), (None, 0)), fullgraph=True)
+    one_by_one = [torch.autograd.grad(layer(row[None]).square().sum(), layer.theta)[0] for row in x]
+    torch.testing.assert_close(run(theta, x), torch.stack(one_by_one))
+
+
+@pytest.mark.parametrize("exported", [True, False])
+def test_graphs_made_of_tensors_without_gradients_give_them(exported):
+    """To the weights, and to what comes before the layer."""
+    before, layer = nn.Linear(3, 2), QuantumFeatureExtractor(2, encoding="angle", seed=0)
+    x, found = torch.rand(4, 3), []
+    with torch.no_grad():
+        features = torch.rand(4, 2)
+        graph = torch.export.export(layer, (features,)).module() if exported else torch.jit.trace(layer, features)
+    for run in (layer, graph):
+        inner = dict(run.named_parameters())["theta"]
+        found.append(torch.autograd.grad(run(before(x)).square().sum(), (inner, before.weight)))
+    torch.testing.assert_close(*found)
+    assert all(g.abs().max() > 1e-3 for g in found[0])
+
+
 @pytest.mark.parametrize("backend", ["torch", "auto"])
 def test_exported_programs_agree_and_leave_the_layer_usable(backend, empty_cache):
     module = model(backend)

@@ -216,6 +216,57 @@ def check_compiled_second(layer):
     slope.sum().backward()
 
 
+def penalty(run, theta, x):
+    """A function of the slopes of `run`: (theta, x) → its gradients, and those of the slopes' squares."""
+    slopes = torch.autograd.grad(run(theta, x).square().sum(), (theta, x), create_graph=True)
+    return *slopes, *torch.autograd.grad(sum(slope.square().sum() for slope in slopes), (theta, x))
+
+
+@row("second derivatives in graphs of `torch.export`")
+def check_graphs_second(layer):
+    """Also of graphs that were made from features and weights without gradients, or of gradients alone."""
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    run, x = with_theta(layer), point(layer)[0].requires_grad_()
+    theta = layer.theta.detach().clone().requires_grad_()
+    expected = penalty(run, theta, x)
+    assert all(g.abs().max() > 1e-3 for g in expected)
+    with torch.no_grad():
+        exported = torch.export.export(layer, (x.detach(),)).module()
+        traced = torch.jit.trace(layer, x.detach())
+        recorded = make_fx(run)(theta.detach(), x.detach())
+    theta_of = dict(exported.named_parameters())["theta"]
+    torch.testing.assert_close(penalty(lambda _, x: exported(x), theta_of, x), expected)
+    torch.testing.assert_close(penalty(lambda _, x: traced(x), layer.theta, x), expected)
+    torch.testing.assert_close(penalty(recorded, theta, x), expected)
+
+    def gradients(theta, x):
+        return torch.autograd.grad(run(theta, x).square().sum(), (theta, x))
+
+    first = make_fx(gradients)(theta, x)
+    assert "qstore.layer_vjp" in first.code
+    slopes = first(theta, x)
+    assert slopes[0].requires_grad
+    second = torch.autograd.grad(sum(slope.square().sum() for slope in slopes), (theta, x))
+    torch.testing.assert_close((*slopes, *second), expected)
+    twice = make_fx(lambda theta, x: penalty(run, theta, x))(theta, x)
+    torch.testing.assert_close(twice(theta, x), expected)
+
+
+def test_a_compiled_gradient_penalty(monkeypatch):
+    monkeypatch.setattr(torch._dynamo.config, "trace_autograd_ops", True)
+    layer = layer_of("auto")
+    x = point(layer)[0].requires_grad_()
+
+    def loss(x):
+        (slope,) = torch.autograd.grad(layer(x).square().sum(), x, create_graph=True)
+        return slope.square().sum()
+
+    compiled = torch.compile(loss, backend="aot_eager", fullgraph=True)
+    found, expected = (torch.autograd.grad(run(x), (layer.theta, x)) for run in (compiled, loss))
+    torch.testing.assert_close(found, expected)
+
+
 def test_second_derivatives_of_per_sample_gradients():
     """`TransformedFunction` is differentiated by eager autograd: in PyTorch operations, not lost."""
     layer, tensor = layer_of("auto"), layer_of("torch")
