@@ -12,7 +12,7 @@ from qstore_core import GradientError
 from qstore_core.runtime.program import LayerProgram
 
 from .host import content_of, on_host
-from .tensor import values_on_tensors
+from .tensor import refuse_gradient, values_on_tensors
 
 __all__ = ["LayerCall"]
 
@@ -43,9 +43,10 @@ class LayerCall:
             if traced:
                 return on_host(self.content, theta, x)
             return jnp.asarray(program.forward(np.asarray(theta), np.asarray(x)))
-        if traced:
-            return values_on_tensors(program, theta, x)
         executable = program.on_tensors(x)
+        if traced:
+            message = executable.no_input_gradient
+            return values_on_tensors(program, theta, refuse_gradient(x, message) if message else x)
         if device == "cpu":  # refused as on arrays
             executable.check_values(np.asarray(theta), np.asarray(x))
         out: jax.Array = program.record("forward", lambda: executable.apply(theta, x), executable.settings)[0]

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 import jax
 
+from qstore_core import GradientError
 from qstore_core.runtime.program import LayerProgram
 
-__all__ = ["tangents_on_tensors", "values_on_tensors", "vjp_on_tensors"]
+__all__ = ["refuse_gradient", "tangents_on_tensors", "values_on_tensors", "vjp_on_tensors"]
 
 Gradients = tuple[jax.Array, jax.Array]
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+def refuse_gradient(x: jax.Array, message: str) -> jax.Array:
+    """The identity; a derivative of it raises `GradientError`."""
+    return x
+
+
+@refuse_gradient.defjvp
+def _refuse(message: str, *_: Any) -> Any:
+    raise GradientError(message)
 
 
 def values_on_tensors(program: LayerProgram, theta: jax.Array, x: jax.Array) -> jax.Array:

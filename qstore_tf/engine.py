@@ -137,7 +137,7 @@ class TensorflowOps:
 
     def without_subnormals(self, x: tf.Tensor) -> tf.Tensor:
         """x, and zero where its magnitude is below the smallest normal number; the derivative is that of x."""
-        small = tf.less(tf.abs(x), self.smallest_normal(x))
+        small = tf.less(tf.abs(tf.stop_gradient(x)), self.smallest_normal(x))
         return x - tf.stop_gradient(tf.where(small, x, tf.zeros_like(x)))
 
     def smallest_normal(self, x: tf.Tensor) -> float:

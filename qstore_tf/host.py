@@ -132,7 +132,9 @@ class HostFunction:
     def _vjp_of_vjp(self) -> Any:
         """In TensorFlow operations. A graph of its own: inside forward mode tapes do not record."""
 
-        def of_vjp(theta: tf.Tensor, x: tf.Tensor, upstream: tf.Tensor, *more: tf.Tensor) -> list[tf.Tensor]:
+        def of_vjp(*tensors: tf.Tensor) -> list[tf.Tensor]:
+            # Aliases: in a graph `upstream` may depend on the others, and its derivative ends here.
+            theta, x, upstream, *more = map(tf.identity, tensors)
             gradients = _vjp_on_tensors(self.program, theta, x, upstream)
             return tf.gradients(gradients, [theta, x, upstream], more, unconnected_gradients="zero")
 

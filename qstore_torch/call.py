@@ -17,7 +17,7 @@ from qstore_core.runtime.route import Route
 from .engine import OPS, TorchOps, has_tangent, is_recorded, surroundings
 from .graph import content_of, exports_to_onnx, in_graph, operations
 from .host import TransformedFunction, on_host, to_array
-from .tensor import on_tensors
+from .tensor import on_tensors, refuse_gradient
 
 __all__ = ["LayerCall", "as_plain"]
 
@@ -113,9 +113,7 @@ class LayerCall:
             return in_graph(self.content, self.width, theta, x)
         if where == "tensor":
             executable = self._executable(theta, x)
-            if x.requires_grad and torch.is_grad_enabled():
-                executable.check_input_gradient()
-            return on_tensors(program, executable, theta, x)
+            return on_tensors(program, executable, theta, refuse_gradient(executable, x))
         if around == "vmap and grad":
             return TransformedFunction.apply(program, theta, x)
         return on_host(program, theta, x)

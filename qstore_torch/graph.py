@@ -20,7 +20,7 @@ from qstore_core.runtime.program import Execution, LayerProgram
 
 from .engine import full_precision, is_batched, is_plain, surroundings
 from .host import check_second, to_tensor
-from .tensor import vjp_by_autograd
+from .tensor import refuse_gradient, vjp_by_autograd
 
 __all__ = ["content_of", "draw_seed", "exports_to_onnx", "in_graph", "layer", "layer_vjp", "operations"]
 
@@ -119,8 +119,9 @@ def operations(content: str, theta: torch.Tensor, x: torch.Tensor, transform: st
     where = program.route(device=x.device.type, mode="graph" if transform else "file", transform=transform)
     if where.where == "refused":
         raise (GradientError if transform else CapabilityError)(f"{program.name}: {where.why}")
+    executable = program.on_tensors(x, leaves=transform is None)
     with full_precision(x):
-        return program.on_tensors(x, leaves=transform is None).apply(theta, x)
+        return executable.apply(theta, refuse_gradient(executable, x))
 
 
 # Which gradients are wanted is known where autograd meets the operator: when a graph that is compiled is made, when one

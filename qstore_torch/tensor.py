@@ -7,12 +7,13 @@ from typing import Any
 
 import torch
 
+from qstore_core import GradientError
 from qstore_core.runtime.encoded import EncodedExecutable
 from qstore_core.runtime.program import LayerProgram
 
 from .engine import full_precision, is_batched, surroundings
 
-__all__ = ["TensorFunction", "on_tensors", "vjp_by_autograd"]
+__all__ = ["TensorFunction", "on_tensors", "refuse_gradient", "vjp_by_autograd"]
 
 
 def on_tensors(
@@ -25,6 +26,36 @@ def on_tensors(
         if torch.is_grad_enabled() and (theta.requires_grad or x.requires_grad):
             return TensorFunction.apply(program, executable, theta, x)
         return program.record("forward", lambda: executable.apply(theta, x), executable.settings)[0]
+
+
+def refuse_gradient(executable: EncodedExecutable, x: torch.Tensor) -> torch.Tensor:
+    """Features as they are; `GradientError` where a gradient or a tangent of theirs is wanted that is not there."""
+    if not executable.no_input_gradient:
+        return x
+    if x.requires_grad and torch.is_grad_enabled():
+        executable.check_input_gradient()
+    return x if surroundings() in ("", "tracing") else _Refused.apply(executable, x)
+
+
+class _Refused(torch.autograd.Function):
+    """The identity, without derivatives."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(executable: EncodedExecutable, x: torch.Tensor) -> torch.Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+        ctx.executable = inputs[0]
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        """Raise."""
+        raise GradientError(ctx.executable.no_input_gradient)
+
+    backward = jvp
 
 
 class TensorFunction(torch.autograd.Function):

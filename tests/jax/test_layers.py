@@ -94,6 +94,38 @@ def test_a_transform_on_the_host_gives_what_jax_gives_on_its_own_operations(name
     assert any(jnp.abs(b).max() > 0 for b in expected)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_second_derivatives_of_amplitudes(dtype):
+    """RY(w) on features (a, b) / r: ⟨Z⟩ = (cos w (a² - b²) - 2 sin w a b) / r²."""
+    circuit = qstore_core.Circuit(1, amplitudes=True)
+    circuit.ry(circuit.weights(1)[0], 0)
+    layer = qstore_jax.QuantumLayer(circuit, qstore_core.Pauli("Z"))
+    theta, x = jnp.array([0.4], dtype), jnp.array([[0.9, 0.8]], dtype)
+
+    def closed(x):
+        a, b = x[0]
+        return (jnp.cos(theta[0]) * (a * a - b * b) - 2 * jnp.sin(theta[0]) * a * b) / (a * a + b * b)
+
+    found, expected = jax.jit(lambda x: [jax.hessian(f)(x) for f in (lambda x: layer.apply(theta, x)[0, 0], closed)])(x)
+    assert jnp.abs(expected).max() > 0.01
+    assert jnp.abs(found - expected).max() < GRADIENT[dtype]
+
+
+@pytest.mark.parametrize("how", ["auto", "jax", "as_operations"])
+def test_bits_have_no_derivative(how):
+    layer = qstore_jax.QuantumReadout(2, encoding="basis", backend="auto" if how == "as_operations" else how, seed=0)
+    layer = layer.as_operations() if how == "as_operations" else layer
+    theta, bits = layer.init(), jnp.array([[0.0, 1.0], [1.0, 1.0]])
+    for transformed in (
+        lambda x: jax.jvp(lambda x: layer.apply(theta, x), (x,), (x,)),
+        jax.grad(lambda x: layer.apply(theta, x).sum()),
+        jax.hessian(lambda x: layer.apply(theta, x).sum()),
+    ):
+        with pytest.raises(GradientError, match="basis encoding has no gradient"):
+            jax.make_jaxpr(transformed)(bits)
+    jax.make_jaxpr(jax.hessian(lambda theta: layer.apply(theta, bits)[0, 0]))(theta)  # that of theta is there
+
+
 def test_tangents_are_the_slope():
     """One qubit: d cos(x + w)/dt = -sin(x + w) (dx + dw)."""
     circuit = qstore_core.Circuit(1)

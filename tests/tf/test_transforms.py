@@ -120,7 +120,7 @@ def test_hessians_are_slopes_of_gradients(name, backend, how, pfor):
             outer.watch(x)
             with tf.GradientTape(persistent=True) as inner:
                 inner.watch(x)
-                y = tf.reduce_sum(layer(x))
+                y = tf.reduce_sum(layer(x) ** 2)  # its upstream gradient depends on theta and x, too
             by_theta, by_x = inner.gradient(y, [theta, x])
         return [
             outer.jacobian(by_theta, theta, experimental_use_pfor=pfor),
@@ -128,7 +128,10 @@ def test_hessians_are_slopes_of_gradients(name, backend, how, pfor):
             outer.jacobian(by_x, x, experimental_use_pfor=pfor),
         ]
 
-    step, ones = 1e-5, np.ones((len(x), layer.output_dim))
+    step = 1e-5
+
+    def gradient(of):
+        return reference.vjp(rows, 2 * reference(rows))[of].copy()
 
     def slope(values, of):
         """Central differences of gradient number `of`, by the entries of `values`, which is changed in place."""
@@ -136,9 +139,9 @@ def test_hessians_are_slopes_of_gradients(name, backend, how, pfor):
         for index in np.ndindex(values.shape):
             before = values[index]
             values[index] = before + step
-            up = reference.vjp(rows, ones)[of].copy()
+            up = gradient(of)
             values[index] = before - step
-            columns.append((up - reference.vjp(rows, ones)[of]) / (2 * step))
+            columns.append((up - gradient(of)) / (2 * step))
             values[index] = before
         return np.stack(columns, -1)
 
@@ -254,6 +257,28 @@ def test_hessian_vector_products_forward_over_reverse(how):
     reference.theta = start - step * direction.numpy()
     expected = (up - reference.vjp(rows, ones)[0]) / (2 * step)
     np.testing.assert_allclose(WRAP[how](product)(), expected, rtol=0, atol=FINITE_DIFFERENCE)
+
+
+@pytest.mark.parametrize("how", ["eager", "graph"])
+def test_forward_over_forward(how):
+    """Twice along one direction: what the gradient's slope along it says."""
+    layer, _, x, _ = pair("QuantumReadout", "auto", n_qubits=1)
+    v = tf.constant([[0.3, -0.2], [0.1, 0.4]], tf.float64)
+
+    def twice(x):
+        with tf.autodiff.ForwardAccumulator(x, v) as outer:
+            with tf.autodiff.ForwardAccumulator(x, v) as inner:
+                y = layer(x)
+            tangent = inner.jvp(y)
+        return outer.jvp(tangent)
+
+    def tangent(x):
+        with tf.autodiff.ForwardAccumulator(x, v) as accumulator:
+            y = layer(x)
+        return accumulator.jvp(y)
+
+    expected = (tangent(x + 1e-5 * v) - tangent(x - 1e-5 * v)) / 2e-5
+    np.testing.assert_allclose(WRAP[how](twice)(x), expected, rtol=0, atol=FINITE_DIFFERENCE)
 
 
 @pytest.mark.parametrize("how", ["eager", "graph"])

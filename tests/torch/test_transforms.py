@@ -721,6 +721,27 @@ def test_other_layers_in_forward_mode(make):
         close(forward_ad.unpack_dual(layer(forward_ad.make_dual(x, v))).tangent.detach(), difference(layer, x, v))
 
 
+NO_GRADIENT = {
+    "grad": lambda run, x: grad(lambda x: run(x).sum())(x),
+    "jvp": lambda run, x: jvp(run, (x,), (x,)),
+    "jacfwd": lambda run, x: jacfwd(run)(x),
+    "dual_level": lambda run, x: in_dual_level(lambda x, v: run(forward_ad.make_dual(x, v)))(x, x.clone()),
+    "compiled jvp": lambda run, x: torch.compile(lambda x: jvp(run, (x,), (x,)), backend="aot_eager")(x),
+    "backward": lambda run, x: run(x.requires_grad_()).sum().backward(),
+}
+
+
+@pytest.mark.parametrize("name", NO_GRADIENT)
+@pytest.mark.parametrize("how", ["auto", "torch", "as_operations"])
+def test_bits_have_no_derivative(how, name):
+    layer = QuantumReadout(2, encoding="basis", backend="auto" if how == "as_operations" else how, seed=0)
+    layer = layer.as_operations() if how == "as_operations" else layer
+    bits, theta = torch.tensor([[0.0, 1.0], [1.0, 1.0]]), layer.theta.detach()
+    with pytest.raises((GradientError, RuntimeError), match="basis encoding has no gradient"):  # Dynamo has its own
+        NO_GRADIENT[name](layer, bits.clone())
+    assert jacfwd(with_theta(layer))(theta, bits).abs().max() > 0  # that of theta is there
+
+
 def test_parameter_shift_refuses_tangents():
     layer = layer_of("statevector", "angle", gradient="parameter-shift")
     x, v = point(layer)

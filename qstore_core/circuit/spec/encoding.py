@@ -360,7 +360,9 @@ def unit_rows_and_vjp(ops: Any, x: Any, width: int) -> tuple[Any, Callable[[Any]
 
     def vjp_fn(d_unit: Any) -> Any:
         rest = d_unit - ops.reshape(long_sum(ops, y * d_unit), (-1, 1)) * y
-        return rest[:, :features] * (live / (norm * scale)) * middle
+        # `norm * scale` is near the square root of the largest number, and its square, by which JAX differentiates this
+        # once more, beyond it.
+        return rest[:, :features] * (live / norm) * (middle / scale)
 
     return y + zero * ops.const(_first(width), x), vjp_fn
 
