@@ -165,9 +165,10 @@ class Execution:
 
 def _check_state(backend: Backend, circuit: Circuit, shots: int | None) -> None:
     """Refuse to read the state where there is none."""
-    if circuit.noisy:
+    if circuit.noisy or backend.capabilities.noisy:
+        what = "a circuit with channels" if circuit.noisy else f"backend {backend.name!r} with its noise"
         raise CapabilityError(
-            "a circuit with channels leaves a mixture, which has no state vector. Measure DensityMatrix(qubits).",
+            f"{what} leaves a mixture, which has no state vector. Measure DensityMatrix(qubits).",
             backend=backend.name,
         )
     if shots is not None:

@@ -11,7 +11,8 @@ __all__ = ["SENTENCES"]
 SENTENCES: dict[str, str] = {
     # -- the backend
     "B1": "A backend has `name`, `capabilities` and `compile`, goes by the name that it is installed under, "
-    "and its executables have the methods that it declares.",
+    "and its executables have the methods that it declares; `explain` gives text, `nbytes` a number; what is "
+    "`embedded` is exact, and not `remote`.",
     "B2": "An option that it does not have is refused with an `OptionError`.",
     "B3": "It takes `max_qubits` qubits; `compile` refuses more with a `CapabilityError`.",
     "B4": "Where `capabilities.shots` is False, `compile(shots=N)` raises `CapabilityError`.",
@@ -19,9 +20,10 @@ SENTENCES: dict[str, str] = {
     "B6": "Compiled circuits share nothing that they differ in: gates, constants, slots, measurement, dtype, shots.",
     "B7": "A layer on it gives the circuit's values and gradients, also after pickling.",
     "B8": "With `capabilities.features`, executables normalise and pad amplitudes themselves; a row of zeros is |0…0⟩, "
-    "with zero gradient; features and theta that are not finite raise an `InputError`.",
+    "with zero gradient, with shots as without; features and theta that are not finite raise an `InputError`.",
     "B9": "A channel is computed as its Kraus operators say, a readout error on what is measured, or the circuit is "
-    "refused with a `CapabilityError`; where `capabilities.channels` is declared, it is computed.",
+    "refused with a `CapabilityError`, with shots as without; where `capabilities.channels` is declared, it is "
+    "computed.",
     # -- values
     "V1": "Outputs are (B, O), real floats, for every B ≥ 1; W and I may be 0.",
     "V2": "Values are exact to 1e-9 with dtype float64, to 1e-5 with float32.",
@@ -43,9 +45,9 @@ SENTENCES: dict[str, str] = {
     "with the phase that the gates' matrices give it.",
     # -- calls
     "S1": "Exact outputs are a function of theta and inputs: nothing is kept from one call to the next.",
-    "S2": "`forward` does not write to its arguments.",
-    "S3": "Results belong to the caller: they share no memory with arguments or other results.",
-    "S4": "Compiling and calling are safe in threads.",
+    "S2": "`forward` does not write to its arguments, with shots or without.",
+    "S3": "Results belong to the caller: they share no memory with arguments or other results, with shots or without.",
+    "S4": "Compiling and calling are safe in threads; a seed gives its samples whoever else samples.",
     "S5": "`value_and_report` gives the outputs of `forward`, and a `RunReport`.",
     # -- gradients
     "G1": "`vjp` gives the exact gradient for weights, whatever the gate and its qubits.",

@@ -227,6 +227,10 @@ class Subject:
         """None where values are exact; otherwise samples per circuit in all checks but those of sampling itself."""
         return None if self.capabilities.exact else self._shots
 
+    def both_ways(self, shots: int = 200) -> list[int | None]:
+        """Ways to compile: as everywhere, and with so many shots where it samples besides."""
+        return [self.shots, shots] if self.capabilities.exact and self.capabilities.shots else [self.shots]
+
     def need(self, capability: str, reason: str) -> None:
         """Skip the running check where a capability is not declared."""
         if not getattr(self.capabilities, capability):

@@ -62,6 +62,11 @@ faulty(
 )
 
 
+faulty(KIND, "embedded and remote", "backend: parts", backend=declaring(embedded=True, remote=True))
+faulty(KIND, "an explanation that is no text", "backend: parts", only=True, backend={"explain": lambda self, n: None})
+faulty(KIND, "a size as text", "backend: parts", only=True, nbytes="64 kB")
+
+
 class Named(QulacsBackend):
     """It goes by another name than that under which it is installed."""
 
@@ -123,7 +128,7 @@ class RawExecutable(QulacsExecutable):
         return d_start / np.where(norms == 0, 1.0, norms) * (norms > 0)
 
 
-def raw(name, **methods):
+def raw(name, only=True, **methods):
     def make():
         backend = QulacsBackend()
         backend.capabilities = Capabilities(exact=True, shots=True, vjp=True, features=True, max_qubits=16)
@@ -133,9 +138,16 @@ def raw(name, **methods):
         )
         return backend
 
-    fault(KIND, name, "features", make, only=True)
+    fault(KIND, name, "features", make, only=only)
 
 
+def unsigned(self, theta, inputs, *, seed=None):
+    """Samples of amplitudes without their signs."""
+    sampled = self.shots is not None and self.start_width
+    return RawExecutable.value_and_report(self, theta, np.abs(inputs) if sampled else inputs, seed=seed)
+
+
+raw("signs of features lost under shots", only=False, value_and_report=unsigned)
 raw("features without their norm in gradients", raw=lambda self, d_start, norms: d_start * (norms > 0))
 raw("features that are not finite", finite=lambda self, theta, inputs: None)
 raw("rows of zeros with a gradient", raw=lambda self, d_start, norms: d_start / np.where(norms == 0, 1.0, norms))

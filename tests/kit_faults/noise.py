@@ -98,6 +98,22 @@ for name, change in (
     ("channels after all gates", after_gates),
 ):
     fault(KIND, name, "noise: channels", lambda change=change: Density(change), only=True)
+
+
+class Sampling(Density):
+    """Exact values have the channels, samples have not."""
+
+    capabilities = Capabilities(vjp=True, shots=True, channels=True, max_qubits=10)
+
+    def compile(self, circuit, measurement, *, dtype="float32", shots=None):
+        if shots is None:
+            return super().compile(circuit, measurement, dtype=dtype)
+        if circuit.n_qubits > 10:
+            raise CapabilityError("at most 10 qubits")
+        return get_backend("trajectories").compile(without(circuit), measurement, dtype=dtype, shots=shots)
+
+
+fault(KIND, "channels passed over under shots", "noise: channels", Sampling, only=True)
 fault(KIND, "channels declared, some refused", "noise: channels", Partial)
 fault(
     KIND, "gradients without the channels' loss", "noise: gradients", lambda: Density(pull=lambda d: 1.1 * d), only=True

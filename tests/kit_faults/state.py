@@ -144,6 +144,16 @@ faulty(KIND, "writes to inputs", "calls: arguments", only=True, **writes(1, norm
 faulty(KIND, "writes to theta", "calls: arguments", **writes(0, wrap))
 
 
+def writes_samples(self, theta, inputs, *, seed=None):
+    answer = E.forward(self, theta, inputs, seed=seed)
+    if self.shots is not None:
+        normalise(inputs)
+    return answer
+
+
+faulty(KIND, "writes to inputs under shots", "calls: arguments", only=True, forward=writes_samples)
+
+
 def buffered(self, theta, inputs, *, seed=None):
     answer = E.forward(self, theta, inputs, seed=seed)
     out = kept(self, ("buffer", answer.shape), np.zeros_like(answer))
@@ -157,6 +167,14 @@ def remembered(self, theta, inputs, *, seed=None):
 
 
 faulty(KIND, "a buffer used again", "calls: results", forward=buffered)
+faulty(
+    KIND,
+    "a buffer of samples used again",
+    "calls: results",
+    forward=lambda self, theta, inputs, *, seed=None: (E.forward if self.shots is None else buffered)(
+        self, theta, inputs, seed=seed
+    ),
+)
 faulty(KIND, "results remembered and handed out again", "calls: results", only=True, forward=remembered)
 
 
@@ -167,6 +185,15 @@ def racing(self, theta, inputs):
 
 
 faulty(KIND, "theta on the executable, unsafe in threads", "calls: threads", exact=racing)
+
+
+def racing_samples(self, theta, inputs, seed):
+    self.seed = seed
+    time.sleep(0.0005)
+    return E.sampled(self, theta, inputs, self.seed)
+
+
+faulty(KIND, "a seed on the executable, unsafe in threads", "calls: threads", only=True, sampled=racing_samples)
 
 
 def racing_compile(self, circuit, measurement, *, dtype="float32", shots=None):

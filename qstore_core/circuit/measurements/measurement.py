@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from ...errors import GradientError, SpecError
+from ...errors import CapabilityError, GradientError, SpecError
 from ..checks import MAX_OPERATIONS, MAX_QUBITS, check_items, check_whole, shown, whole_number
 from ..component import Component, Registry
 from ..lowering.frame import Frame
@@ -379,6 +379,13 @@ class Amplitudes(Measurement):
     def primitive(self, n_qubits: int) -> Amplitudes:
         """This one."""
         return self
+
+    def as_observables(self, n_qubits: int) -> tuple[Observable, ...]:
+        """None: what asks for them does not hold the state."""
+        raise CapabilityError(
+            'Amplitudes are computed by simulators that hold the state: backend="statevector", "torch", "jax" or '
+            '"tensorflow", without noise and shots.'
+        )
 
     def check(self, n_qubits: int) -> None:
         """It fits any number."""

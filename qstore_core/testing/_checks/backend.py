@@ -40,6 +40,14 @@ def _parts(subject: Subject) -> None:
         problems.append("capabilities.vjp is declared, but executables have neither vjp nor value_and_vjp")
     if declared.framework is not None and not hasattr(executable, "apply"):
         problems.append(f"capabilities.framework is {declared.framework!r}, but executables have no apply")
+    if declared.embedded and (declared.remote or not declared.exact):
+        problems.append("capabilities.embedded is declared: computed exactly in this process, not remote or sampled")
+    said = backend.explain(2) if hasattr(backend, "explain") else ""
+    if not isinstance(said, str):
+        problems.append(f"explain(2) gave {type(said).__name__}, expected str")
+    size = getattr(executable, "nbytes", 0)
+    if not isinstance(size, int | np.integer) or size < 0:
+        problems.append(f"nbytes of an executable is {size!r}, expected its size in bytes")
     if problems:
         raise ConformanceError("; ".join(problems) + ".")
 

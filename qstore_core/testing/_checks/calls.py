@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -50,10 +51,12 @@ def _nothing_kept(subject: Subject) -> None:
 def _arguments(subject: Subject) -> None:
     """No call of forward or value_and_report writes to theta or inputs."""
     for circuit in (generic(2, amplitudes=True), generic(2)):
-        compiled = subject.compile(circuit, _ZX)
-        unchanged("forward", compiled.forward, _many_turns(circuit))
-        if hasattr(compiled.raw, "value_and_report"):
-            unchanged("value_and_report", compiled.report, _many_turns(circuit))
+        for shots in subject.both_ways():
+            compiled = subject.compile(circuit, _ZX, shots=shots)
+            text = "" if shots is None else f", with shots={shots},"
+            unchanged(f"forward{text}", compiled.forward, _many_turns(circuit))
+            if hasattr(compiled.raw, "value_and_report"):
+                unchanged(f"value_and_report{text}", compiled.report, _many_turns(circuit))
 
 
 def _many_turns(circuit: Circuit) -> tuple[np.ndarray, np.ndarray]:
@@ -76,8 +79,13 @@ def unchanged(method: str, call: Callable[..., Any], arguments: tuple[np.ndarray
 @check("calls: results", "S3", core=True)
 def _results(subject: Subject) -> None:
     """Results stay as they are whatever happens next, and may be written to."""
+    for shots in subject.both_ways():
+        _own_results(subject, shots)
+
+
+def _own_results(subject: Subject, shots: int | None) -> None:
     circuit = generic(2)
-    compiled = subject.compile(circuit, _ZX)
+    compiled = subject.compile(circuit, _ZX, shots=shots)
     theta, inputs = arrays(*random_point(circuit, 3))
     other = arrays(*random_point(circuit, 3, 5))
     first = compiled.forward(theta, inputs)
@@ -85,7 +93,7 @@ def _results(subject: Subject) -> None:
     compiled.forward(*other)
     same(first, before, 0.0, "the result of a first call, after a second call of forward (is a buffer used again?)")
     compiled.forward(theta, inputs)
-    same(first, before, 0.0, "the result of a first call, after the same call again (is a buffer used again?)")
+    same(first, before, 0.0, "the result of a first call, after a third call (is a buffer used again?)")
     theta[:], inputs[:] = other
     same(first, before, 0.0, "the result of a call, after its arguments were changed")
     if first.flags.writeable:
@@ -135,6 +143,13 @@ def _threads(subject: Subject) -> None:
         want = reference.outputs(circuit, _ZX, *points[number])
         tolerance = subject.tolerance(circuit, _ZX, *points[number], shots=subject.shots)
         same(got, want, tolerance, f"call {number + 1} of 24 in 4 threads")
+    if not subject.capabilities.shots or subject.capabilities.remote:
+        return
+    sampled = subject.compile(circuit, _ZX, shots=100)
+    theta, inputs = points[0]
+    alone = [sampled.forward(theta, inputs, seed=seed) for seed in range(16)]
+    for seed, got in enumerate(at_once([partial(sampled.forward, theta, inputs, seed=seed) for seed in range(16)])):
+        same(got, alone[seed], 0.0, f"samples of seed {seed}, while other threads sample with other seeds")
 
 
 @check("calls: report", "S5")

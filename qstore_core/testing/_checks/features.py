@@ -36,12 +36,11 @@ def _features(subject: Subject) -> None:
             text = f"{columns} raw amplitudes for {circuit.n_qubits} qubits, the last row of zeros"
             start, norms = _start(raw[:, :columns], circuit.n_amplitudes)
             encoded = np.ascontiguousarray(np.concatenate([start, angles], axis=1))
-            same(
-                compiled.forward(theta, features),
-                reference.outputs(circuit, _ZX, theta, encoded),
-                VALUES["float64"],
-                text,
-            )
+            outputs = reference.outputs(circuit, _ZX, theta, encoded)
+            same(compiled.forward(theta, features), outputs, VALUES["float64"], text)
+            for shots in subject.both_ways(20_000)[1:]:
+                sampled = subject.compile(circuit, _ZX, shots=shots).forward(theta, features)
+                same(sampled, outputs, subject.tolerance(circuit, _ZX, theta, encoded, shots=shots), f"{text}, sampled")
             if not subject.capabilities.vjp:
                 continue
             d = cotangents(4, compiled.width)

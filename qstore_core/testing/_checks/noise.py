@@ -64,7 +64,8 @@ def _with(channel: Channel, qubits: tuple[int, ...], *, amplitudes: bool = False
 def _refuses(subject: Subject, circuit: Circuit, what: str) -> bool:
     """Whether it refuses a circuit, which it may unless it declares channels."""
     try:
-        subject.compile(circuit, Expectation()).forward(*arrays(*random_point(circuit, 2)))
+        for shots in subject.both_ways():
+            subject.compile(circuit, Expectation(), shots=shots).forward(*arrays(*random_point(circuit, 2)))
     except CapabilityError as error:
         if subject.capabilities.channels:
             raise ConformanceError(f"{what}: capabilities.channels is declared, and it says: {error}") from error
@@ -83,11 +84,13 @@ def _channels(subject: Subject) -> None:
         computed += 1
         theta, inputs = arrays(*random_point(circuit, 2))
         for text, measured in _MEASURED.items():
-            compiled = subject.compile(circuit, measured)
-            got = compiled.forward(theta, inputs)
             want = reference.outputs(circuit, measured, theta, inputs)
-            tolerance = subject.tolerance(circuit, measured, theta, inputs, shots=compiled.shots)
-            same(got, want, np.maximum(tolerance, _CLOSE), f"{what}, {text}", bits=isinstance(measured, Probabilities))
+            for shots in subject.both_ways(20_000):
+                compiled = subject.compile(circuit, measured, shots=shots)
+                got = compiled.forward(theta, inputs)
+                tolerance = subject.tolerance(circuit, measured, theta, inputs, shots=shots)
+                how = f"{what}, {text}" if shots is None else f"{what}, {text}, {shots} shots"
+                same(got, want, np.maximum(tolerance, _CLOSE), how, bits=isinstance(measured, Probabilities))
     if not computed:
         raise NotDeclared("capabilities.channels is False: it refuses circuits with channels")
 

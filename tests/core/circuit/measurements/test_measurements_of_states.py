@@ -30,6 +30,7 @@ from qstore_core import (
 )
 from qstore_core.circuit.gates.synthesis import prepare
 from qstore_core.circuit.gates.table import GATES
+from qstore_core.circuit.measurements.measurement import Amplitudes
 from qstore_core.circuit.measurements.observable import symmetrised
 from tests.support import reference
 from tests.support.measured import CASES, circuit_and_point, expected, reduced
@@ -107,6 +108,23 @@ def test_values_are_those_of_the_state(backend):
         assert values.dtype == wanted.dtype
         assert layer.output_dim == np.prod(values.shape[1:])
         np.testing.assert_allclose(values, wanted, rtol=0, atol=EXACT if backend != "aer" else NOISY, err_msg=name)
+
+
+@pytest.mark.parametrize("backend", ["density", "trajectories", "numba", "aer", "pennylane:default.qubit"])
+def test_who_holds_no_state_names_who_does(backend):
+    found = qstore_core.get_backend(backend)
+    with pytest.raises(CapabilityError, match="statevector"):
+        found.compile(qstore_core.Circuit(2), Amplitudes(), shots=None if found.capabilities.exact else 10)
+
+
+def test_noise_of_a_backend_leaves_no_state():
+    noise = qstore_core.NoiseModel().after("h", qstore_core.Channel.bit_flip(0.1))
+    for name in ("density", "aer"):
+        noisy = qstore_core.get_backend(
+            name, noise_model=noise, **({"method": "density_matrix"} if name == "aer" else {})
+        )
+        with pytest.raises(CapabilityError, match="leaves a mixture"):
+            QuantumLayer(qstore_core.Circuit(2), State(), backend=noisy)
 
 
 @pytest.mark.parametrize("name", EVERY)
