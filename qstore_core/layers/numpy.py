@@ -17,8 +17,8 @@ import numpy as np
 from ..backends.forking import new_lock
 from ..circuit.spec.initial import Init, initial_theta
 from ..circuit.spec.layer_spec import LayerSpec
+from ..engines.arrays.numpy_ops import NumpyOps
 from ..engines.memory import check_ensemble
-from ..engines.statevector import NumpyOps
 from ..errors import ShapeError
 from ..runtime.profiling import timed
 from ..runtime.program import Execution, LayerProgram
@@ -95,6 +95,8 @@ class NumpyLayer(LayerDefinition):
 
     def __call__(self, x: Any) -> np.ndarray:
         """Features (…, F) → outputs (…, O), of an ensemble (E, …, O)."""
+        if self._theta.ndim == 1 and not self._postprocesses:
+            return self._program.forward(self._theta, x)
         if self._theta.ndim == 2:
             check_ensemble(len(self._theta), np.shape(x), self.output_dim, self._theta.itemsize)
             return np.stack([self._values(member, x) for member in self._theta])
@@ -143,15 +145,14 @@ class NumpyLayer(LayerDefinition):
 
     def _cotangents(self, cotangents: Any) -> np.ndarray:
         """An array of numbers, which are complex only where outputs are."""
-        array = np.asarray(cotangents) if self._complex else None
-        if array is not None and array.dtype.kind == "c":
+        if self._complex and (array := np.asarray(cotangents)).dtype.kind == "c":
             return array
         return self._program.real_array(cotangents, "cotangents")
 
     def _vjp(self, theta: np.ndarray, x: Any, cotangents: Any) -> tuple[np.ndarray, np.ndarray]:
         values, vjp_fn = self._program.value_and_vjp(theta, x)
         cotangents = self._cotangents(cotangents)
-        shape = (*values.shape[:-1], *self._sample_shape)
+        shape = (*values.shape[:-1], *self._sample_shape) if self._postprocesses else values.shape
         if cotangents.shape != shape:
             raise ShapeError(
                 f"{self.name}: cotangents have the outputs' shape {shape}, received {cotangents.shape}.",

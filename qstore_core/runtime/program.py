@@ -285,7 +285,7 @@ class LayerProgram:
             outputs = call.executable.forward(theta, rows, record)
         else:
             outputs, _ = self._on_chain(lambda executable: executable.forward(theta, rows, record), call, record)
-        self._end("forward", record)
+        self._end("forward", record, record)
         return outputs if call.as_is else self._shaped(outputs, call)
 
     def value_and_vjp(
@@ -316,7 +316,6 @@ class LayerProgram:
             theta = theta.copy()
         if self._draws:
             record.seeds = self._seeds.call()
-
         wanted = wrt_theta, wrt_inputs
         if not call.rows[0]:
             outputs, own = self._no_rows(theta, rows)
@@ -325,7 +324,7 @@ class LayerProgram:
         else:
             begin = partial(_begin, theta=theta, rows=rows, record=record, wanted=wanted)
             (outputs, own), index = self._on_chain(begin, call, record)
-        self._end("forward", record)
+        self._end("forward", record, record)
 
         def vjp_fn(cotangents: np.ndarray, *less: bool) -> tuple[np.ndarray | None, np.ndarray | None]:
             record.backward = back = PassRecord(record.settings, call.lead)
@@ -342,8 +341,7 @@ class LayerProgram:
                 begin = partial(_begin, theta=theta, rows=rows, record=record, wanted=wanted)
                 pull = partial(_pull, begin=begin, own=own, record=record, arguments=(cotangents, *less))
                 (d_theta, d_x), _ = self._on_chain(pull, call, back, index)
-            self._end("backward", back)
-            self.last = record
+            self._end("backward", back, record)
             if not wrt_theta:
                 d_theta = None
             if d_x is None or not wrt_inputs:
@@ -369,10 +367,10 @@ class LayerProgram:
         outputs = np.zeros((0, self.spec.output_dim), rows.dtype)
         return outputs, lambda *_: (np.zeros_like(theta), np.zeros_like(rows))
 
-    def _end(self, phase: str, record: PassRecord) -> None:
+    def _end(self, phase: str, record: PassRecord, last: PassRecord) -> None:
         """End a pass: `last_run` and open profiles tell about it."""
         record.end = end = perf_counter()
-        self.last = record
+        self.last = last
         if profiling.profiles:
             profiling.note(self.name, phase, "", record.begin, end, record)
 
@@ -383,16 +381,18 @@ class LayerProgram:
     def _arrays(self, theta: Any, x: Any) -> tuple[Call, np.ndarray, np.ndarray]:
         """Theta (W,) and features (B, F) as engines read them, and what is remembered about such arrays."""
         try:
-            call = self._calls[x.__class__, x.dtype, x.shape, x.flags.num, theta.dtype, theta.shape, theta.flags.num]
+            call = self._calls[
+                x.__class__, x.dtype, x.shape, x.flags.num, theta.__class__, theta.dtype, theta.shape, theta.flags.num
+            ]
         except (KeyError, AttributeError, TypeError):
             call, theta, x = self._look(theta, x)
         if not call.theta_as_is:
-            theta = np.array(theta, call.dtype, order="C")
+            theta = theta.astype(call.dtype, "C")
         return call, theta, x if call.as_is else np.require(x, call.dtype, _PLAIN).reshape(call.rows)
 
     def _look(self, theta: Any, x: Any) -> tuple[Call, np.ndarray, np.ndarray]:
         """Check all that can be told without values, and remember it."""
-        original, theta, x = x, self.real_array(theta, "angles"), self.real_array(x, "features")
+        given, theta, x = (theta, x), self.real_array(theta, "angles"), self.real_array(x, "features")
         self.check_shapes(theta.shape, x.shape)
         dtype = "float64" if x.dtype.kind == "f" and x.dtype.itemsize >= 8 else "float32"
         lead = x.shape[:-1]
@@ -402,11 +402,12 @@ class LayerProgram:
         theta_plain = np.require(theta, dtype, _PLAIN) is theta
         executable = self.executable(0, dtype)
         call = Call(np.dtype(dtype), lead, rows, plain, theta_plain, executable, executable.no_input_gradient)
-        if x is original:
+        if theta is given[0] and x is given[1]:
             if len(self._calls) >= _MOST_CALLS:
                 self._calls = {}
-            key = x.__class__, x.dtype, x.shape, x.flags.num, theta.dtype, theta.shape, theta.flags.num
-            self._calls[key] = call
+            self._calls[
+                x.__class__, x.dtype, x.shape, x.flags.num, theta.__class__, theta.dtype, theta.shape, theta.flags.num
+            ] = call
         return call, theta, x
 
     def real_array(self, values: Any, what: str) -> np.ndarray:
@@ -415,6 +416,8 @@ class LayerProgram:
         Raises:
             InputError: they are none.
         """
+        if values.__class__ is np.ndarray and values.dtype.kind in "fiub":
+            return values
         if isinstance(values, np.ma.MaskedArray):
             raise InputError(
                 f"{self.name} takes plain arrays, received {what} with a mask, which it would ignore. Fill what is "
@@ -464,9 +467,9 @@ class LayerProgram:
         """
         record = PassRecord(settings)
         result = compute()
-        self._end(phase, record)
         if forward is not None:
-            forward.backward, self.last = record, forward
+            forward.backward = record
+        self._end(phase, record, forward or record)
         return result, record
 
 

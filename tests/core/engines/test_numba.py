@@ -317,7 +317,7 @@ def test_tables_and_scratch_stay_small_at_any_depth():
 @pytest.mark.parametrize("keep", [0, 1 << 25])
 def test_a_pullback_may_be_called_again(keep, monkeypatch):
     """With the final states kept, and without."""
-    monkeypatch.setattr(engine, "KEEP_BYTES", keep)
+    monkeypatch.setattr(engine.batch, "KEEP_BYTES", keep)
     circuit, measurement = hardware_efficient(4, 2, bases=("Z", "X"))
     theta, inputs = numbers(circuit, 40)
     executable = BACKEND.compile(circuit, measurement, dtype="float64")
@@ -365,8 +365,8 @@ def test_cotangents_of_another_layout_are_taken():
 @pytest.fixture
 def eager_threads(monkeypatch):
     """Share out any batch of more than one chunk."""
-    monkeypatch.setattr(engine, "_PARALLEL_SECONDS", 0.0)
-    monkeypatch.setattr(engine, "_TASK_SECONDS", 1e-9)
+    monkeypatch.setattr(engine.batch, "_PARALLEL_SECONDS", 0.0)
+    monkeypatch.setattr(engine.batch, "_TASK_SECONDS", 1e-9)
 
 
 @pytest.mark.parametrize("per_sample", [False, True])
