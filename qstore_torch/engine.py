@@ -38,6 +38,9 @@ _dispatch_modes = torch._C._len_torch_dispatch_stack
 _is_tracing = torch._C._is_tracing
 _Transform = torch._C._functorch.TransformType
 _SUBNORMAL = {torch.float32: (2.0**75, 2.0**74), torch.float64: (2.0**537, 2.0**537)}  # over the smallest number
+_LARGEST_SUBNORMAL = {
+    dtype: (1.0 - torch.finfo(dtype).eps) * torch.finfo(dtype).smallest_normal for dtype in _SUBNORMAL
+}
 _COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
 _NUMPY = {getattr(torch, name): name for name in ("float32", "float64", "complex64", "complex128", "int64")}
 
@@ -190,6 +193,9 @@ class TorchOps:
 
     def without_subnormals(self, x: torch.Tensor) -> torch.Tensor:
         """x, and zero where its magnitude is below the smallest normal number; the derivative is that of x."""
+        differentiated = x.requires_grad and torch.is_grad_enabled()
+        if not (differentiated or self._recorded or surroundings() or torch.compiler.is_compiling()):
+            return torch.nn.functional.hardshrink(x, _LARGEST_SUBNORMAL[x.dtype])  # but its derivative at 0 is 0
         up, down = _SUBNORMAL[x.dtype]
         # Forward mode sees through `detach`, not through `round`. Subnormal numbers are multiples of the smallest one.
         constant = torch.round(x * up * down) * (1 / up) * (1 / down)

@@ -40,9 +40,9 @@ from qstore_core import (
 )
 from qstore_core.circuit.gates.table import GATES
 from qstore_core.engines.arrays.adjoint import value_and_vjp
+from qstore_core.engines.arrays.numpy_ops import NumpyOps
 from qstore_core.engines.arrays.planes import PlanesOps
 from qstore_core.engines.arrays.program import ArrayProgram
-from qstore_core.engines.statevector import NumpyOps
 from tests.support.tolerances import (
     FLOAT32_SUM,
     GRADIENT,

@@ -70,7 +70,7 @@ def _adjoint(program: ArrayProgram, ops: Any, ones: Callable[[Any], Any], theta:
 
 
 def _numpy(program: ArrayProgram, theta: Any, x: Any) -> Modes:
-    from qstore_core.engines.statevector import NumpyOps
+    from qstore_core.engines.arrays.numpy_ops import NumpyOps
 
     both = NumpyOps(), PlanesOps(NumpyOps(), double=True)
     yield "forward", tuple(partial(program.forward, ops, theta, x) for ops in both)

@@ -16,7 +16,7 @@ from qstore_core.backends.forking import new_lock
 from qstore_core.circuit.angles.functions import Derived, flattened
 from qstore_core.circuit.measurements.measurement import Measurement
 from qstore_core.circuit.spec.encoding import unit_rows_and_vjp
-from qstore_core.engines.statevector import NumpyOps
+from qstore_core.engines.arrays.numpy_ops import NumpyOps
 from qstore_core.interchange.qiskit import from_qiskit
 from qstore_core.runtime.cache import Recipe, compiled
 

@@ -9,13 +9,13 @@ import numpy as np
 
 from ..circuit.angles.angle import Angle
 from ..circuit.angles.functions import flattened
-from ..circuit.angles.table import AngleTable
 from ..circuit.checks import check_choice
 from ..circuit.circuit import Circuit, Operation
 from ..circuit.gates.table import GATES, PAULIS, Cnot
 from ..circuit.spec.encoding import unit_rows
+from ..engines.arrays.angles import Polynomials
+from ..engines.arrays.numpy_ops import NumpyOps
 from ..engines.memory import check_bytes
-from ..engines.statevector import NumpyOps
 from ..errors import InputError, ShapeError, SpecError
 from ..interchange.files import as_array
 from ..layers.definition import LayerDefinition
@@ -170,7 +170,7 @@ class _Tangents:
         """Derivatives of the gate angles by the weights, (B, K, W)."""
         if self.derived is not None:
             return np.stack([self._slopes_of_row(theta, row[None]) for row in inputs])
-        table, own = AngleTable(self.angles), np.tile(theta, (len(inputs), 1))
+        table, own = Polynomials(self.angles), np.tile(theta, (len(inputs), 1))
         out = np.empty((len(inputs), len(self.angles), len(theta)))
         for k in range(len(self.angles)):
             one = np.zeros((len(inputs), len(self.angles)))
@@ -181,7 +181,7 @@ class _Tangents:
     def _slopes_of_row(self, theta: np.ndarray, row: np.ndarray) -> np.ndarray:
         """The same of one sample, through functions of angles, (K, W)."""
         all_weights, all_inputs, derived_vjp = self._extended(theta, row)
-        table, out = AngleTable(self.angles), np.empty((len(self.angles), len(theta)))
+        table, out = Polynomials(self.angles), np.empty((len(self.angles), len(theta)))
         for k, one in enumerate(np.eye(len(self.angles))):
             out[k], _ = derived_vjp(*table.vjp(all_weights, all_inputs, one[None]))
         return out
@@ -208,7 +208,7 @@ class _Tangents:
         for at, op in enumerate(self.circuit.operations):
             shared = not any(angle.uses_inputs for angle in op.params)
             rows = inputs[:1] if shared else inputs
-            values = AngleTable(op.params).values(theta, rows) if op.params else np.zeros((1, 0))
+            values = Polynomials(op.params).values(theta, rows) if op.params else np.zeros((1, 0))
             for step in GATES[op.gate].steps:
                 if isinstance(step, Cnot):
                     layer.cnot(op.qubits[step.control], op.qubits[step.target])

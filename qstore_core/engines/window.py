@@ -15,8 +15,8 @@ from ..circuit.angles.angle import Angle
 from ..circuit.circuit import Circuit
 from ..circuit.lowering.plan import Factor
 from ..circuit.lowering.window import Enter, Gather, Rotate, Window
+from .arrays.angles import Polynomials, plus
 from .arrays.ops import Array, Ops, frozen
-from .arrays.rotations import Polynomials, plus
 
 __all__ = ["WindowProgram"]
 

@@ -17,9 +17,9 @@ from ..circuit.measurements.measurement import Expectation, Probabilities
 from ..circuit.spec.encoding import Encoding, as_encoding, unit_rows
 from ..circuit.spec.initial import Init, initial_theta
 from ..circuit.spec.layer_spec import LayerSpec, custom
+from ..engines.arrays.numpy_ops import NumpyOps
 from ..engines.arrays.states import StateProgram
 from ..engines.memory import check_bytes
-from ..engines.statevector import NumpyOps
 from ..errors import CapabilityError, InputError, ShapeError, SpecError
 from ..interchange.files import as_array
 from .definition import LayerDefinition

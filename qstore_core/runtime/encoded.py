@@ -16,8 +16,8 @@ from ..circuit.angles.functions import flattened
 from ..circuit.measurements.measurement import Amplitudes
 from ..circuit.spec.encoding import check_finite, unit_rows_and_vjp
 from ..circuit.spec.layer_spec import LayerSpec
+from ..engines.arrays.numpy_ops import NumpyOps
 from ..engines.memory import check_bytes
-from ..engines.statevector import NumpyOps
 from ..errors import BackendError, GradientError, InputError
 from . import profiling
 from .cache import Recipe, cache_generation, compiled

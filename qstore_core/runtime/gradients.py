@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 
 from ..circuit.angles.angle import Angle
-from ..circuit.angles.table import AngleTable
 from ..circuit.circuit import Circuit
 from ..circuit.gates.table import GATES, SHIFT_RULES
+from ..engines.arrays.angles import Polynomials
 from ..errors import GradientError
 
 __all__ = ["NO_AMPLITUDE_RULE", "Differences", "ParameterShift", "unshared"]
@@ -63,7 +63,7 @@ class ParameterShift:
 
     def __init__(self, circuit: Circuit, forward: Callable[..., Any]) -> None:
         """Tabulate the rule of every angle."""
-        self.circuit, self.forward, self._angles = circuit, forward, AngleTable(_gate_angles(circuit))
+        self.circuit, self.forward, self._angles = circuit, forward, Polynomials(_gate_angles(circuit))
         self._rules = [
             SHIFT_RULES[rule] for rule in (GATES[op.gate].shift for op in circuit.operations for _ in op.params)
         ]
@@ -139,7 +139,7 @@ class Differences:
         self, circuit: Circuit, forward: Callable[..., Any], *, step: float, rng: np.random.Generator | None = None
     ) -> None:
         self.circuit, self.forward, self.step, self._rng = circuit, forward, step, rng
-        self._angles = AngleTable(_gate_angles(circuit))
+        self._angles = Polynomials(_gate_angles(circuit))
 
     def vjp(
         self,

@@ -16,9 +16,9 @@ from ..circuit.angles.functions import flattened
 from ..circuit.circuit import Circuit
 from ..circuit.lowering.light_cone import LEAST_QUBITS, Narrowing, narrow
 from ..circuit.measurements.measurement import Measurement
+from ..engines.arrays.numpy_ops import NumpyOps
 from ..engines.arrays.ops import Scatter, frozen
 from ..engines.memory import STATES, check_bytes, check_memory
-from ..engines.statevector import NumpyOps
 from ..engines.window import WindowProgram
 from ..errors import InputError
 from .cache import Recipe, compiled

@@ -92,7 +92,6 @@ class LayerProgram:
         framework: str | None = None,
         draw_seed: Callable[[], int] | None = None,
     ) -> None:
-        """Resolve the backends; compile nothing yet."""
         self._drawn = spec.measurement is not None and spec.measurement.drawn
         shots = execution.samples(spec.measurement)
         self.spec, self.name, self.framework = spec, name, framework
@@ -416,8 +415,6 @@ class LayerProgram:
         Raises:
             InputError: they are none.
         """
-        if values.__class__ is np.ndarray and values.dtype.kind in "fiub":
-            return values
         if isinstance(values, np.ma.MaskedArray):
             raise InputError(
                 f"{self.name} takes plain arrays, received {what} with a mask, which it would ignore. Fill what is "

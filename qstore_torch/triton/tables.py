@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from qstore_core.circuit.angles.angle import Angle
+from qstore_core.circuit.angles.table import AngleTable
 from qstore_core.circuit.lowering.plan import Diagonal, Plan, Rotation
 
 from .layout import Layout, arrange, span_rank
@@ -233,22 +234,19 @@ class Program:
 
     # -- angles -------------------------------------------------------------------------------------------------
 
-    def _slot(self, slot: tuple[str, int]) -> int:
-        return slot[1] + (self.plan.n_weights if slot[0] == "x" else 0)
-
     def _write_angles(self) -> None:
         """Polynomials in slots (weight j, then input i; -1 is the number 1), and what each rotation is made of."""
-        head = self._head
-        terms = [angle.terms for angle in self._angles]
-        self.monomials = max([1, *(len(t) for t in terms)])
-        self.degree = max([1, *(len(monomial) for t in terms for monomial, _ in t)])
-        slots = np.full((len(terms), self.monomials, self.degree), -1)
-        coefficients = np.zeros((len(terms), self.monomials))
-        for a, polynomial in enumerate(terms):
-            for m, (monomial, coefficient) in enumerate(polynomial):
-                slots[a, m, : len(monomial)] = [self._slot(s) for s in monomial]
-                coefficients[a, m] = coefficient
-        head["angles"], head["polynomials"] = len(terms), self._put(slots)
+        head, table = self._head, AngleTable(self._angles)
+        numbers, counts, degrees = table.numbered(self.plan.n_weights), np.diff(table.spans), np.diff(table.bounds)
+        self.monomials, self.degree = int(counts.max(initial=1)), int(degrees.max(initial=1))
+        slots = np.full((len(counts), self.monomials, self.degree), -1)
+        coefficients = np.zeros((len(counts), self.monomials))
+        self._monomials: list[tuple[int, float, list[int]]] = []  # angle, coefficient, slots
+        for m, a in enumerate(np.repeat(np.arange(len(counts)), counts).tolist()):
+            own, k = numbers[table.bounds[m] : table.bounds[m + 1]], m - table.spans[a]
+            slots[a, k, : len(own)], coefficients[a, k] = own, table.coefficients[m]
+            self._monomials.append((a, table.coefficients[m], own.tolist()))
+        head["angles"], head["polynomials"] = len(counts), self._put(slots)
         head["coefficients"] = self._put_floats(coefficients)
         head["rotations"] = len(self._rotations)
         ids, constants = [], []
@@ -258,19 +256,17 @@ class Program:
             constants += [*constant, *(c for axis, _ in variable for c in axis), *([0.0] * (3 * missing))]
         head["factors"], head["constants"] = self._put(ids), self._put_floats(constants)
         # One row of scratch: cos and sin of half of every angle, then each rotation's matrix and axes.
-        head["scratch"] = 2 * len(terms) + len(self._rotations) * (4 + 3 * self.factors)
+        head["scratch"] = 2 * len(counts) + len(self._rotations) * (4 + 3 * self.factors)
 
     def _write_gradients(self) -> None:
         """The product rule, slot by slot, so that every sum has one place and one order."""
         plan = self.plan
         entries = [_Entries() for _ in range(plan.n_weights + plan.n_inputs)]
-        for a, angle in enumerate(self._angles):
-            for monomial, coefficient in angle.terms:
-                slots = [self._slot(s) for s in monomial]
-                for k, slot in enumerate(slots):
-                    entries[slot].angles.append(a)
-                    entries[slot].coefficients.append(coefficient)
-                    entries[slot].others.append([*slots[:k], *slots[k + 1 :]])
+        for a, coefficient, slots in self._monomials:
+            for k, slot in enumerate(slots):
+                entries[slot].angles.append(a)
+                entries[slot].coefficients.append(coefficient)
+                entries[slot].others.append([*slots[:k], *slots[k + 1 :]])
         unused = [slot for slot, e in enumerate(entries) if not e.angles]
         self._head["unused"], self._head["n_unused"] = self._put(unused), len(unused)
         self.weight_entries = self._put_entries("weights", entries[: plan.n_weights])

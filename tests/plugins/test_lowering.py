@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from qstore_plugins._lowering import amplitude_angles, amplitude_gates, as_rotations
 
 from qstore_core import Circuit, Expectation, Pauli, Probabilities
-from qstore_core.circuit.angles.table import AngleTable, gate_angles
 from qstore_core.circuit.gates.table import GATES
+from qstore_core.engines.arrays.angles import Polynomials, gate_angles
 from qstore_core.engines.readout import Readout
 from tests.support.reference import apply, difference_vjp, simulate, state
 from tests.support.strategies import problems
@@ -69,7 +69,7 @@ def test_weights_may_differ_from_row_to_row(problem):
 
 
 def test_an_empty_table():
-    table = AngleTable([])
+    table = Polynomials([])
     assert table.values(np.zeros(2), np.zeros((3, 1))).shape == (3, 0)
     assert [g.shape for g in table.vjp(np.zeros(2), np.zeros((3, 1)), np.zeros((3, 0)))] == [(2,), (3, 1)]
 

@@ -21,9 +21,9 @@ from qiskit.circuit.library import CXGate, HGate, RYGate, SdgGate, UGate, Unitar
 from qiskit.quantum_info import Kraus, Pauli, SparsePauliOp
 
 from qstore_core import BackendError, Circuit, RunReport
-from qstore_core.circuit.angles.table import gate_angles
 from qstore_core.circuit.gates.table import GATES, Cnot
 from qstore_core.circuit.measurements.measurement import Measurement, Probabilities
+from qstore_core.engines.arrays.angles import gate_angles
 from qstore_core.engines.readout import Readout, Samples
 
 from .._lowering import amplitude_angles, amplitude_gates

@@ -27,9 +27,9 @@ from qiskit.quantum_info import Statevector
 from qiskit_aer.library import SetStatevector
 
 from qstore_core import Circuit
-from qstore_core.circuit.angles.table import AngleTable
 from qstore_core.circuit.gates.table import Axis
 from qstore_core.circuit.measurements.measurement import Measurement
+from qstore_core.engines.arrays.angles import Polynomials
 from qstore_core.engines.readout import Readout
 
 from .._lowering import Turned, as_rotations
@@ -58,7 +58,7 @@ class RegisterExecutable:
         self._run, self._dtype = run, dtype
         self._steps = as_rotations(circuit)
         self._varying = [k for k, step in enumerate(self._steps) if step.axis and not step.angle.is_constant]
-        self._table = AngleTable([self._steps[k].angle for k in self._varying])
+        self._table = Polynomials([self._steps[k].angle for k in self._varying])
         self._readout = Readout(measurement, circuit.n_qubits)
         self._template = lru_cache(64)(self._build)
 

@@ -12,9 +12,9 @@ import pennylane as qml
 
 from qstore_core import Circuit
 from qstore_core.circuit.angles.angle import Angle, as_angle
-from qstore_core.circuit.angles.table import AngleTable
 from qstore_core.circuit.circuit import Operation
 from qstore_core.circuit.gates.table import GATES, Axis
+from qstore_core.engines.arrays.angles import Polynomials
 
 from .._lowering import steps_of
 
@@ -77,7 +77,7 @@ class Gates:
                 entries.append(angle.constant if angle.is_constant else _Column(len(angles)))
                 angles += [] if angle.is_constant else [angle]
             self._gates.append((cls, entries, wires))
-        self.table = AngleTable(angles)
+        self.table = Polynomials(angles)
         self.differs = np.array([angle.uses_inputs for angle in angles], bool)  # from sample to sample
 
     def operations(self, angles: Sequence[Any]) -> list[Any]:

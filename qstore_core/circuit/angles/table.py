@@ -1,7 +1,4 @@
-"""`AngleTable`: many angles of a batch at once as arrays, and the vjp of that.
-
-For whatever computes gate angles on the host: shifted circuits, and backends whose parameters are gate angles.
-"""
+"""`AngleTable`: many angles as one table of monomials, which every engine reads."""
 
 from __future__ import annotations
 
@@ -10,87 +7,48 @@ from collections.abc import Iterable
 import numpy as np
 
 from ...errors import SpecError
-from ..circuit import Circuit
 from .angle import Angle
 
-__all__ = ["AngleTable", "gate_angles"]
+__all__ = ["AngleTable"]
 
 
 class AngleTable:
-    """Angles of a batch, one per column, in float64.
+    """Polynomial angles as arrays of integers and numbers: angle → monomials → slots.
 
-    Args:
-        angles: One per column.
+    Attributes:
+        angles: As given.
+        spans: (A + 1,). Angle a is the sum of the monomials `spans[a]` to `spans[a + 1]`.
+        bounds: (M + 1,). Monomial m is its coefficient times the slots `bounds[m]` to `bounds[m + 1]`.
+        coefficients: (M,).
+        slots: (K,), numbers of weights and of inputs.
+        of_inputs: (K,), which of these are inputs.
 
     Example:
         >>> from qstore_core.circuit.angles.angle import input_, weight
-        >>> table = AngleTable([2 * input_(0) + weight(0), weight(0)])
-        >>> table.values(np.array([0.5]), np.array([[1.0], [3.0]]))
-        array([[2.5, 0.5],
-               [6.5, 0.5]])
-        >>> table.vjp(np.array([0.5]), np.array([[1.0], [3.0]]), np.ones((2, 2)))
-        (array([4.]), array([[2.],
-               [2.]]))
+        >>> table = AngleTable([2 * input_(0) * weight(1) + 3, weight(0)])
+        >>> table.spans, table.bounds, table.coefficients
+        (array([0, 2, 3]), array([0, 0, 2, 3]), array([3., 2., 1.]))
+        >>> table.slots, table.of_inputs
+        (array([1, 0, 0]), array([False,  True, False]))
     """
 
     def __init__(self, angles: Iterable[Angle]) -> None:
-        """Lay terms out by the number of their slots, so that each number is one array operation."""
+        """Write the terms of all angles one after the other."""
         self.angles = tuple(angles)
         if not all(angle.is_polynomial for angle in self.angles):
             raise SpecError("a table has polynomial angles; see qstore_core.circuit.angles.functions.flattened.")
-        terms: dict[int, list[tuple[int, float, list[tuple[bool, int]]]]] = {}
-        for column, angle in enumerate(self.angles):
-            for monomial, coefficient in angle.terms:
-                slots = [(kind == "w", index) for kind, index in monomial]
-                terms.setdefault(len(monomial), []).append((column, coefficient, slots))
-        self._terms = [
-            (
-                np.array([column for column, _, _ in of_degree], np.int64),
-                np.array([coefficient for _, coefficient, _ in of_degree]),
-                np.array([slots for _, _, slots in of_degree], np.int64).reshape(len(of_degree), degree, 2),
-            )
-            for degree, of_degree in terms.items()
-        ]
+        terms = [term for angle in self.angles for term in angle.terms]
+        slots = [slot for monomial, _ in terms for slot in monomial]
+        self.spans = _sums([len(angle.terms) for angle in self.angles])
+        self.bounds = _sums([len(monomial) for monomial, _ in terms])
+        self.coefficients = np.array([coefficient for _, coefficient in terms], np.float64)
+        self.slots = np.array([index for _, index in slots], np.int64)
+        self.of_inputs = np.array([kind == "x" for kind, _ in slots], bool)
 
-    def __len__(self) -> int:
-        return len(self.angles)
-
-    def values(self, theta: np.ndarray, x: np.ndarray) -> np.ndarray:
-        """`theta` (W,), or (B, W) where it differs from row to row, and angle inputs `x` (B, F) → (B, columns)."""
-        out = np.zeros((len(self), len(x)))
-        slots, n_weights = _slots(theta, x)
-        for columns, coefficients, factors in self._terms:
-            values = slots[_places(factors, n_weights)].prod(axis=1)
-            np.add.at(out, columns, coefficients[:, None] * values)
-        return out.T.copy()
-
-    def vjp(self, theta: np.ndarray, x: np.ndarray, d_values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Slopes by the columns (B, columns) → by `theta`, of its shape, and by `x` (B, F)."""
-        slots, n_weights = _slots(theta, x)
-        out = np.zeros_like(slots)
-        for columns, coefficients, factors in self._terms:
-            places = _places(factors, n_weights)
-            slopes = coefficients[:, None] * np.asarray(d_values, np.float64).T[columns]
-            values = slots[places]
-            for k in range(places.shape[1]):
-                others = np.delete(values, k, axis=1).prod(axis=1)
-                np.add.at(out, places[:, k], slopes * others)
-        d_theta = out[:n_weights]
-        return d_theta.T.copy() if np.ndim(theta) == 2 else d_theta.sum(axis=1), out[n_weights:].T.copy()
+    def numbered(self, n_weights: int) -> np.ndarray:
+        """(K,): slots in one list, in which input i follows as number `n_weights + i`."""
+        return self.slots + n_weights * self.of_inputs
 
 
-def gate_angles(circuit: Circuit) -> AngleTable:
-    """The gate angles of a circuit that are not constant, in order."""
-    return AngleTable([angle for op in circuit.operations for angle in op.params if not angle.is_constant])
-
-
-def _slots(theta: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, int]:
-    """Weights, then inputs, as rows (W + F, B); and W."""
-    theta, x = np.asarray(theta, np.float64), np.asarray(x, np.float64)
-    weights = theta.T if theta.ndim == 2 else np.broadcast_to(theta[:, None], (len(theta), len(x)))
-    return np.concatenate([weights, x.T]), len(weights)
-
-
-def _places(factors: np.ndarray, n_weights: int) -> np.ndarray:
-    """Rows of `_slots` that `(is weight, index)` stand for."""
-    return np.where(factors[..., 0] == 1, 0, n_weights) + factors[..., 1]
+def _sums(lengths: list[int]) -> np.ndarray:
+    return np.cumsum([0, *lengths])

@@ -26,7 +26,7 @@ class LogProbabilities(BasisStates):
 
     Example:
         >>> import numpy as np
-        >>> from qstore_core.engines.statevector import NumpyOps
+        >>> from qstore_core.engines.arrays.numpy_ops import NumpyOps
         >>> LogProbabilities().postprocess(NumpyOps(), np.array([[1.0, 0.0]]), 2.0**-52).round(4)
         array([[  0.    , -37.0437]])
     """

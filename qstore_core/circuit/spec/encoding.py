@@ -347,22 +347,19 @@ def unit_rows_and_vjp(ops: Any, x: Any, width: int) -> tuple[Any, Callable[[Any]
     """The same, and its vjp: the projection off the unit row, over the norm."""
     x = ops.without_subnormals(x)
     largest, least = ops.max_abs(x), ops.smallest_normal(x)  # a constant for the gradient: the result does not depend
-    zero, small = ops.is_below(largest, least), ops.is_below(largest, 1.0)
-    # First by a power of two into the middle of the range, where compilers may take 1 / scale without a loss.
-    power = least**0.5
-    middle = small / power + (1.0 - small) * power
-    scale = largest * middle + zero
-    y = ops.pad_last(x * middle / scale, width)
+    zero = ops.is_below(largest, least)
+    # Twice by the root of the scale, whose inverse is a normal number where 1 / scale may be none: by a product and a
+    # division, since compilers put two products together.
+    root = ops.sqrt(ops.maximum(largest, least))
+    inverse = (1.0 - zero) / root
+    y = ops.pad_last(x * inverse / root, width)
     norm = ops.sqrt(ops.reshape(long_sum(ops, y * y), (-1, 1)) + zero)
-    live = 1.0 - zero
-    y = y / norm * live
+    y = y / norm
     features = x.shape[-1]
 
     def vjp_fn(d_unit: Any) -> Any:
         rest = d_unit - ops.reshape(long_sum(ops, y * d_unit), (-1, 1)) * y
-        # `norm * scale` is near the square root of the largest number, and its square, by which JAX differentiates this
-        # once more, beyond it.
-        return rest[:, :features] * (live / norm) * (middle / scale)
+        return rest[:, :features] * (inverse / norm) / root
 
     return y + zero * ops.const(_first(width), x), vjp_fn
 

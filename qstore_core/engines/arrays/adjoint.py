@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .angles import Polynomials, plus
 from .ops import Array, Ops, frozen
 from .program import (
     ArrayProgram,
@@ -27,7 +28,7 @@ from .program import (
     Stack,
     kronecker_index,
 )
-from .rotations import Factors, FusedRotations, Polynomials, plus
+from .rotations import Factors, FusedRotations
 
 __all__ = ["KEEP_BYTES", "pull_kronecker", "value_and_vjp"]
 
@@ -174,7 +175,7 @@ class _Gradients:
         ops, n = self.ops, self.program.plan.n_qubits
         columns = []
         for group in layer.groups:
-            column = self.sweep.stacks[group.key].matrix(group.number)[..., :, 0]
+            column = self.sweep.stacks[group.key].column(group.number)
             columns.append(ops.conj(ops.reshape(column, (-1, 1 << group.size))))
         for k, group in enumerate(layer.groups):
             rest, width = lam, 1 << n
@@ -230,7 +231,7 @@ class _Gradients:
         ):
             if factors is not None:
                 flat = pool[0] if len(pool) == 1 else ops.concat(pool)
-                lead = (-1,) if rotations.polynomials.uses_inputs else ()
+                lead = (-1,) if rotations.halves.uses_inputs else ()
                 flat = ops.narrow(ops.take(flat, index, -1), wide)
                 gradient = ops.reshape(flat, (*lead, rotations.count, 2, 2))
                 self._add_rotations(rotations, factors, gradient)
@@ -248,10 +249,10 @@ class _Gradients:
             if k:
                 gradient = ops.matmul(ops.swap_last(ops.conj(at[k])), gradient)
         own = ops.stack(owns, -4)
-        lead = (-1,) if rotations.polynomials.uses_inputs else ()
+        lead = (-1,) if rotations.halves.uses_inputs else ()
         product = ops.real(ops.conj(own) * rotations.slopes(ops, factors))
         product = ops.reshape(product, (*lead, rotations.length * rotations.count, 4))
-        self._add_angles(rotations.polynomials, ops.narrow(0.5 * ops.sum(product, -1), sweep.theta))
+        self._add_angles(rotations.halves, ops.narrow(ops.sum(product, -1), sweep.theta))
 
     def _add_angles(self, angles: Polynomials, d_angles: Array) -> None:
         """From gradients of angles (A,) or (B, A) to those of weights and inputs."""

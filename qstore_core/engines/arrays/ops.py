@@ -91,9 +91,9 @@ class Signs:
 
     def sums(self, ops: Ops, x: Array) -> Array:
         """`x` (B, 2**n) → (B, masks): sums with the signs of each mask."""
-        sums = ops.matmul(ops.reshape(x, (-1, self.n_low)), ops.const(self.low, x))
         if self.high is None:
-            return sums
+            return ops.matmul(x, ops.const(self.low, x))
+        sums = ops.matmul(ops.reshape(x, (-1, self.n_low)), ops.const(self.low, x))
         wide = ops.wide(ops.reshape(sums, (-1, self.size // self.n_low, self.count)))
         return ops.narrow(ops.sum(wide * ops.const(self.high, wide), -2), x)
 
@@ -105,8 +105,9 @@ class Signs:
 
     def spread(self, ops: Ops, values: Array) -> Array:
         """`values` (B, masks) → (B, 2**n): per basis state the sum of the values with its signs."""
-        if self.high is not None:
-            values = ops.reshape(values, (-1, 1, self.count)) * ops.const(self.high, values)
+        if self.high is None:
+            return ops.matmul(values, ops.const(self.low_rows, values))
+        values = ops.reshape(values, (-1, 1, self.count)) * ops.const(self.high, values)
         rows = ops.reshape(values, (-1, self.count))
         return ops.reshape(ops.matmul(rows, ops.const(self.low_rows, rows)), (-1, self.size))
 

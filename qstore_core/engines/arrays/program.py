@@ -14,9 +14,10 @@ from functools import lru_cache
 import numpy as np
 
 from ...circuit.lowering.plan import Diagonal, Plan, Rotation
+from .angles import Polynomials
 from .measuring import Measuring
 from .ops import Array, Ops, Signs, change_of_frame, check_slots, frozen
-from .rotations import Factors, FusedRotations, Polynomials
+from .rotations import Factors, FusedRotations
 
 __all__ = [
     "ArrayProgram",
@@ -44,17 +45,24 @@ class Stack:
         per_sample: Arrays have a leading batch axis.
         singles: Double precision. Matrices of the first, second, … qubit of all groups, each (…, G, 4).
         partial: Outer products of the first, the first two, … of them, (…, G, 4**k).
-        whole: Kronecker products, (…, G, 2**size, 2**size), in the precision of the state.
+        whole: Kronecker products, (…, G, 2**size, 2**size), in the precision of the state; None where only `columns`,
+            their first ones, (…, G, 2**size), are needed.
     """
 
     per_sample: bool
     singles: list[Array]
     partial: list[Array]
-    whole: Array
+    whole: Array | None
+    columns: Array
 
     def matrix(self, number: int) -> Array:
         """The matrix of one group."""
+        assert self.whole is not None
         return self.whole[..., number, :, :]
+
+    def column(self, number: int) -> Array:
+        """The first column of one."""
+        return self.columns[..., number, :] if self.whole is None else self.whole[..., number, :, 0]
 
 
 Stacks = dict[tuple[bool, int], Stack]  # by (per sample, group size)
@@ -103,6 +111,12 @@ def kronecker_index(size: int) -> np.ndarray:
     return frozen(index.ravel())
 
 
+@lru_cache(maxsize=8)
+def _first_column(size: int) -> np.ndarray:
+    """The places of its first column there."""
+    return frozen(kronecker_index(size)[:: 1 << size].copy())
+
+
 def group_sizes(n_qubits: int) -> list[int]:
     """Sizes of the groups: one up to five qubits, else as even as possible and at most four."""
     if n_qubits <= 5:
@@ -143,6 +157,8 @@ class ArrayProgram:
         self.stack_order_is_plain = all(order is None for key, order in self.stack_order.items() if not key[0])
         self.shared_places, self.sampled_places = self._places(False), self._places(True)
         self.from_zero = not plan.n_amplitudes
+        later = {group.key for layer in self.layers[self.is_product(0) :] for group in getattr(layer, "groups", ())}
+        self._columns_only = self.stacks.keys() - later
         self.measuring = Measuring(plan, plan.frames[self._frame])
         angles = [a for s in plan.steps for _, a in (s.factors if isinstance(s, Rotation) else s.terms)]
         kinds = {kind for angle in angles for kind, _ in angle.slots}
@@ -226,9 +242,9 @@ class ArrayProgram:
         What the determinant of a rounded matrix lacks to 1 shows in every output, once per rotation and always to one
         side. So matrices are rounded once, as Kronecker products, whose many entries make up for each other.
         """
-        theta, x = ops.wide(theta), ops.wide(x)
+        theta = ops.wide(theta)
         shared = self.shared_rotations.factors(ops, theta, x) if self.shared_rotations.count else None
-        sampled = self.sampled_rotations.factors(ops, theta, x) if self.sampled_rotations.count else None
+        sampled = self.sampled_rotations.factors(ops, theta, ops.wide(x)) if self.sampled_rotations.count else None
         return shared, sampled
 
     def kronecker(self, ops: Ops, factors: tuple[Factors | None, Factors | None], like: Array) -> Stacks:
@@ -251,9 +267,13 @@ class ArrayProgram:
                     singles[k], (*lead, count, 1, 4)
                 )
                 partial.append(ops.reshape(product, (*lead, count, 4 << 2 * k)))
-            whole = partial[-1] if size == 1 else ops.permute(partial[-1], kronecker_index(size))
-            whole = ops.reshape(ops.narrow(whole, like), (*lead, count, 1 << size, 1 << size))
-            out[per_sample, size] = Stack(per_sample, singles, partial, whole)
+            whole = columns = None
+            if (per_sample, size) in self._columns_only:
+                columns = ops.narrow(ops.take(partial[-1], _first_column(size), -1), like)
+            else:
+                whole = partial[-1] if size == 1 else ops.permute(partial[-1], kronecker_index(size))
+                whole = ops.reshape(ops.narrow(whole, like), (*lead, count, 1 << size, 1 << size))
+            out[per_sample, size] = Stack(per_sample, singles, partial, whole, columns)
         return out
 
     def matrix_rows(self, ops: Ops, shared: Array | None, sampled: Array | None, per_sample: bool) -> Array:
@@ -299,7 +319,9 @@ class ArrayProgram:
         """The start state and the angle inputs. From |0…0⟩ the state has one row until samples differ."""
         width = self.plan.n_amplitudes
         if not width:
-            first = ops.pad_last(ops.const(_ONE_ROW, theta), 1 << self.plan.n_qubits)
+            first = ops.const(_ONE_ROW, theta)
+            if not self.is_product(0):  # which takes nothing from it but its precision
+                first = ops.pad_last(first, 1 << self.plan.n_qubits)
             return ops.complex(first, None), inputs
         if not self.plan.n_inputs:
             return ops.complex(inputs, None), inputs
@@ -323,8 +345,10 @@ class ArrayProgram:
 
     def is_product(self, number: int) -> bool:
         """True for a first layer that rotates every group of |0…0⟩: its columns multiply out to the state."""
-        layer = self.layers[number]
-        return number == 0 and self.from_zero and isinstance(layer, KronLayer) and len(layer.groups) == len(self.sizes)
+        if number or not self.from_zero or not self.layers:
+            return False
+        layer = self.layers[0]
+        return isinstance(layer, KronLayer) and len(layer.groups) == len(self.sizes)
 
     def run(self, ops: Ops, state: Array, stacks: Stacks, theta: Array, x: Array) -> Array:
         """Apply all layers."""
@@ -345,8 +369,7 @@ class ArrayProgram:
         """The state after a first layer that rotates every qubit of |0…0⟩."""
         state = None
         for group in layer.groups:
-            column = stacks[group.key].matrix(group.number)[..., :, 0]
-            column = ops.reshape(column, (-1, 1, 1 << group.size))
+            column = ops.reshape(stacks[group.key].column(group.number), (-1, 1, 1 << group.size))
             width = 1 << group.first
             state = column if state is None else ops.reshape(state, (-1, width, 1)) * column
             state = ops.reshape(state, (-1, width << group.size))

@@ -16,8 +16,8 @@ from ...circuit.circuit import Circuit
 from ...circuit.lowering.plan import Diagonal, Plan, collect_diagonals, decompose, drop_unseen, track
 from ...circuit.measurements.measurement import Expectation
 from ...circuit.noise.channels import refuse_channels
-from ..statevector import NumpyOps
 from .adjoint import value_and_vjp
+from .numpy_ops import NumpyOps
 from .program import ArrayProgram
 
 __all__ = ["StateProgram"]

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ...circuit.angles.table import AngleTable
 from ...circuit.gates.table import Axis
+from ..arrays.angles import Polynomials
 from .program import Single, rotation_terms
 
 __all__ = ["Matrices"]
@@ -55,7 +55,7 @@ class Matrices:
                     self._terms[:, position, number] = terms(factor[0])
                     places.append(position * self.count + number)
                     angles.append(factor[1])
-        self._places, self._table = np.array(places, np.int64), AngleTable(angles)
+        self._places, self._table = np.array(places, np.int64), Polynomials(angles)
 
     def nbytes(self, rows: int) -> int:
         """Of factors, products and their gradients for a batch, about."""

@@ -10,9 +10,9 @@ from hypothesis import given
 
 from qstore_core import Circuit, Expectation, lower
 from qstore_core.engines.arrays.adjoint import value_and_vjp
+from qstore_core.engines.arrays.numpy_ops import NumpyOps
 from qstore_core.engines.arrays.planes import Planes, PlanesOps
 from qstore_core.engines.arrays.program import ArrayProgram
-from qstore_core.engines.statevector import NumpyOps
 from tests.support.strategies import problems
 from tests.support.tolerances import EXACT, EXACT_GRADIENT, allow
 

@@ -12,9 +12,9 @@ import pytest
 
 from qstore_core import Circuit, Expectation, Observable, Probabilities, QuantumFeatureExtractor, get_backend, lower
 from qstore_core.engines.arrays.adjoint import value_and_vjp
+from qstore_core.engines.arrays.numpy_ops import NumpyOps
 from qstore_core.engines.arrays.planes import PlanesOps
 from qstore_core.engines.arrays.program import ArrayProgram
-from qstore_core.engines.statevector import NumpyOps
 from tests.support.tolerances import FLOAT32_SUM, SUM, SUM_GRADIENT, allow
 
 NEEDS = {

@@ -20,7 +20,7 @@ from qstore_core import (
 )
 from qstore_core.circuit.lowering import light_cone
 from qstore_core.circuit.lowering.window import window
-from qstore_core.engines.statevector import NumpyOps
+from qstore_core.engines.arrays.numpy_ops import NumpyOps
 from qstore_core.runtime.cache import Recipe
 from qstore_core.runtime.narrow import _InCones, _InWindow
 from tests.support.strategies import circuits

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from qstore_core import Circuit, Expectation, Pauli, Probabilities, lower
 from qstore_core.circuit.spec import layer_spec as specs
 from qstore_core.circuit.spec.encoding import unit_rows_and_vjp
-from qstore_core.engines.statevector import NumpyOps, StatevectorExecutable
+from qstore_core.engines.arrays.numpy_ops import NumpyOps
+from qstore_core.engines.statevector import StatevectorExecutable
 from tests.support.strategies import circuits, layer_specs, problems
 from tests.support.tolerances import allow, angle_stretch
 

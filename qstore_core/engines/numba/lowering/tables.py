@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ....circuit.angles.angle import Angle
+from ....circuit.angles.table import AngleTable
 from ....circuit.lowering.plan import Plan
 from ....errors import CapabilityError
 from ...arrays.ops import check_slots
@@ -91,7 +92,7 @@ class Program:
         self._n_ints += len(array)
         return start
 
-    def _put_floats(self, values: Sequence[float]) -> int:
+    def _put_floats(self, values: Sequence[float] | np.ndarray) -> int:
         start = len(self._floats)
         self._floats.extend(float(v) for v in values)
         return start
@@ -113,20 +114,12 @@ class Program:
         self._head["shared"] = sum(not angle.uses_inputs for angle in self._angles)
 
     def _write_angles(self) -> None:
-        """Polynomials: angle → monomials → factors; slot j is weight j, slot n_weights + i is input i."""
-        n_weights = self.plan.n_weights
-        spans, monomials, factors, coefficients = [0], [0], [], []
-        for angle in self._angles:
-            for monomial, coefficient in angle.terms:
-                factors += [index + (n_weights if kind == "x" else 0) for kind, index in monomial]
-                monomials.append(len(factors))
-                coefficients.append(coefficient)
-            spans.append(len(coefficients))
-        factors_at = self._put(factors)
-        monomials_at = self._put([m + factors_at for m in monomials])
-        self._head["monomials"] = self._put([m + monomials_at for m in spans])
+        """The `AngleTable`, by addresses: angle → monomials → slots."""
+        table = AngleTable(self._angles)
+        monomials_at = self._put(table.bounds + self._put(table.numbered(self.plan.n_weights)))
+        self._head["monomials"] = self._put(table.spans + monomials_at)
         # A monomial's coefficient stands at the same distance as its factor span.
-        self._head["coefficients"] = self._put_floats(coefficients) - monomials_at
+        self._head["coefficients"] = self._put_floats(table.coefficients) - monomials_at
 
     # -- steps --------------------------------------------------------------------------------------------------
 

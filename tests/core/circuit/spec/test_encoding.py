@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from qstore_core import IQP, ZZ, Amplitude, AngleEncoding, Basis, Circuit, Encoding, SpecError
 from qstore_core.circuit.spec.encoding import as_encoding, unit_rows
-from qstore_core.engines.statevector import NumpyOps
+from qstore_core.engines.arrays.numpy_ops import NumpyOps
 from tests.support import reference
 from tests.support.tolerances import EXACT, FLOAT32_SUM
 

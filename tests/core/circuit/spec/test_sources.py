@@ -8,7 +8,7 @@ import pytest
 from qstore_core import IQP, ZZ, AngleEncoding, HardwareEfficient, RealAmplitudes, StronglyEntangling
 from qstore_core.circuit.spec import layer_spec as specs
 from qstore_core.circuit.spec.encoding import unit_rows
-from qstore_core.engines.statevector import NumpyOps
+from qstore_core.engines.arrays.numpy_ops import NumpyOps
 from tests.support import reference
 from tests.support.tolerances import EXACT
 
