@@ -42,6 +42,7 @@ napoleon_numpy_docstring = False
 napoleon_custom_sections = ["Shapes", ("Source", "notes")]
 
 html_theme = "furo"
+html_theme_options = {"light_css_variables": {"code-font-size": "var(--font-size--small--3)"}}  # 96 characters a line
 html_title = "qstore"
 html_show_sphinx = False
 pygments_style = "friendly"

@@ -53,6 +53,7 @@ def _equinox_class() -> Any:
     import equinox as eqx
 
     class QuantumModule(eqx.Module):
+        __qualname__ = "QuantumModule"  # what is printed
         theta: Any
         layer: JaxLayer = eqx.field(static=True)
 
