@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import partial
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from qstore_core.runtime.encoded import EncodedExecutable
 from qstore_core.runtime.program import LayerProgram
 from qstore_core.runtime.route import Route
 
-from .engine import OPS, TorchOps, has_tangent, is_recorded, surroundings
+from .engine import OPS, TorchOps, full_precision, has_tangent, is_recorded, surroundings
 from .graph import content_of, exports_to_onnx, in_graph, operations
 from .host import TransformedFunction, on_host, to_array
 from .tensor import on_tensors, refuse_gradient
@@ -67,11 +66,10 @@ class LayerCall:
         if torch.compiler.is_compiling():
             return in_graph(self.content, self.width, theta, x)
         around = surroundings()
-        call = partial(self._within, around) if around else self._plain
         if torch.autograd._profiler_enabled():
             with torch.autograd.profiler.record_function(self.program.name):
-                return call(theta, x)
-        return call(theta, x)
+                return self._within(around, theta, x) if around else self._plain(theta, x)
+        return self._within(around, theta, x) if around else self._plain(theta, x)
 
     def functions(self) -> TorchOps | PlanesOps:
         """Array functions for what is computed from outputs."""
@@ -119,7 +117,8 @@ class LayerCall:
             return in_graph(self.content, self.width, theta, x)
         if where == "tensor":
             executable = self._executable(theta, x)
-            return on_tensors(program, executable, theta, refuse_gradient(executable, x))
+            with full_precision(x):
+                return executable.apply(theta, refuse_gradient(executable, x))
         if around == "vmap and grad":
             return TransformedFunction.apply(program, theta, x)
         return on_host(program, theta, x)

@@ -241,7 +241,7 @@ def surroundings() -> str:
     values that the host reads there would be constants of the graph), "tangents" (forward mode), or "tracing" (fake
     tensors, `make_fx`, `torch.jit.trace`, selective checkpointing: what is called may be recorded).
     """
-    recorded = is_recorded()
+    recorded = bool(_dispatch_modes()) or _is_tracing()  # as `is_recorded`: this is asked in every call
     if _innermost_transform() is not None:
         kinds = [level.key() for level in torch._C._functorch.get_interpreter_stack() or ()]
         few = kinds.count(_Transform.Grad) <= 1 and set(kinds) <= {_Transform.Grad, _Transform.Vmap}

@@ -126,7 +126,7 @@ def operations(content: str, theta: torch.Tensor, x: torch.Tensor, transform: st
 
 # Which gradients are wanted is known where autograd meets the operator: when a graph that is compiled is made, when one
 # that was exported or traced runs. The operator's second result is, on the CPU, the copy of theta that the host reads,
-# and empty elsewhere. What the forward pass leaves for the backward pass hangs on it, as in `host.HostFunction`; where
+# and empty elsewhere. What the forward pass leaves for the backward pass hangs on it, as in `tensor.keep`; where
 # a graph does not keep the tensor itself, the backward pass starts anew.
 _library = torch.library.Library("qstore", "FRAGMENT")
 _library.define(

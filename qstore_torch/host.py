@@ -12,10 +12,7 @@ from qstore_core import GradientError
 from qstore_core.runtime.program import LayerProgram
 
 from .engine import is_batched, is_plain
-from .tensor import vjp_by_autograd
-
-_packing_of_saved_tensors = torch._C._autograd._top_saved_tensors_default_hooks
-_keeps_graph = torch._C._autograd._get_current_graph_task_keep_graph
+from .tensor import keep, take, vjp_by_autograd
 
 __all__ = ["HostFunction", "TransformedFunction", "check_second", "on_host", "to_array", "to_tensor"]
 
@@ -29,12 +26,7 @@ def on_host(program: LayerProgram, theta: torch.Tensor, x: torch.Tensor) -> torc
 
 
 class HostFunction(torch.autograd.Function):
-    """The vjp of the core as the gradient.
-
-    What the forward pass leaves for the backward pass lives as long as saved tensors do: until the backward pass, or
-    the last of several. Where saved tensors are packed (activation checkpointing, `save_on_cpu`) it hangs on one of
-    them, and is there again only where that comes back as it was.
-    """
+    """The vjp of the core as the gradient."""
 
     @staticmethod
     def forward(ctx: Any, program: LayerProgram, theta: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
@@ -44,12 +36,7 @@ class HostFunction(torch.autograd.Function):
         outputs, vjp_fn = program.value_and_vjp(
             copy.numpy(force=True), x.numpy(force=True), wrt_theta=wrt_theta, wrt_inputs=wrt_inputs, copied=True
         )
-        if _packing_of_saved_tensors(True) is None:
-            ctx.vjp_fn = vjp_fn
-            ctx.save_for_backward(theta, x)
-        else:
-            ctx.vjp_fn, copy.vjp_fn = None, vjp_fn
-            ctx.save_for_backward(theta, x, copy)
+        keep(ctx, vjp_fn, theta, x)
         return to_tensor(outputs, x)
 
     @staticmethod
@@ -61,10 +48,8 @@ class HostFunction(torch.autograd.Function):
             # `once_differentiable` lets through.
             check_second(ctx.program)
             return None, *vjp_by_autograd(ctx.program, theta, x, ctx.needs_input_grad[1:], gradient)
-        vjp_fn = getattr(residual[0], "vjp_fn", None) if residual else ctx.vjp_fn
-        if not _keeps_graph():
-            ctx.vjp_fn = None
-        if vjp_fn is None:  # saved tensors were copied, as by `save_on_cpu`
+        vjp_fn = take(ctx, residual)
+        if vjp_fn is None:
             _, wrt_theta, wrt_inputs = ctx.needs_input_grad
             arrays = to_array(theta), x.numpy(force=True)
             vjp_fn = ctx.program.value_and_vjp(*arrays, wrt_theta=wrt_theta, wrt_inputs=wrt_inputs)[1]

@@ -108,7 +108,12 @@ class TorchLayer(LayerDefinition, nn.Module):
         theta = self._parameters.get("theta")  # `self.theta` takes longer
         if theta is None and (theta := self.theta) is None:
             raise InputError(f"{self.name} has no theta: it was set to None. Assign an nn.Parameter of its weights.")
-        return self._with(theta, x) if theta.dim() == 1 else self._with_each(theta, x)
+        if theta.dim() != 1:
+            return self._with_each(theta, x)
+        work = x.dtype
+        if x.dim() == 2 and theta.dtype == work and work in _WORK:
+            return self._layer_call(theta, x)
+        return self._with(theta, x)
 
     def _with_each(self, theta: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         """`theta` (E, W) of an ensemble → (E, …, P)."""
@@ -120,10 +125,7 @@ class TorchLayer(LayerDefinition, nn.Module):
 
     def _with(self, theta: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         """With angles `theta` (W,)."""
-        work = x.dtype
-        if x.dim() == 2 and theta.dtype == work and work in _WORK:
-            return self._layer_call(theta, x)
-        rows = x
+        rows, work = x, x.dtype
         if work not in _WORK:
             if x.is_quantized:
                 raise InputError(

@@ -13,16 +13,18 @@ from qstore_core.runtime.program import LayerProgram
 
 from .engine import full_precision, is_batched, surroundings
 
-__all__ = ["TensorFunction", "on_tensors", "refuse_gradient", "vjp_by_autograd"]
+__all__ = ["TensorFunction", "keep", "on_tensors", "refuse_gradient", "take", "vjp_by_autograd"]
+
+
+_packing_of_saved_tensors = torch._C._autograd._top_saved_tensors_default_hooks
+_keeps_graph = torch._C._autograd._get_current_graph_task_keep_graph
 
 
 def on_tensors(
     program: LayerProgram, executable: EncodedExecutable, theta: torch.Tensor, x: torch.Tensor
 ) -> torch.Tensor:
-    """`theta` (W,), `x` (B, F) → (B, O)."""
+    """`theta` (W,), `x` (B, F) → (B, O), outside of transforms."""
     with full_precision(x):
-        if surroundings():
-            return executable.apply(theta, x)
         if torch.is_grad_enabled() and (theta.requires_grad or x.requires_grad):
             return TensorFunction.apply(program, executable, theta, x)
         return program.record("forward", lambda: executable.apply(theta, x), executable.settings)[0]
@@ -59,40 +61,59 @@ class _Refused(torch.autograd.Function):
 
 
 class TensorFunction(torch.autograd.Function):
-    """The engine's adjoint vjp as the gradient: fewer operations and less memory than autograd's.
-
-    What the forward pass leaves for the backward pass hangs on a saved tensor, as in `host.HostFunction`.
-    """
+    """The engine's adjoint vjp as the gradient: fewer operations and less memory than autograd's."""
 
     @staticmethod
     def forward(
         ctx: Any, program: LayerProgram, executable: EncodedExecutable, theta: torch.Tensor, x: torch.Tensor
     ) -> torch.Tensor:
         """`theta` (W,), `x` (B, F) → (B, O)."""
-        ctx.program, ctx.executable, residual = program, executable, torch.Tensor()
-        (outputs, residual.vjp_fn), ctx.record = program.record(
+        ctx.program, ctx.executable = program, executable
+        (outputs, vjp_fn), ctx.record = program.record(
             "forward", lambda: executable.apply_and_vjp(theta, x), executable.settings
         )
-        ctx.save_for_backward(theta, x, residual)
+        keep(ctx, vjp_fn, theta, x)
         return outputs.detach()  # the vjp holds `outputs`: a tensor that leads back here would never be freed
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:
         """Pull `gradient` back."""
-        program, executable, (theta, x, residual) = ctx.program, ctx.executable, ctx.saved_tensors
-        wanted = ctx.needs_input_grad[2:]
+        program, executable, (theta, x, *residual) = ctx.program, ctx.executable, ctx.saved_tensors
+        _, _, *wanted = ctx.needs_input_grad
         if torch.is_grad_enabled() or is_batched(gradient):  # to be differentiated again, or one of many at once
             return None, None, *vjp_by_autograd(program, theta, x, wanted, gradient)
+        vjp_fn = take(ctx, residual)
 
         def pull() -> Any:
-            vjp_fn = getattr(residual, "vjp_fn", None)
-            if vjp_fn is None:  # saved tensors were copied, as by `save_on_cpu`
-                vjp_fn = executable.apply_and_vjp(theta, x)[1]
-            return vjp_fn(gradient)
+            return (executable.apply_and_vjp(theta, x)[1] if vjp_fn is None else vjp_fn)(gradient)
 
         with full_precision(gradient):
-            gradients, _ = program.record("backward", pull, executable.settings, ctx.record)
-        return None, None, *(g if w else None for g, w in zip(gradients, wanted, strict=True))
+            (d_theta, d_x), _ = program.record("backward", pull, executable.settings, ctx.record)
+        return None, None, d_theta if wanted[0] else None, d_x if wanted[1] else None
+
+
+def keep(ctx: Any, vjp_fn: Any, *tensors: torch.Tensor) -> None:
+    """Keep what the forward pass leaves for the backward pass, and the tensors, which must not change before.
+
+    It lives as long as saved tensors do: until the backward pass, or the last of several. Where saved tensors are
+    packed (activation checkpointing, `save_on_cpu`) it hangs on one of them, and is there again only where that comes
+    back as it was.
+    """
+    if _packing_of_saved_tensors(True) is None:
+        ctx.vjp_fn = vjp_fn
+        ctx.save_for_backward(*tensors)
+    else:
+        ctx.vjp_fn, residual = None, torch.Tensor()
+        residual.vjp_fn = vjp_fn
+        ctx.save_for_backward(*tensors, residual)
+
+
+def take(ctx: Any, residual: Sequence[torch.Tensor]) -> Any:
+    """What `keep` kept; None where saved tensors were copied."""
+    vjp_fn = getattr(residual[0], "vjp_fn", None) if residual else ctx.vjp_fn
+    if not _keeps_graph():
+        ctx.vjp_fn = None
+    return vjp_fn
 
 
 def vjp_by_autograd(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -12,7 +13,17 @@ from qstore_core.circuit.lowering.plan import Plan
 from .device import kernels
 from .tables import Program
 
-__all__ = ["INTERPRETED", "REDUCE_COLUMNS", "REDUCE_ROWS", "REGISTERS", "TINY", "Circuit", "Kept", "Launch"]
+__all__ = [
+    "INTERPRETED",
+    "REDUCE_COLUMNS",
+    "REDUCE_ROWS",
+    "REGISTERS",
+    "TINY",
+    "Circuit",
+    "Kept",
+    "Launch",
+    "on_device",
+]
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") == "1"
 """True where Triton's interpreter runs the kernels, on CPU tensors; fixed when Triton is imported."""
@@ -27,6 +38,16 @@ REDUCE_COLUMNS = 8
 TINY = {torch.float32: 1.1754943508222875e-38, torch.float64: 2.2250738585072014e-308}
 
 
+_HERE = nullcontext()
+
+
+def on_device(device: torch.device) -> AbstractContextManager[Any]:
+    """Launches go to the current device: this makes it the tensors', where it is another."""
+    if INTERPRETED or torch.cuda.current_device() == device.index:
+        return _HERE
+    return torch.cuda.device(device)
+
+
 class Launch:
     """A kernel with its constants. Launches of a size that was seen go past Triton's look-up of the arguments."""
 
@@ -35,39 +56,41 @@ class Launch:
         assert names == kernel.arg_names[-len(names) :], kernel.arg_names
         self.kernel, self.constants, self._warps = kernel, {name: constants[name] for name in names}, warps
         self._values = tuple(self.constants.values())
-        self._launches: dict[tuple[int, int], Any] = {}  # by device and number of programs
+        self._launches: dict[tuple[int | None, int], Any] = {}  # by device and number of programs
 
-    def __call__(self, device: torch.device, programs: int, *arguments: Any) -> None:
-        """So many programs, on tensors of a device."""
-        if device.type != "cuda":  # the interpreter
-            self.kernel[(programs,)](*arguments, *self._values)
-            return
-        if torch.cuda.current_device() == device.index:
-            self._on_current_device(device.index, programs, arguments)
-        else:
-            with torch.cuda.device(device):
-                self._on_current_device(device.index, programs, arguments)
-
-    def _on_current_device(self, index: int, programs: int, arguments: tuple[Any, ...]) -> None:
+    def __call__(
+        self, index: int | None, programs: int, tensors: tuple[torch.Tensor, ...], numbers: tuple[int, ...]
+    ) -> None:
+        """So many programs, on tensors of the current device, whose number is `index`."""
         launch = self._launches.get((index, programs))
         if launch is not None:  # addresses as numbers: Triton asks the driver about every tensor
-            launch(*[a if type(a) is int else a.data_ptr() for a in arguments], *self._values)
+            launch(*[tensor.data_ptr() for tensor in tensors], *numbers, *self._values)
             return
-        compiled = self.kernel[(programs,)](*arguments, *self._values, num_warps=self._warps)
+        if INTERPRETED:
+            self.kernel[(programs,)](*tensors, *numbers, *self._values)
+            return
+        compiled = self.kernel[(programs,)](*tensors, *numbers, *self._values, num_warps=self._warps)
         if len(self._launches) >= _MOST_LAUNCHES:
             self._launches = {}
         self._launches[index, programs] = compiled[(programs, 1, 1)]
 
 
-class _Sizes(NamedTuple):
-    """Of one batch: how many programs, shapes of what they write, and the numbers that kernels take."""
+class _Batch(NamedTuple):
+    """Of rows of one shape on one device: tables, how many programs, shapes of what they write, and their numbers."""
 
+    device: int | None
+    ints: torch.Tensor
+    floats: torch.Tensor
+    no_state: torch.Tensor
     programs: int
+    outputs: tuple[int, int]
     scratch: tuple[int, int]
-    state: int
+    state: tuple[int]
     strings: tuple[int, int] | None
+    angles: tuple[int, int]
     forward: tuple[int, ...]
     backward: tuple[int, ...]
+    reduce_programs: int
     reduce: tuple[int, ...]
 
 
@@ -93,7 +116,7 @@ class Circuit:
         self.program = p = Program(plan, r, samples)
         self.samples, self.warps = samples, (samples << (n - r)) // 32
         self._tables: dict[torch.device, tuple[torch.Tensor, torch.Tensor]] = {}
-        self._sizes: dict[tuple[int, int], _Sizes] = {}
+        self._batches: dict[tuple[torch.Size, torch.device], _Batch] = {}
         self._is_plain = p.identity_outputs or not plan.measurement.strings
         shared = {
             "TINY": TINY[dtype], "S": samples, "K": n, "R": r, "FACTORS": p.factors, "SAMPLED": p.sampled,
@@ -113,62 +136,62 @@ class Circuit:
             kept = self._tables[device] = ints, floats
         return kept
 
-    def sizes(self, batch: int, width: int) -> _Sizes:
-        """Numbers of launches on rows (batch, width), remembered: in a training step they are always the same."""
-        found = self._sizes.get((batch, width))
+    def _batch(self, x: torch.Tensor) -> _Batch:
+        """What launches on such rows (B, F) take, remembered: in a training step it is always the same."""
+        key = x.shape, x.device
+        found = self._batches.get(key)
         if found is None:
-            plan, p, programs = self.plan, self.program, -(-batch // self.samples)
+            plan, p, (batch, width) = self.plan, self.program, x.shape
+            programs = -(-batch // self.samples)
             amplitudes = programs * self.samples << plan.n_qubits
             shared = (batch, width, width - plan.n_inputs, plan.n_weights)
-            found = _Sizes(
+            found = _Batch(
+                x.device.index,
+                *self.tables(x.device),
+                torch.empty(0, dtype=_STATE[self.dtype], device=x.device),
                 programs,
+                (batch, plan.n_outputs),
                 ((programs * self.samples if p.sampled else programs), max(p.scratch, 1)),
-                amplitudes if self.dtype == torch.float32 else 2 * amplitudes,
+                (amplitudes if self.dtype == torch.float32 else 2 * amplitudes,),
                 None if self._is_plain else (batch, len(plan.measurement.strings)),
+                (batch, max(p.n_angles, 1)),
                 (*shared, plan.n_outputs, p.round_size, p.monomials, p.degree, p.out_entries),
                 (
                     *shared, plan.n_inputs, plan.n_outputs, p.round_size, p.degree, p.string_entries, p.input_entries,
                 ),
+                -(-plan.n_weights // REDUCE_COLUMNS),
                 (*shared, p.weight_entries, p.degree),
             )  # fmt: skip
-            if len(self._sizes) >= _MOST_LAUNCHES:
-                self._sizes = {}
-            self._sizes[batch, width] = found
+            if len(self._batches) >= _MOST_LAUNCHES:
+                self._batches = {}
+            self._batches[key] = found
         return found
 
     def forward(self, theta: torch.Tensor, x: torch.Tensor, *, keep: bool) -> tuple[torch.Tensor, Kept | None]:
         """Outputs (B, O) of `theta` (W,) and rows `x` (B, amplitudes or features + angles), both contiguous."""
-        batch, device = x.shape[0], x.device
-        sizes = self.sizes(*x.shape)
-        outputs = x.new_empty((batch, self.plan.n_outputs))
-        scratch = x.new_empty(sizes.scratch)
-        state = torch.empty(sizes.state if keep else 0, dtype=_STATE[self.dtype], device=device)
-        values = outputs if sizes.strings is None else x.new_empty(sizes.strings)
-        if batch:
-            ints, floats = self.tables(device)
-            self._forward[keep](
-                device, sizes.programs, ints, floats, theta, x, scratch, state, values, outputs, *sizes.forward
-            )
+        b = self._batch(x)
+        outputs, scratch = x.new_empty(b.outputs), x.new_empty(b.scratch)
+        state = b.no_state.new_empty(b.state) if keep else b.no_state
+        values = outputs if b.strings is None else x.new_empty(b.strings)
+        if b.programs:
+            with on_device(x.device):
+                tensors = b.ints, b.floats, theta, x, scratch, state, values, outputs
+                self._forward[keep](b.device, b.programs, tensors, b.forward)
         return outputs, Kept(state, scratch) if keep else None
 
     def backward(
         self, theta: torch.Tensor, x: torch.Tensor, kept: Kept, cotangents: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """`(d_theta (W,), d_x like x)` from cotangents (B, O)."""
-        batch, device = x.shape[0], x.device
-        d_theta = torch.empty_like(theta)
-        d_x = torch.empty_like(x)
-        if not batch:
+        b, d_theta, d_x = self._batch(x), torch.empty_like(theta), torch.empty_like(x)
+        if not b.programs:
             return d_theta.zero_(), d_x
-        ints, floats = self.tables(device)
-        sizes = self.sizes(*x.shape)
-        d_angles = x.new_empty((batch, max(self.program.n_angles, 1)))
-        strings = cotangents if sizes.strings is None else x.new_empty(sizes.strings)
-        self._backward(
-            device, sizes.programs, ints, floats, theta, x, kept.scratch, kept.state, strings, cotangents,
-            d_angles, d_x, *sizes.backward,
-        )  # fmt: skip
-        if len(theta):
-            programs = -(-len(theta) // REDUCE_COLUMNS)
-            self._reduce(device, programs, ints, floats, theta, x, d_angles, d_theta, *sizes.reduce)
+        d_angles = x.new_empty(b.angles)
+        strings = cotangents if b.strings is None else x.new_empty(b.strings)
+        with on_device(x.device):
+            tensors = b.ints, b.floats, theta, x, kept.scratch, kept.state, strings, cotangents, d_angles, d_x
+            self._backward(b.device, b.programs, tensors, b.backward)
+            if b.reduce_programs:
+                reduced = b.ints, b.floats, theta, x, d_angles, d_theta
+                self._reduce(b.device, b.reduce_programs, reduced, b.reduce)
         return d_theta, d_x

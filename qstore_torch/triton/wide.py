@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +15,7 @@ from qstore_core.engines.arrays.measuring import Measuring
 
 from ..engine import OPS
 from .device import kernels, wide_kernels
-from .launch import REDUCE_COLUMNS, REDUCE_ROWS, REGISTERS, TINY, Launch
+from .launch import REDUCE_COLUMNS, REDUCE_ROWS, REGISTERS, TINY, Launch, on_device
 from .tables import Program
 
 __all__ = ["HELD", "Kept", "WideCircuit"]
@@ -25,21 +24,42 @@ HELD = {torch.float32: 11, torch.float64: 10}
 """A program of a pass holds so many qubits' amplitudes: more are fewer passes, fewer are more programs side by side."""
 
 _LINE = {torch.float32: 4, torch.float64: 3}  # amplitudes in 128 bytes of memory, as a power of two
-_COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
+_STATE = {torch.float32: torch.int64, torch.float64: torch.float64}  # see `_planes`
+_MOST_BATCHES = 64
 _CHUNK = 1 << 12  # features that a program takes to the length of their row
 _LANES = 128  # of kernels on angles
 _SUM_ROWS, _SUM_COLUMNS = 64, 16
 _ALWAYS = 1 << 28  # bytes that are taken without a look at what is free
 
 
-@dataclass(frozen=True)
-class Kept:
-    """What a forward pass leaves for the backward pass."""
+class Kept(NamedTuple):
+    """What a forward pass leaves for the backward pass; states are what kernels take for them."""
 
     state: torch.Tensor
     scratch: torch.Tensor
     norms: torch.Tensor
     outputs: torch.Tensor
+
+
+class _Batch(NamedTuple):
+    """Of rows of one shape on one device: tables, shapes, and the numbers that kernels take."""
+
+    device: int | None
+    ints: torch.Tensor
+    floats: torch.Tensor
+    combine: torch.Tensor
+    no_state: torch.Tensor
+    programs: int
+    states: tuple[int, ...]
+    scratch: tuple[int, int]
+    strings: tuple[int, ...]
+    d_angles: tuple[int, int]
+    angles: tuple[int, ...]
+    given: tuple[int, int]
+    forward: tuple[tuple[int, ...], ...]
+    backward: tuple[tuple[int, ...], ...]
+    weights: tuple[int, ...]
+    inputs: tuple[int, ...]
 
 
 class WideCircuit:
@@ -103,6 +123,7 @@ class WideCircuit:
             for k, (_, enters, leaves) in enumerate(p.passes)
         ]  # fmt: skip
         self._tables: dict[torch.device, tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}
+        self._batches: dict[tuple[torch.Size, torch.device], _Batch] = {}
 
     def tables(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Integers, coefficients, and the float64 matrix (strings, outputs), on a device."""
@@ -118,101 +139,110 @@ class WideCircuit:
             kept = self._tables[device] = ints, floats, torch.as_tensor(combine, device=device)
         return kept
 
+    def _batch(self, x: torch.Tensor) -> _Batch:
+        """What launches on such rows (B, F) take, remembered: in a training step it is always the same."""
+        key = x.shape, x.device
+        found = self._batches.get(key)
+        if found is None:
+            plan, p, (batch, width) = self.plan, self.program, x.shape
+            given, programs = width - plan.n_inputs, batch << (plan.n_qubits - self.held)
+            shared = width, given, plan.n_weights
+            size = 1 << plan.n_qubits
+            found = _Batch(
+                x.device.index,
+                *self.tables(x.device),
+                torch.empty(0, dtype=_STATE[self.dtype], device=x.device),
+                programs,
+                (batch, size) if self.dtype == torch.float32 else (batch, size, 2),
+                (batch if p.sampled else 1, max(p.scratch, 1)),
+                (programs, len(plan.measurement.strings)) if self.read else (0,),
+                (programs, max(p.n_angles, 1)),
+                (batch, *shared, p.monomials, p.degree),
+                (width, given),
+                tuple((record, *shared, p.round_size) for record, _, _ in p.passes),
+                tuple((record, width, given, p.round_size) for record, _, _ in p.passes),
+                (batch, *shared, p.weight_entries, p.degree),
+                (batch, *shared, plan.n_inputs, p.input_entries, p.degree),
+            )
+            if len(self._batches) >= _MOST_BATCHES:
+                self._batches = {}
+            self._batches[key] = found
+        return found
+
     @cached_property
     def _measuring(self) -> Measuring:
         return Measuring(self.plan, self.plan.frames[0])
 
     def forward(self, theta: torch.Tensor, x: torch.Tensor, *, keep: bool) -> tuple[torch.Tensor, Kept | None]:
         """Outputs (B, O) of `theta` (W,) and rows `x` (B, amplitudes or features + angles), both contiguous."""
-        plan, p, batch, device = self.plan, self.program, x.shape[0], x.device
-        given, many = x.shape[1] - plan.n_inputs, self._per_sample
+        plan, p, batch, b = self.plan, self.program, x.shape[0], self._batch(x)
         if not batch:
             none = x.new_empty(0)
             return x.new_empty((0, plan.n_outputs)), Kept(none, none, none, none) if keep else None
-        self._check_memory(batch, 3 if keep else 1, device)
-        ints, floats, combine = self.tables(device)
-        rows = batch if p.sampled else 1
-        scratch = x.new_empty((rows, max(p.scratch, 1)))
-        self._angles(
-            device, rows, ints, floats, theta, x, scratch, batch, x.shape[1], given, plan.n_weights, p.monomials,
-            p.degree,
-        )  # fmt: skip
-        norms = x.new_empty((batch, 2))
-        if plan.n_amplitudes:
-            parts = x.new_empty((batch, self._chunks, 2))
-            self._parts(device, batch * self._chunks, x, parts, x.shape[1], given)
-            self._norms(device, batch, parts, norms)
-        launches = self._forward[keep]
-        state = self._new_state(batch if keep or not self.read or len(launches) > 1 else 0, device)
-        strings = x.new_empty((batch * many, len(plan.measurement.strings)) if self.read else 0)
-        for launch, (record, _, _) in zip(launches, p.passes, strict=True):
-            launch(
-                device, batch * many, ints, floats, theta, x, norms, scratch, _planes(state), _planes(state), strings,
-                record, x.shape[1], given, plan.n_weights, p.round_size,
-            )  # fmt: skip
-        if self.read:
-            outputs = self._over_programs(strings, batch, self.dtype if p.identity_outputs else torch.float64)
-            if not p.identity_outputs:
-                outputs = (outputs @ combine).to(self.dtype)
-        else:
-            outputs = self._measuring.outputs(OPS, state)
+        self._check_memory(batch, 3 if keep else 1, x.device)
+        launches, scratch, norms = self._forward[keep], x.new_empty(b.scratch), x
+        state = b.no_state
+        if keep or not self.read or len(launches) > 1:
+            state = state.new_empty(b.states)
+        strings = x.new_empty(b.strings)
+        with on_device(x.device):
+            self._angles(b.device, b.scratch[0], (b.ints, b.floats, theta, x, scratch), b.angles)
+            if plan.n_amplitudes:
+                norms, parts = x.new_empty((batch, 2)), x.new_empty((batch, self._chunks, 2))
+                self._parts(b.device, batch * self._chunks, (x, parts), b.given)
+                self._norms(b.device, batch, (parts, norms), ())
+            tensors = b.ints, b.floats, theta, x, norms, scratch, state, state, strings
+            for launch, numbers in zip(launches, b.forward, strict=True):
+                launch(b.device, b.programs, tensors, numbers)
+            if self.read:
+                outputs = self._over_programs(b, strings, self.dtype if p.identity_outputs else torch.float64)
+        if not self.read:
+            outputs = self._measuring.outputs(OPS, _complex(state))
+        elif not p.identity_outputs:
+            outputs = (outputs @ b.combine).to(self.dtype)
         return outputs, Kept(state, scratch, norms, outputs) if keep else None
 
     def backward(
         self, theta: torch.Tensor, x: torch.Tensor, kept: Kept, cotangents: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """`(d_theta (W,), d_x like x)` from cotangents (B, O)."""
-        plan, p, batch, device = self.plan, self.program, x.shape[0], x.device
-        given, many = x.shape[1] - plan.n_inputs, self._per_sample
+        plan, p, batch, b = self.plan, self.program, x.shape[0], self._batch(x)
         d_theta, d_x = torch.empty_like(theta), torch.empty_like(x)
         if not batch:
             return d_theta.zero_(), d_x
-        ints, floats, combine = self.tables(device)
         strings = cotangents
         if self.read and not p.identity_outputs:
-            strings = (cotangents.double() @ combine.T).to(self.dtype)
+            strings = (cotangents.double() @ b.combine.T).to(self.dtype)
         # ψ and λ meet as at the end, where λ is the observables on ψ.
         inner = torch.linalg.vecdot(cotangents, kept.outputs) if plan.n_amplitudes else cotangents
-        between = batch if len(p.passes) > 1 else 0
-        source, target = kept.state, self._new_state(between, device)
-        if self.read:
-            lam_source = lam_target = self._new_state(between, device)
-        else:
-            lam_source = lam_target = 0.5 * self._measuring.pull(OPS, kept.state, cotangents)
-        d_angles = x.new_empty((batch * many, max(p.n_angles, 1)))
-        for launch, (record, _, _) in zip(self._backward[::-1], p.passes[::-1], strict=True):
-            launch(
-                device, batch * many, ints, floats, kept.norms, kept.scratch, _planes(source), _planes(lam_source),
-                _planes(target), _planes(lam_target), strings, inner, d_angles, d_x, record, x.shape[1], given,
-                p.round_size,
-            )  # fmt: skip
-            source = target
-        d_angles = self._over_programs(d_angles, batch, self.dtype)
-        if plan.n_weights:
-            self._weights(
-                device, -(-plan.n_weights // REDUCE_COLUMNS), ints, floats, theta, x, d_angles, d_theta, batch,
-                x.shape[1], given, plan.n_weights, p.weight_entries, p.degree,
-            )  # fmt: skip
-        if plan.n_inputs:
-            self._inputs(
-                device, batch, ints, floats, theta, x, d_angles, d_x, batch, x.shape[1], given, plan.n_weights,
-                plan.n_inputs, p.input_entries, p.degree,
-            )  # fmt: skip
+        source, target, lam = kept.state, b.no_state, b.no_state
+        if len(p.passes) > 1:
+            target = target.new_empty(b.states)
+            lam = lam.new_empty(b.states) if self.read else lam
+        if not self.read:
+            lam = _planes(0.5 * self._measuring.pull(OPS, _complex(kept.state), cotangents))
+        d_angles = x.new_empty(b.d_angles)
+        with on_device(x.device):
+            for launch, numbers in zip(self._backward[::-1], b.backward[::-1], strict=True):
+                tensors = (
+                    b.ints, b.floats, kept.norms, kept.scratch, source, lam, target, lam, strings, inner, d_angles, d_x,
+                )  # fmt: skip
+                launch(b.device, b.programs, tensors, numbers)
+                source = target
+            d_angles = self._over_programs(b, d_angles, self.dtype)
+            if plan.n_weights:
+                reduced = b.ints, b.floats, theta, x, d_angles, d_theta
+                self._weights(b.device, -(-plan.n_weights // REDUCE_COLUMNS), reduced, b.weights)
+            if plan.n_inputs:
+                self._inputs(b.device, batch, (b.ints, b.floats, theta, x, d_angles, d_x), b.inputs)
         return d_theta, d_x
 
-    @property
-    def _per_sample(self) -> int:
-        """Programs of a sample."""
-        return 1 << (self.plan.n_qubits - self.held)
-
-    def _new_state(self, batch: int, device: torch.device) -> torch.Tensor:
-        return torch.empty((batch, 1 << self.plan.n_qubits), dtype=_COMPLEX[self.dtype], device=device)
-
-    def _over_programs(self, parts: torch.Tensor, batch: int, dtype: torch.dtype) -> torch.Tensor:
+    def _over_programs(self, b: _Batch, parts: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         """Rows of programs as rows of samples."""
-        width = parts.shape[1]
+        batch, width = b.states[0], parts.shape[1]
         out = torch.empty((batch, width), dtype=dtype, device=parts.device)
-        self._sum(parts.device, batch * -(-width // _SUM_COLUMNS), parts, out, self._per_sample, width)
+        each = 1 << (self.plan.n_qubits - self.held)
+        self._sum(b.device, batch * -(-width // _SUM_COLUMNS), (parts, out), (each, width))
         return out
 
     def _check_memory(self, batch: int, states: int, device: torch.device) -> None:
@@ -235,3 +265,8 @@ class WideCircuit:
 def _planes(state: torch.Tensor) -> torch.Tensor:
     """What kernels take for a state: complex64 as one number, complex128 as two."""
     return state.view(torch.int64) if state.dtype == torch.complex64 else torch.view_as_real(state)
+
+
+def _complex(state: torch.Tensor) -> torch.Tensor:
+    """A state that kernels wrote."""
+    return state.view(torch.complex64) if state.dtype == torch.int64 else torch.view_as_complex(state)

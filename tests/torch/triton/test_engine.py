@@ -214,6 +214,17 @@ def test_fake_tensors_stay_on_their_device():
     assert out.shape == (5, 4)
 
 
+def test_a_launch_of_a_size_that_was_seen_takes_addresses():
+    needs_engine()
+    from qstore_torch.triton.device import kernels
+    from qstore_torch.triton.launch import Launch
+
+    launch, found, tensor = Launch(kernels.reduce_weights, {"ROWS": 128, "COLUMNS": 8}, 4), [], torch.zeros(3)
+    launch._launches[1, 5] = lambda *arguments: found.append(arguments)
+    launch(1, 5, (tensor, tensor[1:]), (7,))
+    assert found == [(tensor.data_ptr(), tensor[1:].data_ptr(), 7, 128, 8)]
+
+
 def test_kernels_compile_for_a_gpu():
     """What the interpreter does not see: types, constants, tuples, and how vectors lie in threads."""
     needs_engine()
