@@ -7,6 +7,7 @@ a wrong size or a missing entry is a `SpecError` with the entry's name, and neve
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import reprlib
 from collections.abc import Iterable, Mapping
@@ -34,6 +35,7 @@ __all__ = [
     "check_operations",
     "check_pair",
     "check_whole",
+    "parsed",
     "read_fields",
     "shown",
     "whole_number",
@@ -135,6 +137,23 @@ def check_items(value: Any, what: str, most: int, argument: str | None = None) -
     if len(items) > most:
         raise SpecError(f"{what}: at most {most} entries, received more.", argument=argument)
     return items
+
+
+def parsed(text: str, what: str) -> Any:
+    """The value of a JSON text: numbers of thousands of digits and lists in thousands of lists are none.
+
+    Example:
+        >>> parsed("[" * 10_000, "the form")
+        Traceback (most recent call last):
+        ...
+        qstore_core.errors.SpecError: the form is not JSON that can be read: it is nested too deep.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise SpecError(f"{what} is not JSON that can be read: it is nested too deep.") from None
+    except ValueError as error:
+        raise SpecError(f"{what} is not JSON that can be read: {error}.") from None
 
 
 def check_pair(value: Any, what: str, form: str) -> tuple[Any, Any]:

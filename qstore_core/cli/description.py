@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import ast
 import inspect
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..circuit.checks import check_choice
+from ..circuit.checks import check_choice, parsed
 from ..circuit.spec import layer_spec as specs
 from ..circuit.spec.layer_spec import LayerSpec
 from ..errors import SpecError, nearest
@@ -58,11 +57,11 @@ def described(words: Sequence[str]) -> LayerSpec:
     if name == "-" or name.endswith(".json"):
         try:
             content = sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
-            return LayerSpec.from_dict(json.loads(content))
         except OSError as error:
             raise SpecError(f"{name} cannot be read: {error.strerror}.") from None
-        except json.JSONDecodeError as error:
-            raise SpecError(f"{name} is not JSON: {error}.") from None
+        except UnicodeDecodeError:
+            raise SpecError(f"{name} is not JSON: it is no text in UTF-8.") from None
+        return LayerSpec.from_dict(parsed(content, name))
     raise SpecError(
         f"no layer {name!r}. Write one of {', '.join(_MAKERS)} with key=value arguments, or a .json file with "
         f"spec.to_dict().{nearest(name, list(_MAKERS))}"
@@ -81,5 +80,5 @@ def value(word: str) -> tuple[str, Any]:
         raise SpecError(f"expected key=value, received {word!r}.")
     try:
         return key, ast.literal_eval(content)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, RecursionError, MemoryError):  # the latter two of what is nested too deep
         return key, content

@@ -15,7 +15,7 @@ from ..circuit.gates.table import GATES, PAULIS, Cnot
 from ..circuit.measurements.measurement import Expectation, Measurement, Observable, Probabilities
 from ..errors import SpecError
 
-__all__ = ["Imported", "as_observables", "diagonal", "matrix_observable", "on_qubits", "within"]
+__all__ = ["Imported", "as_observables", "diagonal", "matrix_observable", "on_qubits", "step_of", "within"]
 
 _MOST_MEASURED = 12  # qubits of one probability vector that is written as observables
 _ROUNDING = 1e-14  # of a coefficient, relative to the largest one
@@ -37,6 +37,14 @@ class Imported(NamedTuple):
     theta: np.ndarray | None = None
     n_features: int | None = None
     shots: int | None = None
+
+
+def step_of(at: str, how: str = "") -> str:
+    """Where a step of an operation stands, for messages: of gates in many gates the outermost and the innermost."""
+    first, *others = at.split(", step ")
+    if len(others) > 3:
+        first, others = f"{first}, step {others[0].removesuffix(', …')}, …", others[-1:]
+    return ", step ".join([first, *others]) + f"{how}, step"
 
 
 def within(op: Any, known: Container[str]) -> Iterator[tuple[str, tuple[int, ...], tuple[Angle, ...]]]:

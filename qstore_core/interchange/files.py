@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import os
 from typing import Any
 
 import numpy as np
 
-from ..circuit.checks import shown
-from ..errors import BackendUnavailableError, FileError, QstoreError
+from ..circuit.checks import MAX_SLOTS, parsed, shown
+from ..errors import BackendUnavailableError, FileError, QstoreError, SpecError
 from ..layers import numpy as numpy_layers
 from ..layers.definition import LayerDefinition
 from ..runtime.route import FRAMEWORKS
@@ -95,11 +96,14 @@ def load(path: str | os.PathLike[str], framework: str | None = None) -> Any:
     try:
         with library.safe_open(path, "numpy") as file:
             metadata, keys = file.metadata() or {}, list(file.keys())
-            theta = file.get_tensor("theta") if keys == ["theta"] else None
+            small = keys == ["theta"] and math.prod(file.get_slice("theta").get_shape()) <= MAX_SLOTS
+            theta = file.get_tensor("theta") if small else None
     except OSError as error:
         raise FileError(f"{name!r} cannot be read: {error.strerror or error}.") from error
     except library.SafetensorError as error:
         raise FileError(f"{name!r} is damaged, or not a safetensors file: {error}.") from error
+    if keys == ["theta"] and theta is None:
+        raise FileError(f"{name!r} holds more weights than the {MAX_SLOTS} that a circuit has at most.")
     if theta is None or not all(isinstance(metadata.get(key), str) for key in _KEYS):
         raise FileError(f"{name!r} is a safetensors file, but not of a qstore layer: it holds {', '.join(keys[:5])}.")
     if metadata["qstore_format"] != _FORMAT:
@@ -111,10 +115,11 @@ def load(path: str | os.PathLike[str], framework: str | None = None) -> Any:
     if not isinstance(kind, type) or not issubclass(kind, LayerDefinition):
         raise FileError(f"{name!r} holds a layer of kind {metadata['kind']!r}, which this version of qstore has not.")
     try:
-        config = json.loads(metadata["config"])
+        config = parsed(metadata["config"], "the configuration of a layer")
+    except SpecError as error:
+        raise FileError(f"{name!r} is damaged: {error}") from error
+    try:
         layer = kind.from_config(config)
-    except json.JSONDecodeError as error:
-        raise FileError(f"{name!r} is damaged: its configuration is not JSON: {error}.") from error
     except QstoreError as error:
         error.add_note(f"in {name!r}")
         raise
@@ -134,8 +139,8 @@ def load(path: str | os.PathLike[str], framework: str | None = None) -> Any:
 def _layers_of(framework: str | None) -> Any:
     if framework is None:
         return numpy_layers
-    if framework not in FRAMEWORKS:
-        raise FileError(f"framework is None or one of {', '.join(FRAMEWORKS)}, received {framework!r}.")
+    if not isinstance(framework, str) or framework not in FRAMEWORKS:
+        raise FileError(f"framework is None or one of {', '.join(FRAMEWORKS)}, received {shown(framework)}.")
     return importlib.import_module(FRAMEWORKS[framework].ops.partition(".")[0])
 
 

@@ -17,7 +17,7 @@ from ..circuit.measurements.states import DensityMatrix, Entropy, Purity, State
 from ..circuit.measurements.statistics import Variance
 from ..circuit.noise.channels import Channel
 from ..errors import QstoreError, SpecError
-from .common import Imported, as_observables, matrix_observable, on_qubits
+from .common import Imported, as_observables, matrix_observable, on_qubits, step_of
 from .symbols import is_symbolic, single
 
 __all__ = ["OURS", "Reader"]
@@ -188,7 +188,7 @@ class Reader:
         except Exception as error:
             raise SpecError(f"{at} cannot be decomposed with symbols as its parameters: {error}") from error
         for number, step in enumerate(steps):
-            self._write(step, f"{at}, step {number} ({step.name})", controls, values)
+            self._write(step, f"{step_of(at)} {number} ({step.name})", controls, values)
 
     def _channel(self, op: Any, qubits: tuple[int, ...], at: str, controls: tuple[int, ...]) -> None:
         if controls or any(is_symbolic(p) for p in op.data):

@@ -16,7 +16,7 @@ from ..circuit.gates.synthesis import MOST_QUBITS as MOST_OF_UNITARY
 from ..circuit.gates.table import GATES
 from ..circuit.measurements.measurement import Expectation, Measurement, Observable, Probabilities
 from ..errors import QstoreError, SpecError
-from .common import diagonal, on_qubits
+from .common import diagonal, on_qubits, step_of
 
 __all__ = ["KNOWN", "THEIRS", "Reader"]
 
@@ -88,7 +88,7 @@ class Reader:
                     continue
                 raise SpecError(f"{at} is {name!r}, which has no decomposition into gates of the table.")
             inner = {qubit: qubits[k] for k, qubit in enumerate(definition.qubits)}
-            self._append(definition.data, inner, f"{at} ({name}), step")
+            self._append(definition.data, inner, step_of(at, f" ({name})"))
 
     def _unroll(self, loop: Any, qubits: list[int], at: str) -> None:
         """The body of a loop over numbers, once for each of them."""
@@ -97,7 +97,7 @@ class Reader:
         check_operations(len(values) * max(len(body.data), 1), f"{at} (for_loop)")
         for value in values:
             once = body if variable not in body.parameters else body.assign_parameters({variable: value})
-            self._append(once.data, place, f"{at} (for_loop, {value}), step")
+            self._append(once.data, place, step_of(at, f" (for_loop, {value})"))
 
     def _touched(self, qubit: int) -> bool:
         return self.circuit.n_amplitudes > 0 or any(qubit in op.qubits for op in self.circuit.operations)

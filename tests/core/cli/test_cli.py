@@ -153,6 +153,24 @@ def test_a_mistake_is_said_in_a_line_and_exits_with_2(words, said):
     assert said in err
 
 
+@pytest.mark.parametrize(
+    ("content", "said"), [(b"[" * 100_000, "nested too deep"), (b"1" * 5_000, "not JSON"), (b"\xff\xfe{}", "UTF-8")]
+)
+def test_a_file_that_cannot_be_read_is_said_in_a_line(content, said, tmp_path):
+    path = tmp_path / "spec.json"
+    path.write_bytes(content)
+    status, out, err = qstore("draw", str(path))
+    assert (status, out) == (2, "")
+    assert said in err
+    assert len(err) < 500
+
+
+def test_an_argument_that_is_nested_too_deep_is_text():
+    status, out, err = qstore("draw", "QuantumReadout", "n_qubits=" + "[" * 10_000)
+    assert (status, out) == (2, "")
+    assert "n_qubits is a whole number" in err
+
+
 def test_shells_complete_words():
     assert "complete" in qstore("--print-completion", "bash")[1]
 

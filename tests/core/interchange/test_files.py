@@ -77,7 +77,8 @@ def change(path, edit):
     content = path.read_bytes()
     size = struct.unpack("<Q", content[:8])[0]
     header = json.loads(content[8 : 8 + size])
-    header["__metadata__"]["config"] = json.dumps(edit(json.loads(header["__metadata__"]["config"])))
+    edited = edit(json.loads(header["__metadata__"]["config"]))
+    header["__metadata__"]["config"] = edited if isinstance(edited, str) else json.dumps(edited)
     text = json.dumps(header).encode()
     path.write_bytes(struct.pack("<Q", len(text)) + text + content[8 + size :])
 
@@ -99,8 +100,12 @@ def test_what_is_no_path_is_named():
         (lambda path: path.write_bytes(path.read_bytes()[:-5]), "damaged"),
         (lambda path: path.write_bytes(b"PK\x03\x04 a zip file, as pickles are kept in"), "damaged"),
         (lambda path: change(path, lambda config: config | {"depth": 3}), "another circuit"),
+        (lambda path: change(path, lambda config: "{"), "not JSON"),
+        (lambda path: change(path, lambda config: "[" * 100_000), "nested too deep"),
+        (lambda path: change(path, lambda config: "1" * 5_000), "not JSON"),
+        (lambda path: more_weights(path), "more weights than the 1000000"),
     ],
-    ids=["missing", "empty", "cut off", "foreign", "changed"],
+    ids=["missing", "empty", "cut off", "foreign", "changed", "no JSON", "deep", "long", "large"],
 )
 def test_a_bad_file_is_named(damage, said, tmp_path):
     path = tmp_path / "layer.safetensors"
@@ -108,6 +113,22 @@ def test_a_bad_file_is_named(damage, said, tmp_path):
     damage(path)
     with pytest.raises(FileError, match=said):
         load(path)
+
+
+def more_weights(path):
+    """A theta that is read whole before it is compared takes what the file says."""
+    from safetensors import safe_open
+    from safetensors.numpy import save_file
+
+    with safe_open(path, "numpy") as file:
+        metadata = file.metadata()
+    save_file({"theta": np.zeros(1_000_001, "float16")}, path, metadata=metadata)
+
+
+def test_a_framework_is_named():
+    for wrong in ("theano", ["torch"], 5):
+        with pytest.raises(FileError, match="framework is None or one of"):
+            load("layer.safetensors", framework=wrong)
 
 
 def test_files_of_others_and_of_newer_versions_are_named(tmp_path):

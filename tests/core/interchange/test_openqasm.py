@@ -146,6 +146,17 @@ def test_what_cannot_be_said_is_named(text, message):
         from_openqasm(text)
 
 
+@pytest.mark.parametrize("depth", [45, 2_999])
+def test_gates_in_gates_are_unrolled_up_to_the_limit_and_named_shortly(depth, monkeypatch):
+    monkeypatch.setattr("qstore_core.circuit.circuit.MAX_OPERATIONS", 1_000)
+    gates = "gate a0 x { h x; h x; }\n" + "".join(
+        f"gate a{k} x {{ a{k - 1} x; {f'a{k - 1} x;' if depth == 45 else ''} }}\n" for k in range(1, depth + 1)
+    )
+    with pytest.raises(SpecError, match=r"gates|decomposed") as refused:
+        from_openqasm(f'OPENQASM 2.0;\ninclude "qelib1.inc";\n{gates}qreg q[1];\na{depth} q[0];\n')
+    assert len(str(refused.value)) < 300
+
+
 def test_what_cannot_be_written_is_named():
     circuit = Circuit(1)
     circuit.ry(circuit.weights(1)[0], 0)
