@@ -32,6 +32,11 @@ def as_plain(x: Any, name: str) -> torch.Tensor:
         raise InputError(f"{name} takes real numbers, received dtype {x.dtype}.")
     if x.is_nested:
         raise InputError(f"{name} takes one tensor (…, features), received a nested one. Call it on x.values().")
+    if hasattr(x, "full_tensor"):  # DTensor; its module takes long to import
+        raise InputError(
+            f"{name} takes plain tensors, received a DTensor, of which each process has a part. Use its to_local() or "
+            "full_tensor(); fully_shard shards the weights of a layer."
+        )
     if isinstance(x, MaskedTensor):
         raise InputError(
             f"{name} takes plain tensors, received one with a mask, which it would ignore. Fill what is "

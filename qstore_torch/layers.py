@@ -108,6 +108,8 @@ class TorchLayer(LayerDefinition, nn.Module):
         theta = self._parameters.get("theta")  # `self.theta` takes longer
         if theta is None and (theta := self.theta) is None:
             raise InputError(f"{self.name} has no theta: it was set to None. Assign an nn.Parameter of its weights.")
+        if type(theta) is not nn.Parameter and type(theta) is not torch.Tensor:
+            theta = as_plain(theta, self.name)
         if theta.dim() != 1:
             return self._with_each(theta, x)
         work = x.dtype

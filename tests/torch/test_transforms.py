@@ -554,6 +554,25 @@ def check_nested(layer):
     layer(torch.nested.nested_tensor([x[:1], x[1:]], layout=torch.jagged))
 
 
+def test_distributed_tensors_are_refused_by_name(tmp_path):
+    """Features and theta whose parts lie in several processes."""
+    from torch import distributed
+    from torch.distributed.tensor import Replicate, distribute_tensor
+
+    layer, x = layer_of(), point(layer_of())[0]
+    distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
+    try:
+        mesh = distributed.device_mesh.init_device_mesh("cpu", (1,))
+        for call in (
+            lambda: layer(distribute_tensor(x, mesh, [Replicate()])),
+            lambda: with_theta(layer)(distribute_tensor(layer.theta.detach(), mesh, [Replicate()]), x),
+        ):
+            with pytest.raises(InputError, match="received a DTensor"):
+                call()
+    finally:
+        distributed.destroy_process_group()
+
+
 @row("masked features")
 def check_masked(layer):
     x, _ = point(layer)
