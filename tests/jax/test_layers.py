@@ -190,13 +190,6 @@ def test_tangents_and_second_derivatives_of_a_backend_on_the_host_are_refused():
         jax.jvp(layer.apply, (theta, x), (theta, x))
 
 
-def test_features_without_a_gradient_say_so():
-    layer = qstore_jax.QuantumFeatureExtractor(2, 1, encoding="basis")
-    with pytest.raises(GradientError, match="bits do not vary continuously"):
-        jax.grad(lambda x: layer.apply(layer.init(jax.random.key(0)), x).sum())(jnp.ones((1, 2)))
-    assert jnp.isfinite(jax.grad(lambda t: layer.apply(t, jnp.ones((1, 2))).sum())(jnp.ones(4))).all()
-
-
 def test_wrong_arguments_are_named():
     layer, _, theta, x = pair()
     for bad_theta, bad_x, error in [

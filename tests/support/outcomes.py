@@ -2,7 +2,7 @@
 
     python -m tests.support.outcomes        writes the page
 
-`tests/torch/test_transforms.py` has a test for every row of PyTorch's; those of Keras name theirs.
+`tests/torch/test_transforms.py` has a test for every row of PyTorch's; those of Keras and JAX name theirs.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ TORCH = (
     ),
     Outcome("second derivatives in graphs of `torch.export`, `torch.jit.trace` and `make_fx`", "works", TENSOR),
     Outcome("derivatives of constant outputs, of any order", "works", "zeros"),
+    Outcome("gradients and tangents of bits", "refused", "basis encoding has no gradient for its inputs"),
     Outcome("`torch.func.hessian`, `jacrev`", "works", TENSOR),
     Outcome("`torch.func.vmap(grad)`: per-sample gradients", "works", "on the layer's backend, a sweep per sample"),
     Outcome("`torch.func.vmap`, `grad` and `jacrev` on a host backend that is not ours", "works", "on that backend"),
@@ -74,6 +75,7 @@ TORCH = (
     Outcome("sparse features", "works", "made dense"),
     Outcome("nested features", "refused", "a nested one"),
     Outcome("masked features", "refused", "with a mask, which it would ignore"),
+    Outcome("a DTensor as features or theta", "refused", "received a DTensor"),
     Outcome("activation checkpointing, `save_on_cpu`", "works", "nothing is kept past the backward pass"),
     Outcome("FSDP 1 and 2", "works", "on the layer's backend"),
     Outcome("`nn.utils.skip_init`, `device=`, `dtype=`, `name=`", "works"),
@@ -96,6 +98,10 @@ KERAS = (
      "test_transforms.test_gradients_of_each_sample"),
     ("Hessians, gradient penalties", "works", IN_TENSORFLOW,
      "test_transforms.test_hessians_are_slopes_of_gradients"),
+    ("`tf.recompute_grad`, `keras.RematScope`", "works", "the circuit runs again",
+     "test_gradients.test_what_is_computed_again_has_the_same_gradients"),
+    ("gradients and tangents of bits", "refused", "basis encoding has no gradient for its inputs",
+     "test_gradients.test_basis_encoding_refuses_input_gradients"),
     ("second derivatives with parameter-shift or differences", "refused", "second derivatives need a circuit in",
      "test_gradients.test_a_second_derivative_through_the_host_is_refused_not_zero"),
     ("`model.export`, loaded in a fresh process", "works", IN_TENSORFLOW,
@@ -122,7 +128,42 @@ KERAS = (
      "test_keras.test_initialiser_regulariser_and_constraint_by_name_and_as_objects"),
 )  # fmt: skip
 
-OUTCOMES = {"PyTorch": TORCH, "Keras on TensorFlow": tuple(Outcome(*row[:3]) for row in KERAS)}
+IN_JAX = "in JAX operations"
+ON_HOST = "test_layers.test_a_transform_on_the_host_gives_what_jax_gives_on_its_own_operations"
+
+# The same, in tests/jax.
+JAX = (
+    ("`jax.jit`, `jax.grad`, `jax.checkpoint`, `jax.lax.scan` and `cond`", "works", "on the layer's backend", ON_HOST),
+    ("`jax.vmap` over features, theta or both", "works", "on the layer's backend", ON_HOST),
+    ("`jax.vmap(jax.grad)`: per-sample gradients", "works", IN_JAX, ON_HOST),
+    ("`jax.jvp`, `jacfwd`, `linearize`", "works", IN_JAX, ON_HOST),
+    ("`jax.hessian`, reverse over reverse, forward over forward", "works", IN_JAX, ON_HOST),
+    ("second derivatives of amplitudes", "works", IN_JAX, "test_layers.test_second_derivatives_of_amplitudes"),
+    ("tangents and second derivatives on a host backend that is not ours", "refused",
+     "tangents need a circuit in JAX operations",
+     "test_layers.test_tangents_on_a_host_backend_that_is_not_ours_are_refused"),
+    ("gradients and tangents of bits", "refused", "basis encoding has no gradient for its inputs",
+     "test_layers.test_bits_have_no_derivative"),
+    ("layers of equal spec in graphs", "works", "share a graph",
+     "test_layers.test_a_graph_is_compiled_once_for_equal_layers"),
+    ("`jax.export`, of any batch size", "works", IN_JAX, "test_layers.test_an_exported_function_needs_no_host"),
+    ("`layer.as_operations()`, exported, where qstore is not", "works", IN_JAX,
+     "test_formats.test_exported_functions_compute_alone"),
+    ("export of what samples or runs on a device", "refused", "a graph on disk cannot call the host",
+     "test_layers.test_an_exported_function_needs_no_host"),
+    ("NaN and what is no bit, in graphs", "works", "NaN outputs of those rows",
+     "test_layers.test_rows_that_eager_calls_refuse_give_nan_in_graphs"),
+    ("`jax.shard_map`", "works", "as on one device", "test_layers.test_two_devices_equal_one"),
+    ("samples in graphs", "works", "a seed for every call",
+     "test_layers.test_samples_come_from_the_seed_and_differ_from_call_to_call"),
+)  # fmt: skip
+
+NAMED = {"tf": KERAS, "jax": JAX}
+OUTCOMES = {
+    "PyTorch": TORCH,
+    "Keras on TensorFlow": tuple(Outcome(*row[:3]) for row in KERAS),
+    "JAX": tuple(Outcome(*row[:3]) for row in JAX),
+}
 
 
 def page() -> str:
@@ -138,6 +179,8 @@ def page() -> str:
         lines += ["", f"## {framework}", "", "| | | |", "|---|---|---|"]
         lines += [f"| {row.transform} | {row.outcome} | {row.how} |" for row in rows]
     lines += [
+        "",
+        "Keras on JAX and Keras on PyTorch call layers as the layers for JAX and for PyTorch are called.",
         "",
         "`layer.last_run` and `profile()` tell about every eager call on every backend. Inside compiled, exported and",
         "traced graphs they cannot know which layer a call belongs to: layers of equal spec share a graph, and a graph",

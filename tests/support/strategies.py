@@ -204,7 +204,7 @@ def layer_arguments(draw, kinds=KINDS, max_qubits=4, max_depth=3, encodings=None
         arguments["pool_size"] = draw(st.sampled_from([d for d in range(1, n + 1) if n % d == 0]))
         arguments["mode"] = draw(st.sampled_from(("measurement", "partial_trace")))
     if kind == "QuantumReadout":
-        arguments["n_classes"] = draw(st.one_of(st.none(), st.integers(1, 1 << n)))
+        arguments["n_classes"] = draw(st.one_of(st.none(), st.integers(2, 1 << n)))
         if arguments["n_classes"] is not None:
             del arguments["measurement_bases"]
             arguments["log"] = draw(st.booleans())

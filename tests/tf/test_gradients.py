@@ -181,6 +181,27 @@ def test_a_second_derivative_through_the_host_is_refused_not_zero(how, upstream,
 
 
 @pytest.mark.parametrize("how", ["eager", "graph"])
+@pytest.mark.parametrize("backend", ["tensorflow", "auto"])
+def test_what_is_computed_again_has_the_same_gradients(how, backend):
+    arguments = {"n_qubits": 1, "backend": backend, "seed": 0, "dtype": "float64"}
+    layer = QuantumReadout(**arguments)
+    with keras.RematScope(mode="full"):
+        again = QuantumReadout(**arguments)
+    x = point(layer)
+    expected = gradients(layer, x)
+    again(x)
+
+    def run(call, x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = tf.square(call(x))
+        return tape.gradient(y, [*tape.watched_variables(), x])
+
+    for call in (tf.recompute_grad(lambda x: layer(x)), again):
+        close(WRAP[how](lambda x, call=call: run(call, x))(x), expected)
+
+
+@pytest.mark.parametrize("how", ["eager", "graph"])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_basis_encoding_refuses_input_gradients(how, backend):
     layer = QuantumReadout(2, encoding="basis", backend=backend, seed=0)
@@ -197,8 +218,14 @@ def test_basis_encoding_refuses_input_gradients(how, backend):
 
         return WRAP[how](run)(bits)
 
-    with pytest.raises(GradientError, match="no gradient for its inputs"):
-        by("inputs")
+    def tangent(bits):
+        with tf.autodiff.ForwardAccumulator(bits, tf.ones_like(bits)) as accumulator:
+            y = layer(bits)
+        return accumulator.jvp(y)
+
+    for refused in (lambda: by("inputs"), lambda: WRAP[how](tangent)(bits)):
+        with pytest.raises(GradientError, match="no gradient for its inputs"):
+            refused()
     assert np.abs(by("theta")).sum() > 0
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2), layer])
     model.compile("sgd", "mse", run_eagerly=how == "eager")

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from torch import nn
 
 import qstore_torch
-from qstore_core import GradientError
-from qstore_torch import QuantumEncoder, QuantumFeatureExtractor, QuantumPooling, QuantumReadout
+from qstore_core import GradientError, Probabilities
+from qstore_torch import QuantumEncoder, QuantumFeatureExtractor, QuantumLayer, QuantumPooling, QuantumReadout
 from tests.support.faults import FaultyBackend
 from tests.support.strategies import batches, layer_arguments
 
@@ -261,7 +261,8 @@ def test_gradient_checkpointing(backend):
 
 
 def test_a_weight_that_nothing_depends_on_has_a_zero_gradient():
-    layer = QuantumReadout(2, n_classes=1, backend="torch")  # the one probability is 1
+    circuit = QuantumReadout(2).circuit
+    layer = QuantumLayer(circuit, Probabilities(n_classes=1), backend="torch")  # the one probability is 1
     x = torch.rand(3, 4, requires_grad=True)
     y = layer(x)
     torch.testing.assert_close(y, torch.ones(3, 1))

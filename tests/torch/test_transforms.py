@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+from pathlib import Path
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ import qstore_torch
 from qstore_core import GradientError, InputError, QstoreError, ShapeError, SpecError, cache_clear
 from qstore_torch import QuantumEncoder, QuantumFeatureExtractor, QuantumLayer, QuantumPooling, QuantumReadout
 from tests.support.faults import FaultyBackend
-from tests.support.outcomes import OUTCOMES, PAGE, TORCH, page
+from tests.support.outcomes import NAMED, OUTCOMES, PAGE, TORCH, page
 
 # torch._dynamo, torch.jit and torch.export warn about themselves.
 pytestmark = [
@@ -554,21 +555,19 @@ def check_nested(layer):
     layer(torch.nested.nested_tensor([x[:1], x[1:]], layout=torch.jagged))
 
 
-def test_distributed_tensors_are_refused_by_name(tmp_path):
-    """Features and theta whose parts lie in several processes."""
+@row("a DTensor")
+def check_distributed(layer, tmp_path):
+    """Tensors whose parts lie in several processes."""
     from torch import distributed
     from torch.distributed.tensor import Replicate, distribute_tensor
 
-    layer, x = layer_of(), point(layer_of())[0]
+    x, _ = point(layer)
     distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
     try:
         mesh = distributed.device_mesh.init_device_mesh("cpu", (1,))
-        for call in (
-            lambda: layer(distribute_tensor(x, mesh, [Replicate()])),
-            lambda: with_theta(layer)(distribute_tensor(layer.theta.detach(), mesh, [Replicate()]), x),
-        ):
-            with pytest.raises(InputError, match="received a DTensor"):
-                call()
+        with pytest.raises(InputError, match="received a DTensor"):
+            layer(distribute_tensor(x, mesh, [Replicate()]))
+        with_theta(layer)(distribute_tensor(layer.theta.detach(), mesh, [Replicate()]), x)
     finally:
         distributed.destroy_process_group()
 
@@ -713,6 +712,13 @@ def test_the_page_is_fresh():
     assert all(row.outcome in ("works", "refused") for rows in OUTCOMES.values() for row in rows)
 
 
+def test_every_named_test_is_there():
+    for folder, rows in NAMED.items():
+        for *_, name in rows:
+            module, test = name.split(".")
+            assert f"def {test}(" in (Path(__file__).parents[1] / folder / f"{module}.py").read_text(), name
+
+
 FORWARD = [check_jvp, check_dual_level, check_dual_theta, check_per_sample, check_hessian, check_compiled_jvp]
 
 
@@ -738,6 +744,12 @@ def test_other_layers_in_forward_mode(make):
     close(jvp(layer, (x,), (v,))[1], difference(layer, x, v))
     with forward_ad.dual_level():
         close(forward_ad.unpack_dual(layer(forward_ad.make_dual(x, v))).tangent.detach(), difference(layer, x, v))
+
+
+@row("gradients and tangents of bits")
+def check_bits(layer):
+    bits = torch.tensor([[0.0, 1.0], [1.0, 1.0]])
+    jvp(QuantumReadout(2, encoding="basis", backend=layer.backend_name), (bits,), (bits,))
 
 
 NO_GRADIENT = {

@@ -455,6 +455,12 @@ def readout(
                 "with n_classes. Leave it out, or n_classes for expectation values in these bases.",
                 argument="measurement_bases",
             )
+        if n_classes == 1:
+            raise SpecError(
+                "the probability of n_classes=1 is 1, whatever theta and features are: there is nothing to train. Use "
+                "n_classes=2, or leave it out for an expectation value.",
+                argument="n_classes",
+            )
         measured = (
             LogProbabilities(None, n_classes) if check_flag(log, "log", "log") else Probabilities(None, n_classes)
         )

@@ -157,6 +157,7 @@ def test_scalars_are_no_batch():
         (lambda: specs.pooling(6, mode="measure"), "mode", "Did you mean 'measurement'"),
         (lambda: specs.readout(3, 9), "n_classes", "Use at least 4 qubits"),
         (lambda: specs.readout(3, 0), "n_classes", "at least 1"),
+        (lambda: specs.readout(3, 1), "n_classes", "nothing to train"),
         (lambda: specs.custom("circuit", Pauli("Z")), "circuit", "received str"),
         (lambda: specs.custom(Circuit(1), "Z"), "measurement", "a measurement is"),
     ],
