@@ -22,6 +22,7 @@ from .tensor import on_tensors, refuse_gradient
 __all__ = ["LayerCall", "as_plain"]
 
 _MOST_SEEN = 256
+_is_profiled = torch.autograd._profiler_enabled
 
 
 def as_plain(x: Any, name: str) -> torch.Tensor:
@@ -71,10 +72,14 @@ class LayerCall:
         if torch.compiler.is_compiling():
             return in_graph(self.content, self.width, theta, x)
         around = surroundings()
-        if torch.autograd._profiler_enabled():
+        if _is_profiled():
             with torch.autograd.profiler.record_function(self.program.name):
                 return self._within(around, theta, x) if around else self._plain(theta, x)
-        return self._within(around, theta, x) if around else self._plain(theta, x)
+        if around:
+            return self._within(around, theta, x)
+        if self._on_host and x.is_cpu and theta.is_cpu:
+            return on_host(self.program, theta, x)
+        return self._plain(theta, x)
 
     def functions(self) -> TorchOps | PlanesOps:
         """Array functions for what is computed from outputs."""
@@ -83,10 +88,7 @@ class LayerCall:
 
     def _plain(self, theta: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         """An eager call. What devices and shapes decide is decided once."""
-        program = self.program
-        if self._on_host and x.is_cpu and theta.is_cpu:
-            return on_host(program, theta, x)
-        key = x.device, x.dtype, x.shape, theta.device, theta.shape
+        program, key = self.program, (x.device, x.dtype, x.shape, theta.device, theta.shape)
         try:
             where, executable = self._seen[key]
         except KeyError:

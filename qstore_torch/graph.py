@@ -262,7 +262,7 @@ def _differentiable_layer(
 ) -> Any:
     if torch.is_grad_enabled() and (theta.requires_grad or x.requires_grad):
         return _Layer.apply(content, width, theta, x)
-    if _has_values(theta) and _has_values(x):
+    if _have_values(theta, x):
         return layer(content, width, theta, x, wrt_theta, wrt_x)
     with torch._C._AutoDispatchBelowAutograd():
         return torch.ops.qstore.layer(content, width, theta, x, wrt_theta, wrt_x)
@@ -283,16 +283,19 @@ def _differentiable_vjp(
         theta, x = (t if t.requires_grad else t.detach().requires_grad_() for t in (theta, x))
         both = vjp_by_autograd(program, theta, x, (wrt_theta, wrt_x), gradient)
         return tuple(x.new_empty((0,)) if d is None else d for d in both)
-    if _has_values(x) and _has_values(gradient):
+    if _have_values(x, gradient):
         return layer_vjp(content, wrt_theta, wrt_x, theta, x, left, gradient)
     with torch._C._AutoDispatchBelowAutograd():
         return torch.ops.qstore.layer_vjp(content, wrt_theta, wrt_x, theta, x, left, gradient)
 
 
-def _has_values(tensor: torch.Tensor) -> bool:
+def _have_values(*tensors: torch.Tensor) -> bool:
     """True for tensors that are what they seem."""
-    kind = tensor.__class__
-    return (kind is torch.Tensor or kind is torch.nn.Parameter) and not tensor.is_meta and is_plain()
+    for tensor in tensors:
+        kind = tensor.__class__
+        if not (kind is torch.Tensor or kind is torch.nn.Parameter) or tensor.is_meta:
+            return False
+    return is_plain()
 
 
 for _compute, _fake, _differentiable in (
