@@ -7,7 +7,7 @@
     │   └── OptionError                         a backend does not know an option, or not this value of it
     ├── FileError (ValueError)                  a file is damaged, foreign, or newer than this version
     ├── UnknownBackendError (LookupError)       no backend has this name
-    ├── BackendUnavailableError (ImportError)   a backend is registered, and a library of it is missing
+    ├── BackendUnavailableError (ImportError)   a library is missing: a backend's, or the framework of a package
     ├── PluginError                             a plugin breaks the contract, or two plugins claim one name
     ├── CapabilityError                         a backend cannot do what the layer asks for
     │   └── GradientError                       no exact derivative exists, or not in the way asked for
@@ -56,6 +56,7 @@ __all__ = [
     "SpecError",
     "TransientError",
     "UnknownBackendError",
+    "missing_framework",
     "nearest",
     "warn",
 ]
@@ -141,10 +142,10 @@ class UnknownBackendError(QstoreError, LookupError):
 
 
 class BackendUnavailableError(QstoreError, ImportError):
-    """A backend is registered and cannot be imported; the message has the command that mends it.
+    """A backend is registered and cannot be imported, or a framework is missing; the message has the install command.
 
     Attributes:
-        backend: Name of the backend.
+        backend: Name of the backend; None where none was asked for.
         name: The missing module, as in any ImportError.
     """
 
@@ -314,6 +315,20 @@ def warn(warning: Warning) -> None:
     while frame.f_globals.get("__name__", "").partition(".")[0] in _BETWEEN and frame.f_back is not None:
         level, frame = level + 1, frame.f_back
     warnings.warn(warning, stacklevel=level)
+
+
+def missing_framework(package: str, extra: str, error: ModuleNotFoundError) -> ImportError:
+    """What to raise where a package of layers cannot import its framework: the error with the install command.
+
+    Example:
+        >>> print(missing_framework("qstore_torch", "torch", ModuleNotFoundError("No module named 'torch'")))
+        qstore_torch cannot be imported: No module named 'torch'. Install it with: pip install "qstore[torch]"
+    """
+    extra = error.name if error.name in ("jax", "torch") else extra  # of Keras's
+    command = f'pip install "qstore[{extra}]"'
+    return BackendUnavailableError(
+        f"{package} cannot be imported: {error}. Install it with: {command}", name=error.name
+    )
 
 
 def nearest(name: object, choices: Iterable[str]) -> str:

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from qstore_core.errors import missing_framework
+
 ROOT = Path(__file__).parents[2]
 CORE = ROOT / "qstore_core"
 OUTSIDE = [
@@ -120,6 +122,29 @@ def test_importing_the_core_imports_little():
     later = ("analysis", "cli", "engines", "interchange", "layers", "pictures", "runtime", "testing")
     assert not [name for name in imported if name.startswith(tuple(f"qstore_core.{part}" for part in later))]
     assert len([name for name in imported if not name.startswith("qstore_core")]) < 100
+
+
+@pytest.mark.parametrize(
+    ("package", "missing", "extra"),
+    [
+        ("qstore_torch", "torch", "torch"),
+        ("qstore_tf", "keras", "tf"),
+        ("qstore_jax", "jax", "jax"),
+        ("qstore_sklearn", "sklearn", "sklearn"),
+    ],
+)
+def test_a_package_without_its_framework_says_how_it_is_installed(package, missing, extra):
+    code = f"import sys; sys.modules[{missing!r}] = None; import {package}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith(f"qstore_core.errors.BackendUnavailableError: {package} cannot be imported: ")
+    assert last.endswith(f'Install it with: pip install "qstore[{extra}]"')
+
+
+def test_a_framework_that_keras_runs_on_is_named_where_it_is_missing():
+    error = missing_framework("qstore_tf", "tf", ModuleNotFoundError("No module named 'jax'", name="jax"))
+    assert isinstance(error, ImportError)
+    assert str(error).endswith('pip install "qstore[jax]"')
 
 
 @pytest.mark.parametrize("adapter", ["qstore_torch", "qstore_tf", "qstore_jax"])
@@ -266,7 +291,7 @@ def test_a_package_exports_what_it_imports(package):
     assert module.__all__ == sorted(set(module.__all__), key=kind_and_name)
     assert all(hasattr(module, name) for name in module.__all__)
     tree = ast.parse((ROOT / package / "__init__.py").read_text(encoding="utf-8"))
-    found = [alias.asname or alias.name for n in tree.body if isinstance(n, ast.ImportFrom) for alias in n.names]
+    found = [alias.asname or alias.name for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) for alias in n.names]
     assert not {name for name in found if not name.startswith("_") and name != "annotations"} - set(module.__all__)
 
 
