@@ -104,7 +104,7 @@ def _vjp_graph(theta: Any, x: Any, cotangents: Any, *, content: Content, wanted:
 
 
 def _on_device(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A tensor function as the graph of a primitive, or the refusal where the backend has no such twin."""
+    """A tensor function as the graph of a primitive, or the refusal where JAX operations do not compute the same."""
 
     def graph(*arguments: Any, content: Content, wanted: Wanted | None = None, exported: bool = False) -> Any:
         program = program_of(content)

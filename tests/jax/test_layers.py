@@ -262,7 +262,7 @@ def test_functions_of_angles_under_jit_and_grad():
     circuit = Circuit(1)
     (x,), (w,) = circuit.inputs(1), circuit.weights(1)
     circuit.ry(2 * np.arccos(x) + np.exp(w * x), 0)
-    layer = qstore_jax.QuantumLayer(circuit, Expectation("Z"), init=[0.4])
+    layer = qstore_jax.QuantumLayer(circuit, Expectation("Z"), init=jnp.array([0.4]))
     theta, x = layer.init(), jnp.array([[0.3], [-0.6]])
 
     def expected(t, x):

@@ -396,3 +396,11 @@ def test_samples_do_not_see_each_other(drawn, batch):
         together = layer(x).flatten(0, -2)
         single = torch.cat([layer(row[None]) for row in rows])
     torch.testing.assert_close(together, single, rtol=0, atol=1e-6)
+
+
+def test_the_theta_of_another_layer_is_an_init():
+    first = QuantumFeatureExtractor(2, seed=1)
+    again = QuantumFeatureExtractor.from_config(QuantumFeatureExtractor(2, init=first.theta).get_config())
+    torch.testing.assert_close(again.theta, first.theta)
+    with pytest.raises(SpecError, match="must be finite"):
+        QuantumFeatureExtractor(2, init=first.theta * math.nan)

@@ -67,6 +67,8 @@ def check_init(init: Any) -> Init:
         SpecError: no such name, or angles that are not finite.
     """
     module = None
+    if hasattr(init, "__array__") and not isinstance(init, np.ndarray | type):  # a tensor or variable
+        init = np.asarray(init.detach().cpu().double() if hasattr(init, "detach") else init)
     if isinstance(init, tuple | list | np.ndarray):
         angles = check_items(init, "init", MAX_SLOTS, "init")
         if all(isinstance(angle, Real) for angle in angles):
