@@ -148,6 +148,8 @@ class TensorflowOps:
         """In double precision."""
         return tf.cast(x, tf.float64)
 
+    excess = None  # there is double precision
+
     def narrow(self, x: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
         """In the precision of `like`."""
         return tf.cast(x, like.dtype)

@@ -209,6 +209,8 @@ class TorchOps:
         """In double precision."""
         return x.double()
 
+    excess = None  # there is double precision
+
     def narrow(self, x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
         """In the precision of `like`."""
         return x.to(like.dtype)

@@ -59,13 +59,14 @@ class _Sweep:
         state, self.x = program.start(ops, theta, inputs)
         self.factors = program.factors(ops, theta, self.x)
         self.stacks = program.kronecker(ops, self.factors, state)
+        self.drift = program.drift(ops, self.stacks)
         rows, itemsize = inputs.shape[0], 16 if "64" in str(theta.dtype) else 8
         steps = sum(len(getattr(layer, "groups", (0,))) for layer in program.layers)
         size = rows * steps * itemsize << program.plan.n_qubits if isinstance(rows, int) else None  # or a symbol
         self.kept: dict[tuple[int, int], _Kept] | None = {} if size is None or size <= KEEP_BYTES else None
         self.single = program.from_zero
         self.state = self._forward(state)
-        outputs = program.measuring.outputs(ops, self.state)
+        outputs = program.corrected(program.measuring.outputs(ops, self.state), self.drift)
         self.outputs = outputs + ops.zero_column(inputs) if program.from_zero else outputs
 
     def _forward(self, state: Array) -> Array:
@@ -73,7 +74,7 @@ class _Sweep:
         for number, layer in enumerate(program.layers):
             if isinstance(layer, DiagonalLayer):
                 phases = program.phases(ops, layer, self.theta, self.x)
-                state = state * phases
+                state, self.drift = state * phases, plus(self.drift, program.phase_drift(ops, phases))
                 self.single = self.single and not layer.per_sample
                 if self.kept is not None:
                     self.kept[number, 0] = _Kept(state, self.single, phases)
@@ -95,6 +96,7 @@ class _Sweep:
         """Pull cotangents back through everything."""
         program, ops = self.program, self.ops
         psi, gradients = self.state, _Gradients(self)
+        cotangents = program.corrected(cotangents, self.drift)
         if self.single:  # nothing differed between samples
             cotangents = ops.sum(cotangents, 0, True)
         lam = program.measuring.pull(ops, psi, cotangents)

@@ -148,6 +148,8 @@ class NumpyOps:
         """In double precision."""
         return x.astype(np.float64, copy=False)
 
+    excess = None  # there is double precision
+
     def narrow(self, x: np.ndarray, like: np.ndarray) -> np.ndarray:
         """In the precision of `like`."""
         return x.astype(like.dtype, copy=False)

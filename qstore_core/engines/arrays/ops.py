@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -59,6 +59,8 @@ class Ops(Protocol):
     def eigvalsh(self, x: Array) -> Array: ...
     def max_abs(self, x: Array) -> Array: ...
     def wide(self, x: Array) -> Array: ...  # float64
+    @property
+    def excess(self) -> Callable[[Array, int], Array] | None: ...  # see `ArrayProgram.drift`
     def narrow(self, x: Array, like: Array) -> Array: ...  # to the precision of `like`, which may be the wider one
     def without_subnormals(self, x: Array) -> Array: ...  # zeros in their place; the derivative of x
     def smallest_normal(self, x: Array) -> float: ...

@@ -149,6 +149,8 @@ class PlanesOps:
         """In double precision, or itself."""
         return self.ops.wide(x) if self._double else x
 
+    excess = None
+
     def narrow(self, x: Array, like: Array) -> Array:
         """In the precision of `like`."""
         if not self._double:

@@ -14,7 +14,7 @@ from functools import lru_cache
 import numpy as np
 
 from ...circuit.lowering.plan import Diagonal, Plan, Rotation
-from .angles import Polynomials
+from .angles import Polynomials, plus
 from .measuring import Measuring
 from .ops import Array, Ops, Signs, change_of_frame, check_slots, frozen
 from .rotations import Factors, FusedRotations
@@ -315,6 +315,19 @@ class ArrayProgram:
             total = term if total is None else total + term
         return ops.complex(ops.cos(total), ops.sin(total))
 
+    def corrected(self, values: Array, drift: Array | None) -> Array:
+        """Outputs, or their cotangents, where the state's squared norm exceeds 1 by `drift`."""
+        if drift is None:
+            return values
+        return values * (1.0 - (0.5 if self.plan.measurement.amplitudes else 1.0) * drift)
+
+    def phase_drift(self, ops: Ops, phases: Array) -> Array | None:
+        """`drift` of a diagonal layer, (1, 1) or (B, 1)."""
+        if ops.excess is None:
+            return None
+        size = 1 << self.plan.n_qubits
+        return ops.reshape(ops.excess(phases, size), (-1, 1)) * (1.0 / size)
+
     def start(self, ops: Ops, theta: Array, inputs: Array) -> tuple[Array, Array]:
         """The start state and the angle inputs. From |0…0⟩ the state has one row until samples differ."""
         width = self.plan.n_amplitudes
@@ -331,8 +344,9 @@ class ArrayProgram:
         """`theta` (W,), `inputs` (B, I) → outputs (B, O)."""
         state, x = self.start(ops, theta, inputs)
         stacks = self.kronecker(ops, self.factors(ops, theta, x), state)
-        state = self.run(ops, state, stacks, theta, x)
-        out = self.measuring.outputs(ops, state)
+        drift = self.drift(ops, stacks)
+        state, drift = self.run(ops, state, stacks, theta, x, drift)
+        out = self.corrected(self.measuring.outputs(ops, state), drift)
         # A circuit without per-sample parts has one row of results for any batch.
         out = out + ops.zero_column(inputs) if self.from_zero else out
         # Outputs that depend on nothing have derivatives all the same, of any order: zeros. Frameworks have none for
@@ -350,11 +364,36 @@ class ArrayProgram:
         layer = self.layers[0]
         return isinstance(layer, KronLayer) and len(layer.groups) == len(self.sizes)
 
-    def run(self, ops: Ops, state: Array, stacks: Stacks, theta: Array, x: Array) -> Array:
-        """Apply all layers."""
+    def drift(self, ops: Ops, stacks: Stacks) -> Array | None:
+        """What rounded matrices add to the squared norm of a state, () or (B, 1); None where that is nothing.
+
+        Without double precision their columns are too long or too short by 1e-7, and always to one side where a gate
+        comes again and again.
+        """
+        total, excess = None, ops.excess
+        if excess is None:
+            return None
+        for (per_sample, size), stack in stacks.items():
+            side = 1 << size
+            if stack.whole is None:
+                parts = [(stack.columns, 1)]
+            elif per_sample:
+                parts = [(single, 2) for single in stack.singles]
+            else:
+                parts = [(ops.reshape(stack.whole, (-1, side * side)), side)]
+            for matrices, count in parts:
+                part = ops.sum(excess(matrices, count), -1, per_sample) * (1.0 / count)
+                total = part if total is None else total + part
+        return total
+
+    def run(
+        self, ops: Ops, state: Array, stacks: Stacks, theta: Array, x: Array, drift: Array | None
+    ) -> tuple[Array, Array | None]:
+        """Apply all layers. Returns the state, and what its squared norm exceeds 1 by."""
         for number, layer in enumerate(self.layers):
             if isinstance(layer, DiagonalLayer):
-                state = state * self.phases(ops, layer, theta, x)
+                phases = self.phases(ops, layer, theta, x)
+                state, drift = state * phases, plus(drift, self.phase_drift(ops, phases))
                 continue
             if self.is_product(number):  # |0…0⟩ is its own image under a change of frame
                 state = self.product_state(ops, layer, stacks)
@@ -363,7 +402,7 @@ class ArrayProgram:
                 state = ops.permute(state, layer.gather)
             for group in layer.groups:
                 state = self.apply_group(ops, state, group, stacks[group.key].matrix(group.number))
-        return state
+        return state, drift
 
     def product_state(self, ops: Ops, layer: KronLayer, stacks: Stacks) -> Array:
         """The state after a first layer that rotates every qubit of |0…0⟩."""
