@@ -42,12 +42,30 @@ class LayerCall:
         if where.where == "host":
             if traced:
                 return on_host(self.content, theta, x)
-            return jnp.asarray(program.forward(np.asarray(theta), np.asarray(x)))
+            return _forward(program, theta, x)
         executable = program.on_tensors(x)
-        if traced:
-            message = executable.no_input_gradient
-            return values_on_tensors(program, theta, refuse_gradient(x, message) if message else x)
-        if device == "cpu":  # refused as on arrays
+        if not traced and device == "cpu":  # refused as on arrays
             executable.check_values(np.asarray(theta), np.asarray(x))
-        out: jax.Array = program.record("forward", lambda: executable.apply(theta, x), executable.settings)[0]
+        if (message := executable.no_input_gradient) and traced:
+            x = refuse_gradient(x, message)
+
+        def attempt(index: int) -> jax.Array:
+            other = program.only(index) if index else program
+            if index:
+                return on_host(content_of(other), theta, x) if traced else _forward(other, theta, x)
+            if traced:
+                return values_on_tensors(program, theta, x)
+            out: jax.Array = program.record("forward", lambda: executable.apply(theta, x), executable.settings)[0]
+            return out
+
+        if len(program.backends) < 2 or self.mode:
+            return attempt(0)
+        failures: list[str] = []
+        out, index = program.chain.run(attempt, failures=failures)
+        if index and not traced:
+            program.adopt(program.only(index), failures)
         return out
+
+
+def _forward(program: LayerProgram, theta: jax.Array, x: jax.Array) -> jax.Array:
+    return jnp.asarray(program.forward(np.asarray(theta), np.asarray(x)))

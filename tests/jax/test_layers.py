@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import subprocess
@@ -15,7 +16,8 @@ from hypothesis import given, settings
 
 import qstore_core
 import qstore_jax
-from qstore_core import CapabilityError, Circuit, Expectation, GradientError, InputError, ShapeError
+from qstore_core import CapabilityError, Circuit, Expectation, FallbackWarning, GradientError, InputError, ShapeError
+from tests.support.faults import OtherEngine
 from tests.support.strategies import layer_arguments
 from tests.support.tolerances import EXACT, GRADIENT, SIGMAS, VALUE
 
@@ -436,3 +438,18 @@ def test_a_leading_axis_of_theta_is_an_ensemble():
     np.testing.assert_allclose(
         gradient[1], jax.grad(lambda t: layer.apply(t, x).sum())(2 * theta), rtol=GRADIENT["float64"]
     )
+
+
+@pytest.mark.parametrize("fault", [None, RuntimeError("out of memory")])
+def test_an_engine_of_somebody_else_and_where_it_fails_the_host(fault):
+    """On JAX arrays as ours; the default fallback takes its place, and says so."""
+    layer = qstore_jax.QuantumReadout(1, encoding="angle", backend=(backend := OtherEngine("jax")), seed=0)
+    ours = qstore_jax.QuantumReadout(1, encoding="angle", seed=0)
+    theta, x = layer.init(), jnp.array([[0.3], [0.8]])
+    backend.fault = fault
+    with contextlib.nullcontext() if fault is None else pytest.warns(FallbackWarning, match="out of memory"):
+        found = layer.apply(theta, x), jax.jit(jax.grad(loss(layer)))(theta, x)
+    assert jnp.abs(found[0] - ours.apply(theta, x)).max() < VALUE["float64"]
+    assert jnp.abs(found[1] - jax.jit(jax.grad(loss(ours)))(theta, x)).max() < GRADIENT["float64"]
+    assert layer.last_run.backend == ("other-jax" if fault is None else "statevector")
+    assert sum(layer.fallbacks.values()) == (0 if fault is None else 2)

@@ -83,3 +83,28 @@ class _FaultyExecutable:
         if self.backend.strikes("backward"):
             return self.backend.fault.strike(d_theta), self.backend.fault.strike(d_inputs)
         return d_theta, d_inputs
+
+
+class OtherEngine:
+    """A third party's engine on the tensors of `framework`, which fails where it has a `fault`."""
+
+    def __init__(self, framework):
+        self.name, self.fault, self.engine = f"other-{framework}", None, get_backend(framework)
+        self.capabilities = Capabilities(vjp=True, framework=framework)
+
+    def compile(self, circuit, measurement, *, dtype="float32", shots=None):
+        return _OtherExecutable(self, self.engine.compile(circuit, measurement, dtype=dtype))
+
+
+class _OtherExecutable:
+    def __init__(self, backend, good):
+        self.backend, self.good = backend, good
+
+    def apply(self, theta, inputs):
+        if self.backend.fault is not None:
+            raise self.backend.fault
+        return self.good.apply(theta, inputs)
+
+    def apply_and_vjp(self, theta, inputs):
+        self.apply(theta, inputs)
+        return self.good.apply_and_vjp(theta, inputs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,7 @@ from hypothesis import given, settings
 import qstore_tf
 from qstore_core import BackendError, Capabilities, FallbackWarning, InputError, fallback_counts, profile
 from qstore_tf import QuantumFeatureExtractor, QuantumPooling, QuantumReadout
-from tests.support.faults import Fault, FaultyBackend
+from tests.support.faults import Fault, FaultyBackend, OtherEngine
 from tests.support.strategies import batches, faults, layer_arguments
 
 KINDS = ("QuantumFeatureExtractor", "QuantumPooling", "QuantumReadout", "QuantumLayer")
@@ -219,3 +220,25 @@ def test_many_threads_share_a_layer(backend, empty_cache):
         results = [one for part in pool.map(work, [xs[k::4] for k in range(4)]) for one in part]
     for actual, x in zip(results, [x for k in range(4) for x in xs[k::4]], strict=True):
         same(actual, value_and_gradients(layer, x))
+
+
+@pytest.mark.parametrize("fault", [None, RuntimeError("out of memory")])
+def test_an_engine_of_somebody_else_and_where_it_fails_the_host(fault):
+    """On tensors as ours; eagerly the default fallback takes its place, and says so."""
+    backend = OtherEngine("tensorflow")
+    layer, ours = (QuantumReadout(2, encoding="angle", backend=b, seed=0, dtype="float64") for b in (backend, "auto"))
+    x = tf.constant([[0.3, 0.4], [0.1, 0.9]], tf.float64)
+    backend.fault = fault
+
+    def gradients(layer):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = tf.square(layer(x))
+        return [y, *tape.gradient(y, [layer.theta.value, x])]
+
+    with contextlib.nullcontext() if fault is None else pytest.warns(FallbackWarning, match="out of memory"):
+        found = gradients(layer)
+    for one, other in zip(found, gradients(ours), strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-12)
+    assert layer.last_run.backend == ("other-tensorflow" if fault is None else "statevector")
+    assert sum(layer.fallbacks.values()) == (fault is not None)
