@@ -14,6 +14,7 @@ FORKS, DEADLINE = 50, 60  # seconds that a child may take
 NEEDS = {
     "statevector": "numpy",
     "numba": "numba",
+    "density": "numba",
     "jobs": "numpy",
     "torch": "torch",
     "aer": "qiskit_aer",
@@ -42,8 +43,9 @@ if name == "noisy":
     noise = qml.noise.partial_wires(qml.DepolarizingChannel, 0.1)
     device = qml.add_noise(qml.device("default.mixed", wires=1), qml.NoiseModel({qml.noise.op_eq(qml.RY): noise}))
     backend = get_backend("pennylane", device=device)
-layer = QuantumReadout(1, encoding="angle", backend=backend, fallback=None, seed=0)
-x, cotangents = np.full((2, 1), 0.4), np.ones((2, 1))
+size, rows = (6, 32) if name == "density" else (1, 2)  # density matrices of few qubits are computed on one thread
+layer = QuantumReadout(size, encoding="angle", backend=backend, fallback=None, seed=0)
+x, cotangents = np.full((rows, size), 0.4), np.ones((rows, size))
 expected, expected_vjp = layer(x), layer.vjp(x, cotangents)[0]
 stop = threading.Event()
 
@@ -51,7 +53,7 @@ def load(number):
     for k in range(10**9):
         if stop.is_set():
             return
-        fresh = QuantumReadout(1, depth=1 + k % 3, encoding="angle", backend=backend, fallback=None, seed=number)
+        fresh = QuantumReadout(size, depth=1 + k % 3, encoding="angle", backend=backend, fallback=None, seed=number)
         fresh(x), layer.vjp(x, cotangents)
         if k % 5 == number:
             cache_clear()
