@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import SpecError, nearest
+from ..errors import ShapeError, SpecError, nearest
 
 __all__ = [
     "MAX_DEGREE",
@@ -27,6 +27,7 @@ __all__ = [
     "MAX_SHOTS",
     "MAX_SLOTS",
     "MAX_STEPS",
+    "check_arrays",
     "check_choice",
     "check_finite_number",
     "check_flag",
@@ -154,6 +155,25 @@ def parsed(text: str, what: str) -> Any:
         raise SpecError(f"{what} is not JSON that can be read: it is nested too deep.") from None
     except ValueError as error:
         raise SpecError(f"{what} is not JSON that can be read: {error}.") from None
+
+
+def check_arrays(theta: Any, inputs: Any, n_weights: int, n_inputs: int) -> None:
+    """Raise `ShapeError` where arrays of any framework are not theta (W,) and inputs (B, I), as far as is known.
+
+    Example:
+        >>> check_arrays(np.zeros(9), np.zeros((1, 2)), 4, 2)
+        Traceback (most recent call last):
+        ...
+        qstore_core.errors.ShapeError: this circuit takes theta of shape (4,), received (9,).
+    """
+    for what, array, shape in (("theta", theta, (n_weights,)), ("inputs", inputs, (None, n_inputs))):
+        received = tuple(array.shape)
+        if len(received) == len(shape) and (not isinstance(received[-1], int) or received[-1] == shape[-1]):
+            continue
+        expected = str(shape).replace("None", "batch")
+        raise ShapeError(
+            f"this circuit takes {what} of shape {expected}, received {received}.", expected=shape, received=received
+        )
 
 
 def check_pair(value: Any, what: str, form: str) -> tuple[Any, Any]:

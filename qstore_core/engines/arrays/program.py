@@ -13,6 +13,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from ...circuit.checks import check_arrays
 from ...circuit.lowering.plan import Diagonal, Plan, Rotation
 from .angles import Polynomials, plus
 from .measuring import Measuring
@@ -331,6 +332,7 @@ class ArrayProgram:
     def start(self, ops: Ops, theta: Array, inputs: Array) -> tuple[Array, Array]:
         """The start state and the angle inputs. From |0…0⟩ the state has one row until samples differ."""
         width = self.plan.n_amplitudes
+        check_arrays(theta, inputs, self.plan.n_weights, width + self.plan.n_inputs)
         if not width:
             first = ops.const(_ONE_ROW, theta)
             if not self.is_product(0):  # which takes nothing from it but its precision

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from ...backends.contract import Capabilities, check_exact, check_options, hookimpl
+from ...circuit.checks import check_arrays
 from ...circuit.circuit import Circuit
 from ...circuit.measurements.measurement import Measurement
 from ...circuit.noise.model import NoiseModel, check_noise_model
@@ -106,7 +107,8 @@ class DensityExecutable:
         # Parts of the circuit whose states the sweep holds at once, [first, last) with the first gradient's number.
         self._parts_for = partial(_parts, gradients, len(program.steps))
         self._first = 0 if self._width or not gradients else gradients[0]
-        self._check = partial(_check, program)
+        circuit = program.circuit
+        self._shapes = circuit.n_weights, circuit.n_amplitudes + circuit.n_inputs
 
     @property
     def nbytes(self) -> int:
@@ -135,7 +137,7 @@ class _Pass:
 
     def __init__(self, run: DensityExecutable, theta: np.ndarray, inputs: np.ndarray, keeps: bool) -> None:
         theta, inputs = np.asarray(theta), np.asarray(inputs)
-        run._check(theta, inputs)
+        check_arrays(theta, inputs, *run._shapes)
         self.run, self.program, self.kernels = run, run.program, run._kernels
         self.theta, self.inputs, self.x = theta, inputs, inputs[:, run._width :]
         rows, size, itemsize = len(inputs), run._size, run.dtype.itemsize
@@ -259,18 +261,6 @@ def _parts(gradients: list[int], n_steps: int, most: int) -> list[tuple[int, int
         out.append((begin, end, base, min(each, count - base)))
         begin = end
     return out or [(0, n_steps, 0, 0)]
-
-
-def _check(program: Program, theta: np.ndarray, inputs: np.ndarray) -> None:
-    circuit = program.circuit
-    expected = (circuit.n_weights,), (len(inputs) if inputs.ndim else 1, circuit.n_amplitudes + circuit.n_inputs)
-    for name, array, shape in (("theta", theta, expected[0]), ("inputs", inputs, expected[1])):
-        if array.shape != shape:
-            raise ShapeError(
-                f"this circuit takes {name} of shape {shape}, received {array.shape}.",
-                expected=shape,
-                received=array.shape,
-            )
 
 
 def _has_numba() -> bool:

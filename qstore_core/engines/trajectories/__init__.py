@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ...backends.contract import Capabilities, RunReport, check_options, hookimpl
+from ...circuit.checks import check_arrays
 from ...circuit.circuit import Circuit
 from ...circuit.gates.table import GATES
 from ...circuit.measurements.measurement import Measurement
@@ -104,6 +105,9 @@ class TrajectoriesExecutable:
 
     def value_and_report(self, theta: np.ndarray, inputs: np.ndarray, *, seed: int) -> tuple[np.ndarray, RunReport]:
         """The same with standard errors."""
+        theta, inputs = np.asarray(theta), np.asarray(inputs)
+        circuit = self._program.circuit
+        check_arrays(theta, inputs, circuit.n_weights, circuit.n_amplitudes + circuit.n_inputs)
         rows = len(inputs)
         if not rows:
             return np.zeros((0, self._readout.n_outputs), self._dtype), RunReport()

@@ -198,3 +198,22 @@ def test_no_kernel_reads_beside_an_array(tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "a kernel reads or writes beside an array"
+
+
+LENGTHS = [(3, 10), (5, 10), (1, 10), (4, 9), (4, 11), (4, 8)]  # of theta and of a row of inputs; right are 4 and 10
+
+
+@pytest.mark.parametrize("engine", ["statevector", "density", "trajectories", "torch", "jax"])
+@pytest.mark.parametrize(("weights", "inputs"), LENGTHS)
+def test_every_engine_refuses_arrays_of_another_length(engine, weights, inputs):
+    """Too long ones were taken, and the rest of them left out; too short ones ended in an IndexError."""
+    backend = get_backend(engine)
+    sampled = not backend.capabilities.exact
+    run = backend.compile(circuit(), Expectation(("Z", "X")), dtype="float64", shots=10 if sampled else None)
+    theta, rows = np.ones(weights), np.ones((5, inputs))
+    calls = [lambda: run.forward(theta, rows, **({"seed": 1} if sampled else {}))]
+    if not sampled:
+        calls.append(lambda: run.vjp(theta, rows, np.ones((5, 6))))
+    for call in calls:
+        with pytest.raises(ShapeError, match=r"takes (theta of shape \(4,\)|inputs of shape \(batch, 10\))"):
+            call()
