@@ -25,10 +25,11 @@ HEADER = (
 
 # Parts of the scratch array; the header's "offsets" lists where each begins.
 SCRATCH = (
-    "cos_sin", "drift", "d_angle", "slots", "d_slots", "values", "outputs", "buffer", "norm", "table", "phases",
-    "lambda",
+    "cos_sin", "excess", "drift", "d_angle", "slots", "d_slots", "values", "outputs", "buffer", "norm", "table",
+    "phases", "lambda",
 )
-(COS_SIN, DRIFT, D_ANGLE, SLOTS, D_SLOTS, VALUE, OUTPUT, BUFFER, NORM, TABLE, PHASES, LAMBDA) = range(len(SCRATCH))
+(COS_SIN, EXCESS, DRIFT, D_ANGLE, SLOTS, D_SLOTS, VALUE, OUTPUT, BUFFER, NORM, TABLE,
+ PHASES, LAMBDA) = range(len(SCRATCH))
 # fmt: on
 
 # Kinds of steps. The rotations of a product state are in the start state already: only their gradient is a step.

@@ -137,6 +137,31 @@ def test_many_gates(engine):
             np.testing.assert_allclose(received, gradient, rtol=0, atol=allow(gradient, SUM_GRADIENT))
 
 
+@pytest.mark.parametrize("angle", [0.7, 1.3])
+@pytest.mark.parametrize("n_rotations", [100, 150])
+@pytest.mark.parametrize("engine", ["numba", "statevector"])
+def test_one_angle_again_and_again(engine, n_rotations, angle):
+    """All roundings go to one side. Gates that are undone add theirs once more, which gradients must not show."""
+    pytest.importorskip(NEEDS[engine])
+    n, circuit, measurement = 8, Circuit(8), Expectation(("Z", "X"))
+    w = circuit.weights(8)
+    for k in range(n_rotations):
+        circuit.ry(w[k % 8], k % n)
+        if k % n == n - 1:
+            for q in range(n - 1):
+                circuit.cnot(q, q + 1)
+        if k % 3 == 0:
+            circuit.rx(w[(k + 1) % 8], k % n)
+    theta, none = np.full(8, angle, np.float32), np.zeros((1, 0), np.float32)
+    cotangents = np.random.default_rng(0).normal(size=(1, 2 * n)).astype(np.float32)
+    exact = get_backend("statevector").compile(circuit, measurement, dtype="float64")
+    expected, exact_vjp = exact.value_and_vjp(theta.astype(float), none.astype(float))
+    outputs, vjp_fn = get_backend(engine).compile(circuit, measurement, dtype="float32").value_and_vjp(theta, none)
+    np.testing.assert_allclose(outputs, expected, rtol=0, atol=SUM)
+    gradient = exact_vjp(cotangents.astype(float))[0]
+    np.testing.assert_allclose(vjp_fn(cotangents)[0], gradient, rtol=0, atol=allow(gradient, SUM_GRADIENT))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("n", [18, 20])
 @pytest.mark.parametrize("engine", ENGINES[:-1])

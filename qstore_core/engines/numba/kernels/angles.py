@@ -2,7 +2,8 @@
 
 Angles, cosines and sines are computed in double precision and rounded once to that of the state. What cos² + sin² then
 lacks to 1 shows in every amplitude: a circuit of some hundred rotations would shrink or grow by 1e-6 and more, always
-to one side where a gate comes again and again. So it is summed up as the `drift`, which outputs are corrected by.
+to one side where a gate comes again and again. So it is summed up as the `drift`, which outputs are corrected by. A
+reverse sweep that undoes gates adds the same once more to ψ, which is taken off gradients angle by angle (`undone`).
 """
 
 from __future__ import annotations
@@ -13,7 +14,19 @@ import numpy as np
 from numba import types
 from numba.extending import intrinsic
 
-from ..records import ANGLES, COEFFICIENTS, COS_SIN, D_ANGLE, D_SLOTS, DRIFT, MONOMIALS, SHARED, SLOTS, WEIGHTS
+from ..records import (
+    ANGLES,
+    COEFFICIENTS,
+    COS_SIN,
+    D_ANGLE,
+    D_SLOTS,
+    DRIFT,
+    EXCESS,
+    MONOMIALS,
+    SHARED,
+    SLOTS,
+    WEIGHTS,
+)
 from ..simd import (
     get,
     lanes,
@@ -34,13 +47,13 @@ from ..simd import (
 )
 from .scratch import add_to, inline, jit, offset
 
-__all__ = ["pull_sampled", "pull_shared", "sampled_angles", "shared_angles", "taylor_terms"]
+__all__ = ["pull_sampled", "pull_shared", "sampled_angles", "shared_angles", "taylor_terms", "undone"]
 
 
 @jit
 def shared_angles(ints, floats, theta, work):
     """Cos and sin of half of every angle that the batch shares, in all lanes, and their drift."""
-    size, cos_sin, drift = lanes(work), offset(ints, COS_SIN), 0.0
+    size, cos_sin, drift, excess = lanes(work), offset(ints, COS_SIN), 0.0, offset(ints, EXCESS)
     spans, coefficients = get(ints, MONOMIALS), get(ints, COEFFICIENTS)
     for a in range(get(ints, SHARED)):
         total = 0.0
@@ -53,7 +66,9 @@ def shared_angles(ints, floats, theta, work):
         vstore(work, at, vsplat(work, math.cos(0.5 * total)))
         vstore(work, at + size, vsplat(work, math.sin(0.5 * total)))
         cos, sin = np.float64(get(work, at)), np.float64(get(work, at + size))
-        drift += cos * cos + sin * sin - 1.0
+        over = cos * cos + sin * sin - 1.0
+        vstore(work, excess + a * size, vsplat(work, over))
+        drift += over
     at = offset(ints, DRIFT)
     vstore(work, at, vsplat(work, drift))
     vstore(work, at + size, vsplat(work, drift))
@@ -70,7 +85,7 @@ def _slot(ints, work, theta, slot):
 @jit
 def sampled_angles(ints, floats, theta, work):
     """The same for angles that differ from sample to sample; `slots` holds the inputs of the chunk."""
-    size, cos_sin, at = lanes(work), offset(ints, COS_SIN), offset(ints, DRIFT)
+    size, cos_sin, at, excess = lanes(work), offset(ints, COS_SIN), offset(ints, DRIFT), offset(ints, EXCESS)
     drift = vwide(vload(work, at))
     spans, coefficients = get(ints, MONOMIALS), get(ints, COEFFICIENTS)
     for a in range(get(ints, SHARED), get(ints, ANGLES)):
@@ -80,7 +95,9 @@ def sampled_angles(ints, floats, theta, work):
             for f in range(get(ints, m), get(ints, m + 1)):
                 term = term * vwide(_slot(ints, work, theta, get(ints, f)))
             total = total + term
-        drift = drift + _cos_sin(work, cos_sin + 2 * a * size, total)
+        over = _cos_sin(work, cos_sin + 2 * a * size, total)
+        vstore(work, excess + a * size, vnarrow(work, over))
+        drift = drift + over
     vstore(work, at + size, vnarrow(work, drift))
 
 
@@ -138,6 +155,21 @@ def taylor_terms(typingctx, array):
         return context.get_constant(types.int64, count)
 
     return types.int64(array), codegen
+
+
+@jit
+def undone(ints, first, count, work, after, grown):
+    """Gradients of the `count` angles numbered from `first` on, of a ψ that is longer by `after`, put right.
+
+    Returns `grown`, longer by what undoing these gates adds.
+    """
+    size, d_angle, excess = lanes(work), offset(ints, D_ANGLE), offset(ints, EXCESS)
+    for k in range(count):
+        at = size * get(ints, first + k)
+        gradient = vload(work, d_angle + at)
+        vstore(work, d_angle + at, vfnma(after, gradient, gradient))
+        grown = grown + vload(work, excess + at)
+    return grown
 
 
 @jit

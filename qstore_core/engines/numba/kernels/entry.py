@@ -25,6 +25,7 @@ from ..records import (
     AMPLITUDES,
     ANGLES,
     BACKWARD,
+    BLOCK_QUBITS,
     COS_SIN,
     D_ANGLE,
     D_SLOTS,
@@ -45,6 +46,8 @@ from ..records import (
     ROWS,
     SHARED,
     SLOTS,
+    STEP_ANGLES,
+    STEP_BLOCK,
     STEP_KIND,
     STEP_N_TRANSFORMS,
     STEP_REAL,
@@ -53,11 +56,13 @@ from ..records import (
     STEP_TRANSFORMS,
     STEP_WANTED,
     STEPS,
+    TRANSFORM_BITS,
+    TRANSFORM_NUMBERS,
     TRANSFORM_SIZE,
     WEIGHTS,
 )
 from ..simd import get, lanes, put, vfma, vload, vsplat, vstore, vsum
-from .angles import pull_sampled, pull_shared, sampled_angles, shared_angles
+from .angles import pull_sampled, pull_shared, sampled_angles, shared_angles, undone
 from .encode import normalise, pull_features
 from .measure import measure, start_lambda
 from .phases import apply_phases, phase_table, phase_tables
@@ -188,6 +193,7 @@ def _python_entry(digest: int) -> Callable[..., Any]:
             if todo & BACKWARD:
                 clear(work, d_angle, n_angles)
                 clear(work, d_slots, n_inputs)
+            after = nothing
             # Forward over the steps, then in reverse: one loop, so that the kernels are compiled into it once.
             for passed in range(n_steps if todo & KEPT else 0, (2 * n_steps if todo & BACKWARD else n_steps) + 1):
                 if passed == n_steps:
@@ -208,6 +214,18 @@ def _python_entry(digest: int) -> Callable[..., Any]:
                             parity_sums(work, lam, lam + plane, states, im, re, minus, ints, at, work, d_angle)
                     else:
                         rotation_gradients(states, start, ints, step, work, real)
+                if back:
+                    grown = after
+                    if kind == PHASE:
+                        for g in range(get(ints, step + STEP_N_TRANSFORMS)):
+                            at = get(ints, step + STEP_TRANSFORMS) + g * TRANSFORM_SIZE
+                            listed, count_of = at + TRANSFORM_NUMBERS, get(ints, at + TRANSFORM_BITS)
+                            grown = undone(ints, listed, count_of, work, after, grown)
+                    else:
+                        count_of = get(ints, step + STEP_BLOCK + BLOCK_QUBITS)
+                        grown = undone(ints, step + STEP_ANGLES, count_of, work, after, grown)
+                    if kind != GRADIENT_ONLY:
+                        after = grown
                 if kind == GRADIENT_ONLY:
                     continue
                 if kind == PHASE and get(ints, step + STEP_TABLE) == get(ints, KEPT_TABLES):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from ..records import (
     COS_SIN,
+    DRIFT,
+    EXCESS,
     KEPT_TABLES,
     N_STEPS,
     PHASE,
@@ -25,8 +29,8 @@ from ..records import (
     TRANSFORM_ORDER,
     TRANSFORM_SIZE,
 )
-from ..simd import get, lanes, put, vfma, vfnma, vload, vsplat, vstore
-from .scratch import clear, jit, offset
+from ..simd import get, lanes, put, vfma, vfnma, vload, vsplat, vstore, vsum, vwide
+from .scratch import add_to, clear, jit, offset
 
 __all__ = ["apply_phases", "phase_table", "phase_tables"]
 
@@ -76,6 +80,34 @@ def phase_tables(ints, work):
         step = get(ints, STEPS) + s * STEP_SIZE
         if get(ints, step + STEP_KIND) == PHASE and 0 <= get(ints, step + STEP_TABLE) < get(ints, KEPT_TABLES):
             phase_table(ints, step, work)
+            _add_rounding(ints, step, work)
+
+
+@jit
+def _add_rounding(ints, step, work):
+    """What a table's squares exceed 1 by beside the excess of its angles: added to that of one, and to the drift."""
+    size, rows, excess, drift = lanes(work), get(ints, ROWS), offset(ints, EXCESS), offset(ints, DRIFT)
+    table = offset(ints, PHASES) + 2 * rows * get(ints, step + STEP_TABLE)
+    total, last = 0.0, np.int64(0)
+    whole = 2 * rows - 2 * rows % (4 * size)
+    none = vwide(vsplat(work, 0.0))
+    a, b, c, d = none, none, none, none
+    for at in range(table, table + whole, 4 * size):
+        x, y = vwide(vload(work, at)), vwide(vload(work, at + size))
+        z, w = vwide(vload(work, at + 2 * size)), vwide(vload(work, at + 3 * size))
+        a, b, c, d = vfma(x, x, a), vfma(y, y, b), vfma(z, z, c), vfma(w, w, d)
+    for at in range(table + whole, table + 2 * rows):
+        total += np.float64(get(work, at)) * np.float64(get(work, at))
+    more = (total + vsum((a + b) + (c + d))) / rows - 1.0
+    for g in range(get(ints, step + STEP_N_TRANSFORMS)):
+        transform = get(ints, step + STEP_TRANSFORMS) + g * TRANSFORM_SIZE
+        for k in range(get(ints, transform + TRANSFORM_BITS)):
+            angle = get(ints, transform + TRANSFORM_NUMBERS + k)
+            if angle < get(ints, SHARED):
+                more, last = more - np.float64(get(work, excess + angle * size)), angle
+    add_to(work, excess + last * size, vsplat(work, more))
+    add_to(work, drift, vsplat(work, more))
+    add_to(work, drift + size, vsplat(work, more))
 
 
 @jit

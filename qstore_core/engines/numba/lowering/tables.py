@@ -298,6 +298,7 @@ class Program:
         head, rows, lanes = self._head, len(self._p), self.lanes
         sizes = {
             "cos_sin": 2 * head["angles"] * lanes,
+            "excess": head["angles"] * lanes,
             "drift": 2 * lanes,  # of shared angles, and of all
             "d_angle": head["angles"] * lanes,
             "slots": self.plan.n_inputs * lanes,
