@@ -68,6 +68,7 @@ class Capabilities:
             channels is a CapabilityError.
         max_qubits: Most qubits it takes; None where only memory limits.
         amplitudes: It computes `Amplitudes`: the state, with the phase that the gates' matrices give it.
+        rows_at_once: Most rows of a batch whose states it holds at a time, for the check of memory; None: all rows.
     """
 
     exact: bool = True
@@ -81,6 +82,7 @@ class Capabilities:
     channels: bool = False
     max_qubits: int | None = None
     amplitudes: bool = False
+    rows_at_once: int | None = None
 
 
 @dataclass(frozen=True, eq=False)

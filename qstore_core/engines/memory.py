@@ -14,24 +14,32 @@ __all__ = ["STATES", "available_memory", "check_bytes", "check_drawn", "check_en
 
 STATES = 6  # ψ, λ and the result of a step on each, phases, probabilities
 _TABLES = 64  # bytes per basis state for permutations, sorted rows and what is needed to make them
-_ROWS_AT_ONCE = {"numba": 64}  # engines that compute a batch in chunks hold so many states
 _ALWAYS = 1 << 26  # less than this is not looked at
 
 
-def check_memory(n_qubits: int, rows: int = 1, dtype: str = "float32", *, backend: str = "", why: str = "") -> None:
+def check_memory(
+    n_qubits: int,
+    rows: int = 1,
+    dtype: str = "float32",
+    *,
+    at_once: int | None = None,
+    backend: str = "",
+    why: str = "",
+) -> None:
     """Raise where `rows` states of `n_qubits`, their gradient and measurement do not fit what this process may have.
 
     Args:
         n_qubits: Of the circuit.
         rows: Of the batch.
         dtype: Of the layer.
+        at_once: Most rows whose states the engine holds at a time; None: all.
         backend: Its name.
         why: Why the circuit is computed as one state of all its qubits, for the message.
 
     Raises:
         MemoryLimitError: with the memory it would need.
     """
-    held = min(max(rows, 1), _ROWS_AT_ONCE.get(backend, rows or 1))
+    held = max(rows if at_once is None else min(rows, at_once), 1)
     needed = (_TABLES + STATES * held * (16 if dtype == "float64" else 8)) << n_qubits
     what = f"{rows} states of {n_qubits} qubits" if rows > 1 else f"a state of {n_qubits} qubits"
     check_bytes(needed, f"{what} cannot be simulated here{f' by backend {backend!r}' if backend else ''}{why}")

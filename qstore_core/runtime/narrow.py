@@ -49,7 +49,7 @@ def check_narrow_memory(circuit: Circuit, measurement: Measurement, backend: Bac
         return
     n_qubits = circuit.n_qubits if found.is_full else found.width
     why = f", and no narrower way: {found.why}" if n_qubits >= LEAST_QUBITS else ""
-    check_memory(n_qubits, rows, dtype, backend=backend.name, why=why)
+    check_memory(n_qubits, rows, dtype, at_once=backend.capabilities.rows_at_once, backend=backend.name, why=why)
 
 
 def bytes_of_a_row(

@@ -43,7 +43,7 @@ class NumbaBackend:
     """
 
     name = "numba"
-    capabilities = Capabilities(vjp=True, features=True, embedded=True)
+    capabilities = Capabilities(vjp=True, features=True, embedded=True, rows_at_once=64)
 
     def __init__(self, threads: int | None = None) -> None:
         """Check the option, and that numba can be imported."""

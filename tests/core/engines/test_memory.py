@@ -7,11 +7,13 @@ import itertools
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from qstore_core import (
+    Capabilities,
     Circuit,
     Expectation,
     MemoryLimitError,
@@ -21,8 +23,10 @@ from qstore_core import (
     QuantumKernel,
     QuantumLayer,
     Samples,
+    get_backend,
 )
 from qstore_core.engines import memory
+from qstore_core.runtime.narrow import check_narrow_memory
 
 ROOT = Path(__file__).parents[3]
 NEEDS = {"numba": "numba", "statevector": "numpy", "torch": "torch", "tensorflow": "tensorflow"}
@@ -72,9 +76,18 @@ def test_the_least_of_all_limits_counts(monkeypatch):
 
 def test_a_batch_counts_where_it_is_held_at_once(monkeypatch):
     monkeypatch.setattr(memory, "available_memory", lambda: 4 << 30)
-    with pytest.raises(MemoryLimitError, match="100000 states of 12 qubits"):
-        memory.check_memory(12, rows=100_000, backend="statevector")
-    memory.check_memory(12, rows=100_000, backend="numba")  # computed in chunks
+
+    def check(**declared):
+        capabilities = Capabilities(vjp=True, embedded=True, **declared)
+        backend = SimpleNamespace(name="theirs", capabilities=capabilities)
+        check_narrow_memory(Circuit(12), Expectation("Z"), backend, 100_000, "float32")
+
+    with pytest.raises(
+        MemoryLimitError, match="100000 states of 12 qubits cannot be simulated here by backend 'theirs'"
+    ):
+        check()
+    check(rows_at_once=64)  # computed in chunks, as by numba
+    assert get_backend("numba").capabilities.rows_at_once == 64
 
 
 def test_small_circuits_are_not_looked_at(monkeypatch):
