@@ -105,11 +105,11 @@ class TensorflowOps:
 
     def maximum(self, x: tf.Tensor, least: float) -> tf.Tensor:
         """The larger of x and a number."""
-        return tf.maximum(x, tf.cast(least, x.dtype))
+        return tf.maximum(x, least)  # `tf.cast` of a Python number goes through float32
 
     def minimum(self, x: tf.Tensor, most: float) -> tf.Tensor:
         """The smaller of x and a number."""
-        return tf.minimum(x, tf.cast(most, x.dtype))
+        return tf.minimum(x, most)
 
     def sum(self, x: tf.Tensor, axis: int | tuple[int, ...], keepdims: bool = False) -> tf.Tensor:
         """Sum along one axis."""
