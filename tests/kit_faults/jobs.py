@@ -32,22 +32,34 @@ class RefusedError(Exception):
 
 
 class Service:
-    """Computes jobs one after the other; at most 16 may be open, as at a service with a quota."""
+    """Computes jobs one after the other; at most 16 may be open, as at a service with a quota.
+
+    Jobs wait until one is asked for or the quota is met, so that a burst meets it however fast jobs are computed.
+    """
 
     def __init__(self) -> None:
-        self.pool, self.lock = ThreadPoolExecutor(1), threading.Lock()
+        self.pool, self.lock, self.begin = ThreadPoolExecutor(1), threading.Lock(), threading.Event()
         self.jobs: dict[str, Future] = {}
         self.numbers = itertools.count()
 
     def post(self, compute, *arguments) -> str:
         with self.lock:
-            if sum(not job.done() for job in self.jobs.values()) >= 16:
+            n_open = sum(not job.done() for job in self.jobs.values())
+            if n_open >= 16:
+                self.begin.set()
                 raise RefusedError(429)
+            if not n_open:
+                self.begin.clear()
             job = f"job-{next(self.numbers):08d}"
-            self.jobs[job] = self.pool.submit(compute, *arguments)
+            self.jobs[job] = self.pool.submit(self.computed, compute, *arguments)
             return job
 
+    def computed(self, compute, *arguments):
+        self.begin.wait(2.0)  # of a job that nobody asks for
+        return compute(*arguments)
+
     def get(self, job):
+        self.begin.set()
         with self.lock:
             if job not in self.jobs:
                 raise RefusedError(404)
