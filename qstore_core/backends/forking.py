@@ -15,7 +15,7 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-__all__ = ["new_lock", "off_forked_thread", "on_fork"]
+__all__ = ["is_forked", "new_lock", "off_forked_thread", "on_fork"]
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -51,6 +51,11 @@ def new_lock(owner: Any, name: str, make: Callable[[], Any] = threading.Lock) ->
 def on_fork(action: Callable[[], None]) -> None:
     """Run `action` in every forked child, before anything else of it."""
     _actions.append(action)
+
+
+def is_forked() -> bool:
+    """True in a forked child."""
+    return _forked is not None
 
 
 def off_forked_thread(function: Callable[P, T]) -> Callable[P, T]:

@@ -27,7 +27,7 @@ from ..memory import check_bytes
 from ..numba.threads import check_threads, run_all, thread_count
 from .amplitudes import components, components_vjp, ground_state
 from .arrays import ArrayKernels
-from .matrices import Matrices
+from .matrices import Matrices, product_of
 from .program import Program, Single
 
 __all__ = ["MOST_QUBITS", "DensityBackend", "DensityExecutable"]
@@ -193,7 +193,7 @@ class _Pass:
         self.kept[chunk] = kept
         count = min(self.lanes, len(self.inputs) - first)
         measured = state[self.program.index, :count].astype(np.float64)
-        self.outputs[first : first + count] = measured.T @ self.program.weights
+        self.outputs[first : first + count] = product_of(measured.T, self.program.weights)
 
     def _buffer(self, count: int) -> np.ndarray:
         return np.empty((count, self.run._size, self.lanes), self.run.dtype)
@@ -229,7 +229,7 @@ class _Pass:
         d_shared = np.zeros((len(program.shared), 4, 4))
         d_sampled = np.zeros((len(program.sampled), 4, 4, self.lanes))
         lam = np.zeros((run._size, self.lanes), run.dtype)
-        lam[program.index, : len(mine)] = program.weights @ mine.T
+        lam[program.index, : len(mine)] = product_of(program.weights, mine.T)
         kept, starts = self.kept[chunk], []
         if kept is None:
             state = self._begin(chunk)

@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from ...backends.forking import is_forked
 from ...circuit.gates.table import Axis
 from ..arrays.angles import Polynomials
 from .program import Single, rotation_terms
 
-__all__ = ["Matrices"]
+__all__ = ["Matrices", "product_of"]
 
 
 class Matrices:
@@ -70,7 +71,7 @@ class Matrices:
         size = still.shape[-1]
         product = np.broadcast_to(np.eye(size), (len(x), self.count, size, size))
         for k, factor in enumerate(factors):
-            product = factor if k == 0 else factor @ product
+            product = factor if k == 0 else product_of(factor, product)
         return product, factors
 
     def _angles(self, theta: np.ndarray, x: np.ndarray) -> np.ndarray:
@@ -99,11 +100,17 @@ class Matrices:
         slopes = np.cos(angles) * across[:, None] - np.sin(angles) * turning[:, None]
         before = [np.empty(0)]  # what was applied before each factor
         for factor in factors[:-1]:
-            before.append(factor if len(before) == 1 else factor @ before[-1])
+            before.append(factor if len(before) == 1 else product_of(factor, before[-1]))
         d_angles = np.empty(slopes.shape[:3])
         for k in range(len(factors) - 1, -1, -1):
-            own = gradient if k == 0 else gradient @ before[k].swapaxes(-1, -2)
+            own = gradient if k == 0 else product_of(gradient, before[k].swapaxes(-1, -2))
             d_angles[k] = (own * slopes[k]).sum(axis=(-1, -2))
-            gradient = factors[k].swapaxes(-1, -2) @ gradient
+            gradient = product_of(factors[k].swapaxes(-1, -2), gradient)
         columns = d_angles.swapaxes(1, 2).reshape(-1, len(x))[self._places].T
         return self._table.vjp(theta, x, columns)
+
+
+def product_of(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """`a @ b`; in a forked child without BLAS, whose lock stays locked there where a thread of the parent held it."""
+    out: np.ndarray = np.einsum("...ij,...jk->...ik", a, b) if is_forked() else a @ b
+    return out
