@@ -49,22 +49,16 @@ class LayerCall:
         if (message := executable.no_input_gradient) and traced:
             x = refuse_gradient(x, message)
 
-        def attempt(index: int) -> jax.Array:
-            other = program.only(index) if index else program
-            if index:
-                return on_host(content_of(other), theta, x) if traced else _forward(other, theta, x)
+        def compute() -> jax.Array:
             if traced:
                 return values_on_tensors(program, theta, x)
             out: jax.Array = program.record("forward", lambda: executable.apply(theta, x), executable.settings)[0]
             return out
 
-        if len(program.backends) < 2 or self.mode:
-            return attempt(0)
-        failures: list[str] = []
-        out, index = program.chain.run(attempt, failures=failures)
-        if index and not traced:
-            program.adopt(program.only(index), failures)
-        return out
+        def elsewhere(other: LayerProgram) -> jax.Array:
+            return on_host(content_of(other), theta, x) if traced else _forward(other, theta, x)
+
+        return compute() if self.mode else program.on_chain(compute, elsewhere, recorded=not traced)
 
 
 def _forward(program: LayerProgram, theta: jax.Array, x: jax.Array) -> jax.Array:

@@ -49,23 +49,11 @@ class LayerCall:
             raise GradientError(where.why) if has_tangents(theta, x) else CapabilityError(where.why)
         if where.where == "host":
             return self._on_host(theta, x, keep=training is not False, frozen=frozen)
-        if len(self.program.backends) < 2 or not tf.executing_eagerly():
+        if not tf.executing_eagerly():
             return on_tensors(self.program, theta, x)
-        return self._on_chain(theta, x, frozen)
-
-    def _on_chain(self, theta: tf.Tensor, x: tf.Tensor, frozen: bool) -> tf.Tensor:
-        """On somebody else's engine, and where that fails on the backends after it."""
-        program, failures = self.program, list[str]()
-
-        def attempt(index: int) -> tf.Tensor:
-            if index:
-                return HostFunction(program.only(index))(theta, x, frozen=frozen)
-            return on_tensors(program, theta, x)
-
-        out, index = program.chain.run(attempt, failures=failures)
-        if index:
-            program.adopt(program.only(index), failures)
-        return out
+        return self.program.on_chain(
+            lambda: on_tensors(self.program, theta, x), lambda other: HostFunction(other)(theta, x, frozen=frozen)
+        )
 
 
 class _Checked(tf.train.experimental.PythonState):

@@ -103,19 +103,9 @@ class LayerCall:
             executable.check_input_gradient()
         if x.is_cpu and (executable.looks or not (_is_finite(x) and _is_finite(theta))):
             executable.check_values(to_array(theta), to_array(x))  # as in NumPy layers
-        if len(program.backends) < 2:
-            return on_tensors(program, executable, theta, x)
-        failures: list[str] = []
-
-        def attempt(index: int) -> torch.Tensor:
-            if index:
-                return on_host(program.only(index), theta, x)
-            return on_tensors(program, executable, theta, x)
-
-        out, index = program.chain.run(attempt, failures=failures)
-        if index:
-            program.adopt(program.only(index), failures)
-        return out
+        return program.on_chain(
+            lambda: on_tensors(program, executable, theta, x), lambda other: on_host(other, theta, x)
+        )
 
     def _within(self, around: str, theta: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         """A call inside of a function transform or where calls are recorded."""

@@ -214,13 +214,7 @@ def layer_vjp(
 
 
 def _vjp_fake(
-    content: str,
-    wrt_theta: bool,
-    wrt_x: bool,
-    theta: torch.Tensor,
-    x: torch.Tensor,
-    left: torch.Tensor,
-    gradient: torch.Tensor,
+    content: str, wrt_theta: bool, wrt_x: bool, theta: torch.Tensor, x: torch.Tensor, *_: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     d_theta = torch.empty_like(theta) if wrt_theta else x.new_empty((0,))
     return d_theta, torch.empty_like(x) if wrt_x else x.new_empty((0,))
@@ -268,15 +262,9 @@ def _differentiable_layer(
         return torch.ops.qstore.layer(content, width, theta, x, wrt_theta, wrt_x)
 
 
-def _differentiable_vjp(
-    content: str,
-    wrt_theta: bool,
-    wrt_x: bool,
-    theta: torch.Tensor,
-    x: torch.Tensor,
-    left: torch.Tensor,
-    gradient: torch.Tensor,
-) -> Any:
+def _differentiable_vjp(*arguments: Any) -> Any:
+    """Of what `layer_vjp` takes."""
+    content, wrt_theta, wrt_x, theta, x, _, gradient = arguments
     if torch.is_grad_enabled() and (theta.requires_grad or x.requires_grad or gradient.requires_grad):
         program = _program(content)
         check_second(program)
@@ -284,9 +272,9 @@ def _differentiable_vjp(
         both = vjp_by_autograd(program, theta, x, (wrt_theta, wrt_x), gradient)
         return tuple(x.new_empty((0,)) if d is None else d for d in both)
     if _have_values(x, gradient):
-        return layer_vjp(content, wrt_theta, wrt_x, theta, x, left, gradient)
+        return layer_vjp(*arguments)
     with torch._C._AutoDispatchBelowAutograd():
-        return torch.ops.qstore.layer_vjp(content, wrt_theta, wrt_x, theta, x, left, gradient)
+        return torch.ops.qstore.layer_vjp(*arguments)
 
 
 def _have_values(*tensors: torch.Tensor) -> bool:

@@ -334,14 +334,12 @@ def _noting_failure(info: BackendInfo, entry: metadata.EntryPoint | None) -> Any
     """Turn what goes wrong into our errors, and remember the reason for `list_backends`."""
     try:
         yield
-    except BackendUnavailableError as error:
-        if error.backend is None:  # from a package of layers, which does not know what it is imported for
+    except QstoreError as error:
+        if isinstance(error, BackendUnavailableError) and error.backend is None:
+            # From a package of layers, which does not know what it is imported for.
             message = f"backend {info.name!r} is registered but cannot be imported: {error}"
             raise _note(info, BackendUnavailableError(message, backend=info.name, name=error.name)) from error
-        _note(info, error)
-        raise
-    except QstoreError as error:
-        if isinstance(error, PluginError):
+        if isinstance(error, PluginError | BackendUnavailableError):
             _note(info, error)
         raise
     except ImportError as error:

@@ -31,7 +31,7 @@ from .execution import Execution, Settings, choose_backend, fallback_backends
 from .fallback import Chain
 from .narrow import check_narrow_memory, narrowing
 from .record import LastRun, PassRecord
-from .route import FRAMEWORKS, Places, Route, route
+from .route import FRAMEWORKS, SITUATIONS, Places, Route, route
 
 __all__ = ["Call", "Execution", "LayerProgram"]
 
@@ -198,7 +198,7 @@ class LayerProgram:
         how += "" if narrow.is_full else f", {narrow}"
         lines = [f"{self.name}: {self.backend_name} ({self.reason}{how}){rest}"]
         if self.framework is not None:
-            for what, situation in _SITUATIONS:
+            for what, situation in SITUATIONS:
                 found = self.route(**situation)
                 lines.append(f"  {what}: {found.where} ({found.why})")
         return "\n".join(lines)
@@ -233,11 +233,22 @@ class LayerProgram:
             self._single[index] = LayerProgram(**state)
         return self._single[index]
 
-    def adopt(self, other: LayerProgram, failures: list[str]) -> None:
-        """Take the record of a pass that another program ran in the place of this one."""
-        self.last = other.last
-        if self.last is not None:
-            self.last.failures = failures
+    def on_chain(
+        self, compute: Callable[[], Any], elsewhere: Callable[[LayerProgram], Any], *, recorded: bool = True
+    ) -> Any:
+        """`compute()` on the framework's tensors; where that fails, `elsewhere(program)` of a later backend alone.
+
+        The record of that program becomes this one's, where calls are `recorded`: not where a framework traces them.
+        """
+        if len(self.backends) < 2:
+            return compute()
+        failures: list[str] = []
+        out, index = self.chain.run(lambda n: elsewhere(self.only(n)) if n else compute(), failures=failures)
+        if index and recorded:
+            self.last = self.only(index).last
+            if self.last is not None:
+                self.last.failures = failures
+        return out
 
     def on_tensors(self, x: Any, *, leaves: bool = False) -> EncodedExecutable:
         """The layer on the framework's tensors, in the precision of `x`; by operations in a graph that `leaves`."""
@@ -485,15 +496,3 @@ def _pull(
     reports, (_, vjp_of_it) = record.reports, begin(executable)
     record.reports = reports
     return vjp_of_it(*arguments)
-
-
-_SITUATIONS: tuple[tuple[str, dict[str, str | None]], ...] = (
-    ("eager", {}),
-    ("eager on a GPU", {"device": "cuda"}),
-    ("compiled graph", {"mode": "graph"}),
-    ("XLA", {"mode": "xla"}),
-    ("graph on disk", {"mode": "file"}),
-    ("vmap and other function transforms", {"transform": "a function transform"}),
-    ("forward mode", {"wanted": "tangents"}),
-    ("second derivatives", {"wanted": "second derivatives"}),
-)

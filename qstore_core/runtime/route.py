@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["FRAMEWORKS", "Framework", "Places", "Route", "route"]
+__all__ = ["FRAMEWORKS", "SITUATIONS", "Framework", "Places", "Route", "route"]
 
 
 @dataclass(frozen=True)
@@ -135,3 +135,16 @@ def route(
         return Route("refused", f"{need}, and noise is computed on the host alone, by backend {places.host!r}.")
     engine = FRAMEWORKS[places.framework].engine
     return Route("refused", f'{need}, and backend {places.host!r} is on the host. Use backend="{engine}".')
+
+
+SITUATIONS: tuple[tuple[str, dict[str, str | None]], ...] = (
+    ("eager", {}),
+    ("eager on a GPU", {"device": "cuda"}),
+    ("compiled graph", {"mode": "graph"}),
+    ("XLA", {"mode": "xla"}),
+    ("graph on disk", {"mode": "file"}),
+    ("vmap and other function transforms", {"transform": "a function transform"}),
+    ("forward mode", {"wanted": "tangents"}),
+    ("second derivatives", {"wanted": "second derivatives"}),
+)
+"""Kinds of calls that `explain()` tells about: what they are called, and what `route` is asked."""
