@@ -58,7 +58,7 @@ class LayerCall:
         def elsewhere(other: LayerProgram) -> jax.Array:
             return on_host(content_of(other), theta, x) if traced else _forward(other, theta, x)
 
-        return compute() if self.mode else program.on_chain(compute, elsewhere, recorded=not traced)
+        return compute() if self.mode else program.with_fallback(compute, elsewhere, recorded=not traced)
 
 
 def _forward(program: LayerProgram, theta: jax.Array, x: jax.Array) -> jax.Array:

@@ -51,7 +51,7 @@ class LayerCall:
             return self._on_host(theta, x, keep=training is not False, frozen=frozen)
         if not tf.executing_eagerly():
             return on_tensors(self.program, theta, x)
-        return self.program.on_chain(
+        return self.program.with_fallback(
             lambda: on_tensors(self.program, theta, x), lambda other: HostFunction(other)(theta, x, frozen=frozen)
         )
 

@@ -103,7 +103,7 @@ class LayerCall:
             executable.check_input_gradient()
         if x.is_cpu and (executable.looks or not (_is_finite(x) and _is_finite(theta))):
             executable.check_values(to_array(theta), to_array(x))  # as in NumPy layers
-        return program.on_chain(
+        return program.with_fallback(
             lambda: on_tensors(program, executable, theta, x), lambda other: on_host(other, theta, x)
         )
 

@@ -233,7 +233,7 @@ class LayerProgram:
             self._single[index] = LayerProgram(**state)
         return self._single[index]
 
-    def on_chain(
+    def with_fallback(
         self, compute: Callable[[], Any], elsewhere: Callable[[LayerProgram], Any], *, recorded: bool = True
     ) -> Any:
         """`compute()` on the framework's tensors; where that fails, `elsewhere(program)` of a later backend alone.
